@@ -1,0 +1,1 @@
+"""Protocols between nodes; no client needs them."""

@@ -1,0 +1,31 @@
+"""Limits that both sides must know. A topic may set lower ones; nothing may exceed these."""
+
+import re
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Largest gRPC message either side accepts."""
+MAX_BATCH_BYTES = 32 * 1024 * 1024
+"""Largest serialized RecordBatch that a topic may allow."""
+DEFAULT_MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""Largest serialized RecordBatch of a topic that does not say."""
+MAX_RECORDS_SIZE = 128 * 1024 * 1024
+"""Largest uncompressed RecordSet."""
+MAX_BATCH_RECORDS = 1_000_000
+"""Most records in a batch."""
+MAX_TOPIC_NAME = 249
+MAX_PARTITIONS_PER_TOPIC = 10_000
+
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+def topic_name_problem(name: str) -> str | None:
+    """Say what is wrong with a topic name, or None. Same rules as Kafka's; two leading underscores are reserved."""
+    if not name:
+        return "a topic name must not be empty"
+    if name in {".", ".."}:
+        return f"a topic cannot be named {name!r}"
+    if not _TOPIC_NAME.fullmatch(name):
+        return f"topic name {name[:300]!r} is not 1 to {MAX_TOPIC_NAME} of the characters a-z A-Z 0-9 . _ -"
+    if name.startswith("__"):
+        return f"topic name {name!r} begins with two underscores, which is reserved for internal topics"
+    return None
