@@ -1,0 +1,112 @@
+"""The program `penstockd`: format a data directory, start a node.
+
+Exit codes: 0 ok, 1 failure, 2 usage or configuration.
+"""
+
+import ctypes
+import gc
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock import __version__
+from penstock.node import config as configuration
+from penstock.node.logs import configure_logging
+from penstock.raft.journal import JournalError, RaftJournal
+from penstock.storage import StorageError, Store
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="The Penstock server.", pretty_exceptions_enable=False
+)
+_log = logging.getLogger(__name__)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"penstockd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    del version  # its callback has done the work
+
+
+@app.command("format")
+def format_(
+    data_dir: Annotated[Path, typer.Option(help="The node's data directory; made if it does not exist.")],
+    node_id: Annotated[int, typer.Option(min=1, help="Id of the node, as in its configuration.")],
+    cluster_id: Annotated[str, typer.Option(help="Id of the cluster; the same on every node.")],
+    new_cluster: Annotated[bool, typer.Option("--new-cluster", help="This node is a founding member.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="The cluster exists, or this node's data was lost.")] = False,
+) -> None:
+    """Prepare an empty data directory. Never done by `start`: an empty disk must not pass for a node's data.
+
+    Use --new-cluster once, on each node that founds a cluster. Use --join for a node that is added, or that comes back
+    with an empty disk: it gets all data from its peers and does not vote until it is admitted.
+    """
+    if new_cluster == join:
+        raise typer.BadParameter("say one of --new-cluster and --join")
+    try:
+        identity = Store.format(data_dir / "store", cluster_id=cluster_id, node_id=node_id)
+        RaftJournal.format(data_dir / "raft", cluster_id=cluster_id, node_id=node_id, founding=new_cluster)
+    except (StorageError, JournalError, OSError) as error:
+        _fail(str(error))
+    typer.echo(f"formatted {data_dir} for node {node_id} of cluster {cluster_id}, store id {identity.store_id.hex()}")
+
+
+@app.command()
+def start(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The node's configuration file (TOML).")],
+) -> None:
+    """Start the node and serve until SIGTERM or SIGINT."""
+    try:
+        node_config = configuration.load(config)
+    except configuration.ConfigError as error:
+        _fail(str(error), code=2)
+    configure_logging(node_config.log_level, node_config.node_id)
+    _tune_process()
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # Imported late so that `format` and --help do not pay for it.
+    import uvloop  # noqa: PLC0415
+
+    from penstock.node.broker import Broker, StartError  # noqa: PLC0415
+
+    try:
+        uvloop.run(Broker(node_config).run())
+    except (StartError, StorageError, JournalError) as error:
+        _log.critical("cannot start: %s", error)
+        _fail(str(error))
+
+
+def _fail(message: str, code: int = 1) -> None:
+    typer.echo(f"penstockd: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _tune_process() -> None:
+    """Keep large buffers off mmap/munmap round trips (SPEED: +29 % at 64 KiB batches), and collect garbage rarely."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # glibc
+            m_trim_threshold, m_mmap_threshold = -1, -3
+            libc.mallopt(m_mmap_threshold, 32 * 1024 * 1024)
+            libc.mallopt(m_trim_threshold, 256 * 1024 * 1024)
+    gc.set_threshold(50_000, 20, 20)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
