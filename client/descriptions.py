@@ -1,0 +1,108 @@
+"""What `Admin` answers with: frozen descriptions of topics, brokers, the cluster and its health."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TopicConfig:
+    """Settings of a topic, all resolved."""
+
+    min_insync_replicas: int
+    cleanup_policy: str
+    """ "delete"."""
+    retention_ms: int | None
+    """None: records are kept for ever."""
+    retention_bytes: int
+    """0: unlimited."""
+    max_batch_bytes: int
+    timestamp_type: str
+    """ "create" or "append"."""
+    unclean_leader_election: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionDescription:
+    """A partition as the metadata has it."""
+
+    partition: int
+    leader: int | None
+    """Node id; None while none can lead."""
+    leader_epoch: int
+    partition_epoch: int
+    replicas: tuple[int, ...]
+    """The preferred leader first."""
+    isr: tuple[int, ...]
+    elr: tuple[int, ...]
+    """Outside the ISR but holding every acknowledged record (KIP-966)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic as the metadata has it."""
+
+    topic_id: bytes
+    name: str
+    replication_factor: int
+    config: TopicConfig
+    partitions: tuple[PartitionDescription, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerDescription:
+    """A registered node."""
+
+    node_id: int
+    host: str
+    port: int
+    rack: str
+    node_epoch: int
+    fenced: bool
+    """Silent or stopped: leads nothing."""
+    durability: str
+    """ "commit", "interval" or "os"."""
+    voter: bool
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDescription:
+    """The cluster at one metadata version."""
+
+    cluster_id: str
+    metadata_version: int
+    controller: int | None
+    feature_level: int
+    brokers: tuple[BrokerDescription, ...]
+    topics: tuple[TopicDescription, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthProblem:
+    """One thing that is wrong."""
+
+    reason: str
+    """OFFLINE_PARTITION, UNDER_MIN_ISR, UNDER_REPLICATED, BROKER_FENCED, NO_CONTROLLER."""
+    message: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """Is every partition served and fully replicated?"""
+
+    healthy: bool
+    problems: tuple[HealthProblem, ...]
+    metadata_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionOffset:
+    """An offset found by position or time."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int | None
+    """Of the record at `offset`, where there is one and the query was by time."""
+    leader_epoch: int

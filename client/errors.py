@@ -1,0 +1,151 @@
+"""Errors that the client raises: PenstockError, with a subclass for each reason that programs tell apart.
+
+Owns the way from a failed gRPC call, or a status in a stream, to one of them. A write whose answer was lost is always
+OutcomeUnknownError, never "failed".
+"""
+
+from collections.abc import Mapping
+
+import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from penstock.protocol.errors import PenstockError, from_status
+from penstock.protocol.reasons import Outcome, Reason
+
+
+class OutcomeUnknownError(PenstockError):
+    """The write may or may not have happened, and nothing more can be found out."""
+
+
+class NotLeaderError(PenstockError):
+    """The node asked is not the leader, or its leadership is older than the one named."""
+
+
+class UnavailableError(PenstockError):
+    """Nothing happened; nobody could serve the call in time. It may succeed later."""
+
+
+class RequestTimeoutError(UnavailableError, TimeoutError):
+    """The time allowed ran out before the call could be made or answered; it had no effect."""
+
+
+class BufferFullError(PenstockError):
+    """The producer's memory is full: wait for room, then send again."""
+
+
+class ClientClosedError(PenstockError):
+    """The client was closed before this could be done; it had no effect."""
+
+
+class InvalidRequestError(PenstockError):
+    """A value is missing, unspecified or out of its range."""
+
+
+class UnknownTopicError(PenstockError):
+    """No topic has this name or id (any more)."""
+
+
+class UnknownPartitionError(PenstockError):
+    """The topic has no partition of this index."""
+
+
+class TopicExistsError(PenstockError):
+    """A topic of this name exists."""
+
+
+class RecordTooLargeError(PenstockError):
+    """A record is above the topic's limit."""
+
+
+class ExpectedOffsetMismatchError(PenstockError):
+    """The log end was not where the append expected it; nothing was appended."""
+
+
+class ProducerFencedError(PenstockError):
+    """A newer epoch of this producer exists; this one is of no more use."""
+
+
+class OffsetOutOfRangeError(PenstockError):
+    """The offset is below the log start or above the log end (see `reason`)."""
+
+
+class LogDivergedError(PenstockError):
+    """The log no longer holds what was read from it; `metadata["offset"]` says where it agrees."""
+
+
+class LogDamagedError(PenstockError):
+    """What a server sent breaks a promise of the log: CRC, gapless offsets, rising leader epochs."""
+
+
+_CLASSES: dict[Reason, type[PenstockError]] = {
+    Reason.OUTCOME_UNKNOWN: OutcomeUnknownError,
+    Reason.INTERNAL: OutcomeUnknownError,
+    Reason.NOT_LEADER: NotLeaderError,
+    Reason.STALE_LEADER_EPOCH: NotLeaderError,
+    Reason.LEADER_NOT_AVAILABLE: UnavailableError,
+    Reason.NOT_SERVING: UnavailableError,
+    Reason.NO_CONTROLLER: UnavailableError,
+    Reason.NOT_ENOUGH_REPLICAS: UnavailableError,
+    Reason.METADATA_BEHIND: UnavailableError,
+    Reason.STORE_FULL: UnavailableError,
+    Reason.OVERLOADED: UnavailableError,
+    Reason.INVALID_ARGUMENT: InvalidRequestError,
+    Reason.INVALID_TOPIC_NAME: InvalidRequestError,
+    Reason.INVALID_CONFIG: InvalidRequestError,
+    Reason.INVALID_REPLICATION_FACTOR: InvalidRequestError,
+    Reason.INVALID_TIMESTAMP: InvalidRequestError,
+    Reason.UNKNOWN_TOPIC: UnknownTopicError,
+    Reason.UNKNOWN_PARTITION: UnknownPartitionError,
+    Reason.TOPIC_EXISTS: TopicExistsError,
+    Reason.RECORD_TOO_LARGE: RecordTooLargeError,
+    Reason.EXPECTED_OFFSET_MISMATCH: ExpectedOffsetMismatchError,
+    Reason.PRODUCER_FENCED: ProducerFencedError,
+    Reason.OFFSET_BELOW_START: OffsetOutOfRangeError,
+    Reason.OFFSET_ABOVE_END: OffsetOutOfRangeError,
+    Reason.DIVERGED: LogDivergedError,
+}
+
+_BY_CODE = {
+    grpc.StatusCode.UNIMPLEMENTED: Reason.UNSUPPORTED,
+    grpc.StatusCode.INVALID_ARGUMENT: Reason.INVALID_ARGUMENT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.OVERLOADED,
+}
+"""Codes that gRPC itself answers with before any handler ran, so that nothing happened."""
+
+
+def make_error(reason: Reason, message: str, metadata: Mapping[str, str] | None = None) -> PenstockError:
+    """Make the error of the class that stands for `reason`."""
+    return _CLASSES.get(reason, PenstockError)(reason, message, metadata)
+
+
+def error_of(status: status_pb2.Status) -> PenstockError:
+    """Make the error that a status inside a stream carries."""
+    plain = from_status(status)
+    return make_error(plain.reason, plain.message, plain.metadata)
+
+
+def error_of_call(failure: grpc.RpcError, *, write: bool) -> PenstockError:
+    """Make the error of a failed call. Without a reason from the server, a `write` is of unknown outcome."""
+    status = rpc_status.from_call(failure) if isinstance(failure, grpc.Call) else None
+    if status is not None and status.details:
+        return error_of(status)
+    code = failure.code() if isinstance(failure, grpc.Call) else grpc.StatusCode.UNKNOWN
+    details = (failure.details() if isinstance(failure, grpc.Call) else None) or str(failure)
+    if code in _BY_CODE:
+        return make_error(_BY_CODE[code], details)
+    if write:
+        return make_error(Reason.OUTCOME_UNKNOWN, f"{code.name}: {details}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return RequestTimeoutError(Reason.NOT_SERVING, f"no answer within the deadline: {details}")
+    return UnavailableError(Reason.NOT_SERVING, f"{code.name}: {details}")
+
+
+def is_unknown(error: PenstockError) -> bool:
+    """Say whether the call may have had its effect."""
+    return error.outcome is Outcome.UNKNOWN
+
+
+def is_retriable(error: PenstockError) -> bool:
+    """Say whether nothing happened and the same call may succeed later or elsewhere."""
+    return error.outcome is Outcome.RETRIABLE
