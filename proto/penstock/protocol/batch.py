@@ -3,6 +3,7 @@
 Owns the meaning of the fields of `RecordBatch`. A server calls `parse` and `check`; it never looks at single records.
 """
 
+import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from penstock.v1 import record_pb2 as pb
 NO_PRODUCER = -1
 NO_TIMESTAMP = -1
 MAX_SEQUENCE = 2**31 - 1
+MAX_EPOCH = 2**15 - 1
 
 # compression, record_count, records_size, base and max timestamp, producer id, epoch, base sequence, flags
 _CANONICAL = struct.Struct(">BIIqqqiiB")
@@ -73,6 +75,16 @@ class ProducerStamp(NamedTuple):
 NOT_STAMPED = ProducerStamp(NO_PRODUCER, -1, -1)
 
 
+def request_stamp(request_id: str) -> ProducerStamp:
+    """Stamp for the one batch of a `request_id`: 109 bits of its SHA-256, the producer id in -2 and below.
+
+    So the memory of producers also recognizes a repeated request (rule 25, docs/adr/0003).
+    """
+    digest = int.from_bytes(hashlib.sha256(request_id.encode()).digest(), "big")
+    producer_id = -2 - digest % (2**63 - 1)
+    return ProducerStamp(producer_id, (digest >> 64) & MAX_EPOCH, (digest >> 96) & MAX_SEQUENCE)
+
+
 def advance_sequence(sequence: int, count: int) -> int:
     """Return the sequence `count` after `sequence`; 2^31-1 is followed by 0."""
     return (sequence + count) & MAX_SEQUENCE
@@ -106,7 +118,8 @@ def parse(payload: bytes) -> tuple[BatchHeader, pb.RecordBatch]:
     """Parse a serialized batch and check its form and CRC.
 
     Raises InvalidBatchError for a malformed batch (unset or unknown enum, no records, half a producer stamp),
-    CorruptBatchError where the CRC differs.
+    CorruptBatchError where the CRC differs. Producer ids below -1 are servers' own (`request_stamp`); a leader refuses
+    them from clients.
     """
     try:
         batch = pb.RecordBatch.FromString(payload)
@@ -133,8 +146,10 @@ def _check_form(batch: pb.RecordBatch, header: BatchHeader) -> None:
     stamp = (batch.HasField("producer_id"), batch.HasField("producer_epoch"), batch.HasField("base_sequence"))
     if any(stamp) and not all(stamp):
         raise InvalidBatchError("producer_id, producer_epoch and base_sequence must be set together or not at all")
-    if all(stamp) and (header.producer_id < 0 or header.base_sequence < 0 or not 0 <= header.producer_epoch <= 0x7FFF):
-        raise InvalidBatchError("producer_id and base_sequence must not be negative, producer_epoch in 0..32767")
+    if all(stamp) and (
+        header.producer_id == NO_PRODUCER or header.base_sequence < 0 or not 0 <= header.producer_epoch <= MAX_EPOCH
+    ):
+        raise InvalidBatchError("producer_id must not be -1, base_sequence not negative, producer_epoch in 0..32767")
 
 
 def build(

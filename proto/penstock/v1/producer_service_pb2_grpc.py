@@ -65,8 +65,9 @@ class ProducerServiceServicer(object):
 
     def Produce(self, request_iterator, context):
         """Appends batches. One request may carry batches of many partitions of this leader and one response may answer many
-        requests. Results of one partition come in the order of its batches; across partitions match by batch_number. A
-        batch that is refused is an error in its result; the stream lives on.
+        requests; batch_number says which result is whose. Batches of one partition are appended in the order sent, and
+        acknowledged in that order; a refusal may overtake earlier acknowledgements. A batch that is refused is an error
+        in its result; the stream lives on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,9 @@ class ProducerServiceStub:
     """Allocates a producer id for an idempotent producer. Any node answers."""
     Produce: _grpc.StreamStreamMultiCallable[_producer_service_pb2.ProduceRequest, _producer_service_pb2.ProduceResponse]
     """Appends batches. One request may carry batches of many partitions of this leader and one response may answer many
-    requests. Results of one partition come in the order of its batches; across partitions match by batch_number. A
-    batch that is refused is an error in its result; the stream lives on.
+    requests; batch_number says which result is whose. Batches of one partition are appended in the order sent, and
+    acknowledged in that order; a refusal may overtake earlier acknowledgements. A batch that is refused is an error
+    in its result; the stream lives on.
     """
     Publish: _grpc.UnaryUnaryMultiCallable[_producer_service_pb2.PublishRequest, _producer_service_pb2.PublishResponse]
     """Appends plain records, for people and small clients. Any node answers, forwarding to the leader; acknowledged by
@@ -54,8 +55,9 @@ class ProducerServiceAsyncStub(ProducerServiceStub):
     """Allocates a producer id for an idempotent producer. Any node answers."""
     Produce: _aio.StreamStreamMultiCallable[_producer_service_pb2.ProduceRequest, _producer_service_pb2.ProduceResponse]  # type: ignore[assignment]
     """Appends batches. One request may carry batches of many partitions of this leader and one response may answer many
-    requests. Results of one partition come in the order of its batches; across partitions match by batch_number. A
-    batch that is refused is an error in its result; the stream lives on.
+    requests; batch_number says which result is whose. Batches of one partition are appended in the order sent, and
+    acknowledged in that order; a refusal may overtake earlier acknowledgements. A batch that is refused is an error
+    in its result; the stream lives on.
     """
     Publish: _aio.UnaryUnaryMultiCallable[_producer_service_pb2.PublishRequest, _producer_service_pb2.PublishResponse]  # type: ignore[assignment]
     """Appends plain records, for people and small clients. Any node answers, forwarding to the leader; acknowledged by
@@ -80,8 +82,9 @@ class ProducerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_producer_service_pb2.ProduceResponse], _abc.AsyncIterator[_producer_service_pb2.ProduceResponse]]:
         """Appends batches. One request may carry batches of many partitions of this leader and one response may answer many
-        requests. Results of one partition come in the order of its batches; across partitions match by batch_number. A
-        batch that is refused is an error in its result; the stream lives on.
+        requests; batch_number says which result is whose. Batches of one partition are appended in the order sent, and
+        acknowledged in that order; a refusal may overtake earlier acknowledgements. A batch that is refused is an error
+        in its result; the stream lives on.
         """
 
     @_abc_1.abstractmethod

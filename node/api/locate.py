@@ -1,0 +1,89 @@
+"""Finds the partition that a request names, or says precisely why it cannot be served here."""
+
+from typing import Protocol
+
+from penstock.node.partition import Partition
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
+from penstock.raft.image import NO_LEADER, MetadataImage, PartitionInfo, TopicInfo
+from penstock.raft.view import View
+from penstock.storage import PartitionKey
+
+TOPIC_ID_BYTES = 16
+
+
+class PartitionSource(Protocol):
+    """Where the replicas of this node are found."""
+
+    def find(self, key: PartitionKey) -> Partition | None:
+        """Return the replica of this node, or None."""
+        ...
+
+
+class Locator:
+    """Looks partitions up by topic id in the applied metadata and among this node's replicas."""
+
+    def __init__(self, view: View, replicas: PartitionSource) -> None:
+        self._view = view
+        self._replicas = replicas
+
+    @property
+    def image(self) -> MetadataImage:
+        """The applied metadata."""
+        return self._view.image
+
+    def leader_of(self, topic_id: bytes, index: int) -> Partition:
+        """Return this node's replica if it leads. Raises UNKNOWN_TOPIC, UNKNOWN_PARTITION, NOT_LEADER and the like."""
+        partition = self._replicas.find(PartitionKey(topic_id, index))
+        if partition is not None and partition.is_leader:
+            return partition
+        topic, info = self.known(topic_id, index)
+        raise not_leader(self.image, topic, info)
+
+    def known(self, topic_id: bytes, index: int) -> tuple[TopicInfo, PartitionInfo]:
+        """Return what the metadata says of a partition. Raises where it knows none."""
+        if len(topic_id) != TOPIC_ID_BYTES:
+            raise PenstockError(Reason.INVALID_ARGUMENT, f"topic_id has {len(topic_id)} bytes, not {TOPIC_ID_BYTES}")
+        topic = self.image.topics.get(topic_id)
+        if topic is None:
+            text = f"no topic has the id {topic_id.hex()}; it may have been deleted and created again"
+            raise PenstockError(Reason.UNKNOWN_TOPIC, text, {"topic_id": topic_id.hex()})
+        return topic, partition_of_topic(topic, index)
+
+    def topic_named(self, name: str) -> TopicInfo:
+        """Return the topic of this name. Raises UNKNOWN_TOPIC."""
+        topic_id = self.image.topic_ids.get(name)
+        if topic_id is None:
+            raise PenstockError(Reason.UNKNOWN_TOPIC, f"no topic is named {name!r}", {"topic": name})
+        return self.image.topics[topic_id]
+
+    def explain(self, error: PenstockError, topic_id: bytes, index: int) -> PenstockError:
+        """Add to a NOT_LEADER error where the leader is, as far as this node knows."""
+        if error.reason is not Reason.NOT_LEADER:
+            return error
+        try:
+            return not_leader(self.image, *self.known(topic_id, index))
+        except PenstockError as gone:
+            return gone
+
+
+def partition_of_topic(topic: TopicInfo, index: int) -> PartitionInfo:
+    """Return the topic's partition of this index. Raises UNKNOWN_PARTITION."""
+    if not 0 <= index < len(topic.partitions):
+        text = f"topic {topic.name!r} has partitions 0 to {len(topic.partitions) - 1}, not {index}"
+        raise PenstockError(Reason.UNKNOWN_PARTITION, text, {"topic": topic.name, "partition": str(index)})
+    return topic.partitions[index]
+
+
+def not_leader(image: MetadataImage, topic: TopicInfo, info: PartitionInfo) -> PenstockError:
+    """NOT_LEADER with leader, epoch and address; LEADER_NOT_AVAILABLE where the metadata names no leader."""
+    where = {"topic": topic.name, "partition": str(info.partition), "leader_epoch": str(info.leader_epoch)}
+    if info.leader == NO_LEADER:
+        text = f"partition {info.partition} of {topic.name!r} has no leader now; ISR {info.isr}, ELR {info.elr}"
+        return PenstockError(Reason.LEADER_NOT_AVAILABLE, text, where)
+    node = image.nodes.get(info.leader)
+    where["leader"] = str(info.leader)
+    if node is not None:
+        where |= {"host": node.client_address.host, "port": str(node.client_address.port)}
+    text = f"this node does not lead partition {info.partition} of {topic.name!r}; node {info.leader} does"
+    return PenstockError(Reason.NOT_LEADER, text, where)

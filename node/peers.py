@@ -1,0 +1,48 @@
+"""gRPC channels to the other nodes' peer listeners, one a node, made on first use."""
+
+from collections.abc import Callable, Mapping
+
+import grpc
+
+from penstock.node.config import Endpoint
+from penstock.protocol.limits import MAX_MESSAGE_BYTES
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class PeerChannels:
+    """Owns the channels. A node that registers with another address gets a new one."""
+
+    def __init__(self, address_of: Callable[[int], Endpoint | None], overrides: Mapping[int, Endpoint]) -> None:
+        self._address_of = address_of
+        self._overrides = overrides
+        self._channels: dict[int, tuple[str, grpc.aio.Channel]] = {}
+
+    async def to(self, node_id: int) -> grpc.aio.Channel | None:
+        """Return a channel to the node; None where its address is not known."""
+        endpoint = self._overrides.get(node_id) or self._address_of(node_id)
+        if endpoint is None:
+            return None
+        target = str(endpoint)
+        known = self._channels.get(node_id)
+        if known is not None and known[0] == target:
+            return known[1]
+        channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+        self._channels[node_id] = (target, channel)
+        if known is not None:
+            await known[1].close()
+        return channel
+
+    async def close(self) -> None:
+        """Close all channels; calls under way end as cancelled."""
+        channels = [channel for _, channel in self._channels.values()]
+        self._channels.clear()
+        for channel in channels:
+            await channel.close()
