@@ -18,7 +18,7 @@ from penstock.node.api.publish import Publisher
 from penstock.node.api.status import Context
 from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.config import Limits
-from penstock.node.partition import AppendResult
+from penstock.node.partition import AppendRequest, AppendResult, Done
 from penstock.node.producer_ids import ProducerIds
 from penstock.protocol.batch import NO_PRODUCER, BatchHeader, CorruptBatchError, InvalidBatchError, parse
 from penstock.protocol.errors import PenstockError, to_status
@@ -135,7 +135,7 @@ class ProduceStream:
         request: twin.ProduceRequest,
         item: twin.PartitionBatch,
         payload: bytes,
-        done: "Callable[[AppendResult | PenstockError], None]",
+        done: Done,
     ) -> None:
         acks = request.acks
         if acks not in {common_pb2.ACKS_NONE, common_pb2.ACKS_LEADER, common_pb2.ACKS_ALL}:
@@ -146,20 +146,20 @@ class ProduceStream:
             )
             raise PenstockError(Reason.OVERLOADED, text)
         partition = self._locator.leader_of(item.topic_id, item.partition)
-        if len(payload) > partition.max_batch_bytes:
-            text = f"the batch has {len(payload)} bytes, the topic allows {partition.max_batch_bytes}"
-            raise PenstockError(Reason.RECORD_TOO_LARGE, text)
+        self._locator.check_size(item.topic_id, len(payload))
         now_ms = wall_ms()
         header = admit(payload, now_ms, self._limits.timestamp_future_max_ms)
         partition.append(
-            header,
-            payload,
-            acks=acks,
-            expected_offset=item.expected_offset if item.HasField("expected_offset") else None,
-            leader_epoch=item.leader_epoch if item.HasField("leader_epoch") else None,
-            append_time_ms=now_ms,
-            deadline_ms=monotonic_ms() + self._timeout_ms(request),
-            done=done,
+            AppendRequest(
+                header=header,
+                payload=payload,
+                acks=acks,
+                now_ms=now_ms,
+                deadline_ms=monotonic_ms() + self._timeout_ms(request),
+                expected_offset=item.expected_offset if item.HasField("expected_offset") else None,
+                leader_epoch=item.leader_epoch if item.HasField("leader_epoch") else None,
+            ),
+            done,
         )
 
     def _timeout_ms(self, request: twin.ProduceRequest) -> int:

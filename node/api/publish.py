@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import grpc
 
@@ -15,7 +16,7 @@ from penstock.node.api.locate import Locator, partition_of_topic
 from penstock.node.api.status import Context
 from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.config import Limits
-from penstock.node.partition import AppendResult
+from penstock.node.partition import AppendRequest, AppendResult
 from penstock.protocol.batch import NOT_STAMPED, NewRecord, build, header_of, request_stamp
 from penstock.protocol.errors import PenstockError, from_call
 from penstock.protocol.keys import partition_of
@@ -117,19 +118,18 @@ class Publisher:
         stamp = request_stamp(request.request_id) if request.request_id else NOT_STAMPED
         batch = build(records, stamp=stamp)
         payload = batch.SerializeToString()
-        if len(payload) > partition.max_batch_bytes:
-            text = f"the records of partition {request.partition} make {len(payload)} bytes, "
-            raise PenstockError(Reason.RECORD_TOO_LARGE, f"{text}the topic allows {partition.max_batch_bytes}")
+        self._locator.check_size(topic_id, len(payload))
         future: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
         partition.append(
-            header_of(batch),
-            payload,
-            acks=common_pb2.ACKS_ALL,
-            expected_offset=request.expected_offset if request.HasField("expected_offset") else None,
-            leader_epoch=None,
-            append_time_ms=now_ms,
-            deadline_ms=monotonic_ms() + int(timeout_s * 1000),
-            done=lambda outcome: _settle(future, outcome),
+            AppendRequest(
+                header=header_of(batch),
+                payload=payload,
+                acks=common_pb2.ACKS_ALL,
+                now_ms=now_ms,
+                deadline_ms=monotonic_ms() + int(timeout_s * 1000),
+                expected_offset=request.expected_offset if request.HasField("expected_offset") else None,
+            ),
+            partial(_settle, future),
         )
         result = await future
         return [
