@@ -125,13 +125,12 @@ def error_of(status: status_pb2.Status) -> PenstockError:
     return make_error(plain.reason, plain.message, plain.metadata)
 
 
-def error_of_call(failure: grpc.RpcError, *, write: bool) -> PenstockError:
+def error_of_call(failure: grpc.aio.AioRpcError, *, write: bool) -> PenstockError:
     """Make the error of a failed call. Without a reason from the server, a `write` is of unknown outcome."""
-    status = rpc_status.from_call(failure) if isinstance(failure, grpc.Call) else None
+    status = rpc_status.from_call(failure)
     if status is not None and status.details:
         return error_of(status)
-    code = failure.code() if isinstance(failure, grpc.Call) else grpc.StatusCode.UNKNOWN
-    details = (failure.details() if isinstance(failure, grpc.Call) else None) or str(failure)
+    code, details = failure.code(), failure.details() or "no details"
     if code in _BY_CODE:
         return make_error(_BY_CODE[code], details)
     if write:

@@ -1,0 +1,206 @@
+"""Gathers records into batches, one open batch a partition, within a bound of memory. Pure.
+
+Invariants: a partition's records leave in the order in which they came; memory counted never exceeds `buffer_bytes`; no
+batch but one of a single record is above `batch_bytes`. An open batch is closed when it is full, or by `close` once it
+is due (linger over, or flushed); a due batch that cannot be sent yet goes on filling.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from penstock.client.errors import BufferFullError, RecordTooLargeError
+from penstock.client.records import Headers
+from penstock.protocol.batch import NOT_STAMPED, BatchHeader, seal
+from penstock.protocol.reasons import Reason
+from penstock.v1 import record_pb2 as pb
+
+RECORD_OVERHEAD = 26
+"""Bytes of a record on the wire beside key and value, at most (without headers)."""
+HEADER_OVERHEAD = 14
+RECORD_MEMORY = 128
+"""Bytes of memory that a record costs beside its content: its message and its delivery."""
+BATCH_OVERHEAD = 128
+"""Bytes of a batch on the wire beside its records, at most."""
+
+Waiter: TypeAlias = Any
+"""A future, a callback, or None. The accumulator only keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccumulatorLimits:
+    """Named limits of an Accumulator."""
+
+    batch_bytes: int
+    buffer_bytes: int
+    linger_ms: float
+    delivery_timeout_ms: int
+    compression: "pb.Compression.ValueType"
+
+
+class PendingBatch:
+    """Records of one partition, open (`record_set`) or closed (`sealed`)."""
+
+    __slots__ = (
+        "base_timestamp_ms", "created_ms", "deadline_ms", "due", "lane", "max_timestamp_ms", "memory", "record_count",
+        "record_set", "sealed", "size", "stamps", "waiters",
+    )  # fmt: skip
+
+    def __init__(self, lane: "Lane", created_ms: float, deadline_ms: int, timestamp_ms: int) -> None:
+        self.lane = lane
+        self.created_ms = created_ms
+        self.deadline_ms = deadline_ms
+        self.base_timestamp_ms = timestamp_ms
+        self.max_timestamp_ms = timestamp_ms
+        self.record_set: pb.RecordSet | None = pb.RecordSet()
+        self.sealed: pb.RecordBatch | None = None
+        self.record_count = 0
+        self.size = 0
+        self.memory = 0
+        self.due = False
+        self.waiters: list[Waiter] = []
+        """One a record, in order."""
+        self.stamps: list[int] = []
+        """Timestamps of the records, in order."""
+
+
+class Lane:
+    """One partition's records on their way: at most one open batch, and closed ones in order."""
+
+    def __init__(self, topic_id: bytes, topic: str, partition: int, max_batch_bytes: int) -> None:
+        self.topic_id = topic_id
+        self.topic = topic
+        self.partition = partition
+        self.max_batch_bytes = max_batch_bytes
+        """The topic's limit of a serialized batch."""
+        self.open: PendingBatch | None = None
+        self.closed: deque[PendingBatch] = deque()
+
+
+class Accumulator:
+    """See the module. `monotonic_ms` is asked once a batch."""
+
+    def __init__(self, limits: AccumulatorLimits, monotonic_ms: Callable[[], int]) -> None:
+        self.limits = limits
+        self.used_bytes = 0
+        self.lingering: dict[Lane, None] = {}
+        """Lanes whose open batch is not due yet, oldest batch first."""
+        self._monotonic_ms = monotonic_ms
+
+    def append(
+        self, lane: Lane, key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int, waiter: Waiter
+    ) -> bool:
+        """Add a record to its lane; True when that closed a batch.
+
+        Raises BufferFullError, RecordTooLargeError; then nothing has changed.
+        """
+        size = RECORD_OVERHEAD
+        if value is not None:
+            size += len(value)
+        if key is not None:
+            size += len(key)
+        if headers:
+            size += sum(HEADER_OVERHEAD + 4 * len(name) + (len(content) if content else 0) for name, content in headers)
+        memory = size + RECORD_MEMORY
+        if self.used_bytes + memory > self.limits.buffer_bytes or size > lane.max_batch_bytes - BATCH_OVERHEAD:
+            self._refuse(lane, size, memory)
+        batch = lane.open
+        closed = False
+        if batch is None or batch.size + size > self.limits.batch_bytes or batch.size + size > lane.max_batch_bytes:
+            batch, closed = self._roll(lane, timestamp_ms)
+        record = batch.record_set.records.add(  # type: ignore[union-attr]  # set while the batch is open
+            offset_delta=batch.record_count,
+            timestamp_delta_ms=timestamp_ms - batch.base_timestamp_ms,
+            key=key,
+            value=value,
+        )
+        if headers:
+            for name, content in headers:
+                record.headers.add(key=name, value=content)
+        if timestamp_ms > batch.max_timestamp_ms:
+            batch.max_timestamp_ms = timestamp_ms
+        batch.record_count += 1
+        batch.size += size
+        batch.memory += memory
+        batch.waiters.append(waiter)
+        batch.stamps.append(timestamp_ms)
+        self.used_bytes += memory
+        return closed
+
+    def close(self, lane: Lane) -> None:
+        """Close the lane's open batch, if there is one."""
+        batch = lane.open
+        if batch is None:
+            return
+        lane.open = None
+        self.lingering.pop(lane, None)
+        header = BatchHeader(
+            self.limits.compression,
+            batch.record_count,
+            0,
+            batch.base_timestamp_ms,
+            batch.max_timestamp_ms,
+            *NOT_STAMPED,
+            transactional=False,
+            control=False,
+        )
+        record_set, batch.record_set = batch.record_set, None
+        batch.sealed = seal(record_set.SerializeToString(), header) if record_set is not None else None
+        lane.closed.append(batch)
+
+    def take_due(self, now_ms: float) -> list[Lane]:
+        """Mark the open batches whose linger is over as due, and give their lanes."""
+        due = []
+        for lane in list(self.lingering):
+            if lane.open is None or lane.open.created_ms + self.limits.linger_ms > now_ms:
+                break
+            lane.open.due = True
+            del self.lingering[lane]
+            due.append(lane)
+        return due
+
+    def next_due_ms(self) -> float | None:
+        """When the next open batch becomes due."""
+        for lane in self.lingering:
+            if lane.open is not None:
+                return lane.open.created_ms + self.limits.linger_ms
+        return None
+
+    def flush(self, lanes: Iterable[Lane]) -> None:
+        """Mark the open batches of these lanes as due."""
+        for lane in lanes:
+            if lane.open is not None:
+                lane.open.due = True
+                self.lingering.pop(lane, None)
+
+    def release(self, batch: PendingBatch) -> None:
+        """Give back the memory of a batch that is settled."""
+        self.used_bytes -= batch.memory
+        batch.memory = 0
+
+    def has_room(self) -> bool:
+        """Say whether a quarter of the memory is free: enough to go on without stopping at each record."""
+        return self.used_bytes <= self.limits.buffer_bytes * 3 // 4
+
+    def _roll(self, lane: Lane, timestamp_ms: int) -> tuple[PendingBatch, bool]:
+        closed = lane.open is not None
+        self.close(lane)
+        now_ms = self._monotonic_ms()
+        batch = PendingBatch(lane, now_ms, now_ms + self.limits.delivery_timeout_ms, timestamp_ms)
+        lane.open = batch
+        self.lingering[lane] = None
+        return batch, closed
+
+    def _refuse(self, lane: Lane, size: int, memory: int) -> None:
+        limit = min(lane.max_batch_bytes - BATCH_OVERHEAD, self.limits.buffer_bytes - RECORD_MEMORY)
+        if size > limit:
+            raise RecordTooLargeError(
+                Reason.RECORD_TOO_LARGE,
+                f"a record of {size} bytes is above the limit of {limit} bytes (topic {lane.topic!r}, producer memory)",
+                {"topic": lane.topic, "size": str(size), "limit": str(limit)},
+            )
+        raise BufferFullError(
+            Reason.OVERLOADED,
+            f"{self.used_bytes} of {self.limits.buffer_bytes} bytes are in use and the record needs {memory}",
+        )
