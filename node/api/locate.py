@@ -42,13 +42,18 @@ class Locator:
 
     def known(self, topic_id: bytes, index: int) -> tuple[TopicInfo, PartitionInfo]:
         """Return what the metadata says of a partition. Raises where it knows none."""
+        topic = self.topic_of(topic_id)
+        return topic, partition_of_topic(topic, index)
+
+    def topic_of(self, topic_id: bytes) -> TopicInfo:
+        """Return the topic of this id. Raises UNKNOWN_TOPIC."""
         if len(topic_id) != TOPIC_ID_BYTES:
             raise PenstockError(Reason.INVALID_ARGUMENT, f"topic_id has {len(topic_id)} bytes, not {TOPIC_ID_BYTES}")
         topic = self.image.topics.get(topic_id)
         if topic is None:
             text = f"no topic has the id {topic_id.hex()}; it may have been deleted and created again"
             raise PenstockError(Reason.UNKNOWN_TOPIC, text, {"topic_id": topic_id.hex()})
-        return topic, partition_of_topic(topic, index)
+        return topic
 
     def check_size(self, topic_id: bytes, batch_bytes: int) -> None:
         """Refuse a batch that is larger than its topic allows."""

@@ -1,0 +1,95 @@
+"""ClusterService: metadata as this node has applied it, once or as a watch, brokers and health."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from penstock.node.api.convert import broker_message, metadata_message
+from penstock.node.api.health import problems
+from penstock.node.api.paging import page
+from penstock.node.api.status import Context
+from penstock.node.api.topic_service import at_least
+from penstock.raft.image import MetadataImage, TopicInfo
+from penstock.raft.view import View
+from penstock.v1 import cluster_service_pb2 as pb
+from penstock.v1 import cluster_service_pb2_grpc as services
+
+
+class ClusterService(services.ClusterServiceServicer):
+    """Handlers of the service. `controller` tells the id of the present controller, where one is known."""
+
+    def __init__(self, view: View, controller: Callable[[], int | None]) -> None:
+        self._view = view
+        self._controller = controller
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End all watches."""
+        self._closing.set()
+
+    async def GetMetadata(self, request: pb.GetMetadataRequest, context: Context) -> pb.GetMetadataResponse:  # noqa: N802
+        """Return the cluster and the topics asked for, without those that do not exist."""
+        await at_least(self._view, request.min_metadata_version, context)
+        selection = request.topics if request.HasField("topics") else None
+        return pb.GetMetadataResponse(metadata=self._metadata(selection))
+
+    async def WatchMetadata(  # noqa: N802
+        self, request: pb.WatchMetadataRequest, context: Context
+    ) -> AsyncIterator[pb.WatchMetadataResponse]:
+        """Send the state now, and again after each change; states that follow fast are sent as one."""
+        await at_least(self._view, request.min_metadata_version, context)
+        selection = request.topics if request.HasField("topics") else None
+        changed = asyncio.Event()
+        unsubscribe = self._view.subscribe(lambda _old, _new: changed.set())
+        try:
+            while not self._closing.is_set():
+                changed.clear()
+                yield pb.WatchMetadataResponse(metadata=self._metadata(selection))
+                await _first(changed, self._closing)
+        finally:
+            unsubscribe()
+
+    async def ListBrokers(self, request: pb.ListBrokersRequest, context: Context) -> pb.ListBrokersResponse:  # noqa: N802
+        """List brokers by id."""
+        del context
+        image = self._view.image
+        shown, token = page(
+            [f"{node_id:010}" for node_id in sorted(image.nodes)], request.page_size, request.page_token
+        )
+        return pb.ListBrokersResponse(
+            brokers=[broker_message(image.nodes[int(node_id)]) for node_id in shown],
+            next_page_token=token,
+            controller=self._controller(),
+            metadata_version=image.version,
+        )
+
+    async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.GetHealthResponse:  # noqa: N802
+        """Return the problems of cluster and partitions; healthy where there is none."""
+        await at_least(self._view, request.min_metadata_version, context)
+        image = self._view.image
+        found = problems(image, self._controller())
+        return pb.GetHealthResponse(healthy=not found, problems=found, metadata_version=image.version)
+
+    def _metadata(self, selection: pb.TopicSelection | None) -> pb.ClusterMetadata:
+        image = self._view.image
+        return metadata_message(image, self._controller(), _select(image, selection))
+
+
+def _select(image: MetadataImage, selection: pb.TopicSelection | None) -> list[TopicInfo]:
+    if selection is None:
+        return list(image.topics.values())
+    ids = {image.topic_ids[name] for name in selection.names if name in image.topic_ids}
+    ids.update(topic_id for topic_id in selection.topic_ids if topic_id in image.topics)
+    return [image.topics[topic_id] for topic_id in ids]
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until any of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await wait
