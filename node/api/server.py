@@ -1,14 +1,13 @@
 """The two gRPC servers of a node: what each offers, and the limits both have.
 
-Clients and peers have listeners of their own, so that each can have its own trust root and neither can starve the other.
+Clients and peers have listeners of their own: each can have its own trust root, and neither can starve the other.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from penstock.node.api.status import StatusInterceptor
@@ -66,7 +65,7 @@ class Health:
     """gRPC health of the client listener: for the server as a whole ("") and each public service."""
 
     def __init__(self) -> None:
-        self._servicer: Any = HealthServicer()
+        self._servicer: Any = health.aio.HealthServicer()
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add health and reflection to a server."""
