@@ -243,9 +243,20 @@ class DevCluster:
     def delete(self) -> None:
         """Stop the nodes and remove everything that this cluster wrote."""
         self.stop()
-        for node_id in self.node_ids:
-            shutil.rmtree(self.node_dir(node_id), ignore_errors=True)
-        (self.home / "cluster.json").unlink(missing_ok=True)
+        remove(self.home)
+
+
+def remove(home: Path) -> None:
+    """Kill what still runs of the cluster in `home`, its plan readable or not, and remove its files alone."""
+    folders = [path for path in home.glob("node-[0-9]*") if path.is_dir()]
+    for folder in folders:
+        process = DetachedProcess.load(folder / "process.json")
+        if process is not None:
+            process.send(signal.SIGKILL)
+            while process.is_alive():
+                time.sleep(POLL_S)
+        shutil.rmtree(folder)
+    (home / "cluster.json").unlink(missing_ok=True)
 
 
 def _check_installed() -> None:
