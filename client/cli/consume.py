@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 def consume(  # noqa: PLR0913  the options of the command
     settings: Settings,
     *,
-    names: Annotated[list[str] | None, typer.Argument(metavar="TOPIC...", show_default=False)] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="TOPIC", show_default=False)] = None,
     topic: Annotated[list[str] | None, typer.Option("--topic", help="The same, as Kafka's tools take it.")] = None,
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Begin with the first record.")] = False,
     offset: Annotated[

@@ -20,7 +20,7 @@ from penstock.client.cli.settings import Format, Settings, command
 app = typer.Typer(help="Create, look at, change and delete topics.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str | None, typer.Argument(metavar="TOPIC", help="The topic's name.", show_default=False)]
-Names = Annotated[list[str] | None, typer.Argument(metavar="TOPIC...", help="Names of topics.", show_default=False)]
+Names = Annotated[list[str] | None, typer.Argument(metavar="TOPIC", help="Names of topics.", show_default=False)]
 TopicOption = Annotated[str | None, typer.Option("--topic", help="The same, as Kafka's tools take it.")]
 TopicsOption = Annotated[list[str] | None, typer.Option("--topic", help="The same, as Kafka's tools take it.")]
 Config = Annotated[
