@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from penstock.client.errors import BufferFullError, RecordTooLargeError
+from penstock.client.errors import BufferFullError, InvalidRequestError, RecordTooLargeError
 from penstock.client.records import Headers
 from penstock.protocol.batch import NOT_STAMPED, BatchHeader, seal
 from penstock.protocol.reasons import Reason
@@ -86,14 +86,16 @@ class Accumulator:
         self.used_bytes = 0
         self.lingering: dict[Lane, None] = {}
         """Lanes whose open batch is not due yet, oldest batch first."""
+        self.live: dict[PendingBatch, None] = {}
+        """Batches begun and not released, oldest first."""
         self._monotonic_ms = monotonic_ms
 
     def append(
         self, lane: Lane, key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int, waiter: Waiter
     ) -> bool:
-        """Add a record to its lane; True when that closed a batch.
+        """Add a record to its lane; True when it began a new batch.
 
-        Raises BufferFullError, RecordTooLargeError; then nothing has changed.
+        Raises BufferFullError, RecordTooLargeError, InvalidRequestError; then nothing has changed.
         """
         size = RECORD_OVERHEAD
         if value is not None:
@@ -106,27 +108,30 @@ class Accumulator:
         if self.used_bytes + memory > self.limits.buffer_bytes or size > lane.max_batch_bytes - BATCH_OVERHEAD:
             self._refuse(lane, size, memory)
         batch = lane.open
-        closed = False
+        begun = False
         if batch is None or batch.size + size > self.limits.batch_bytes or batch.size + size > lane.max_batch_bytes:
-            batch, closed = self._roll(lane, timestamp_ms)
-        record = batch.record_set.records.add(  # type: ignore[union-attr]  # set while the batch is open
-            offset_delta=batch.record_count,
-            timestamp_delta_ms=timestamp_ms - batch.base_timestamp_ms,
-            key=key,
-            value=value,
-        )
-        if headers:
-            for name, content in headers:
-                record.headers.add(key=name, value=content)
-        if timestamp_ms > batch.max_timestamp_ms:
-            batch.max_timestamp_ms = timestamp_ms
+            batch, begun = self._roll(lane, timestamp_ms), True
+        try:
+            record = batch.record_set.records.add(  # type: ignore[union-attr]  # set while the batch is open
+                offset_delta=batch.record_count,
+                timestamp_delta_ms=timestamp_ms - batch.base_timestamp_ms,
+                key=key,
+                value=value,
+            )
+            if headers:
+                for name, content in headers:
+                    record.headers.add(key=name, value=content)
+        except (TypeError, ValueError) as error:
+            self._undo(batch)
+            raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"not a record: {error}") from error
+        batch.max_timestamp_ms = max(batch.max_timestamp_ms, timestamp_ms)
         batch.record_count += 1
         batch.size += size
         batch.memory += memory
         batch.waiters.append(waiter)
         batch.stamps.append(timestamp_ms)
         self.used_bytes += memory
-        return closed
+        return begun
 
     def close(self, lane: Lane) -> None:
         """Close the lane's open batch, if there is one."""
@@ -178,19 +183,29 @@ class Accumulator:
         """Give back the memory of a batch that is settled."""
         self.used_bytes -= batch.memory
         batch.memory = 0
+        self.live.pop(batch, None)
 
     def has_room(self) -> bool:
         """Say whether a quarter of the memory is free: enough to go on without stopping at each record."""
         return self.used_bytes <= self.limits.buffer_bytes * 3 // 4
 
-    def _roll(self, lane: Lane, timestamp_ms: int) -> tuple[PendingBatch, bool]:
-        closed = lane.open is not None
+    def _roll(self, lane: Lane, timestamp_ms: int) -> PendingBatch:
         self.close(lane)
         now_ms = self._monotonic_ms()
         batch = PendingBatch(lane, now_ms, now_ms + self.limits.delivery_timeout_ms, timestamp_ms)
         lane.open = batch
         self.lingering[lane] = None
-        return batch, closed
+        self.live[batch] = None
+        return batch
+
+    def _undo(self, batch: PendingBatch) -> None:
+        """Take a record back that could not be added whole."""
+        if batch.record_set is not None:
+            del batch.record_set.records[batch.record_count :]
+        if not batch.record_count:
+            batch.lane.open = None
+            self.lingering.pop(batch.lane, None)
+            self.live.pop(batch, None)
 
     def _refuse(self, lane: Lane, size: int, memory: int) -> None:
         limit = min(lane.max_batch_bytes - BATCH_OVERHEAD, self.limits.buffer_bytes - RECORD_MEMORY)

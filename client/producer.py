@@ -1,44 +1,79 @@
-"""The asyncio producer (signatures first; the body follows)."""
+"""The asyncio producer: records in, deliveries out.
+
+Shell around accumulator, routing, sequencing (pure) and one LeaderStream a broker. It owns no task per record: one task
+a stream, two of the metadata, one a producer id, one a topic's first use; all are awaited by `close`. One timer serves
+linger, retries and expiry. Every record handed in is settled exactly once: its future, callback or batch callback is
+told; failures that nobody is told of are raised by the next `flush` or `close`.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Literal, Self, TypeAlias, TypedDict, Unpack
+import random
+import uuid
+from collections.abc import Sequence
+from typing import Self, Unpack
 
-from penstock.client.records import BatchDelivery, Delivery, Headers, NewRecord
+from penstock.client.accumulator import Accumulator, AccumulatorLimits, Waiter
+from penstock.client.clock import Clock, SystemClock
+from penstock.client.connection import parse_bootstrap
+from penstock.client.dispatch import Dispatcher
+from penstock.client.errors import BufferFullError, ClientClosedError, RequestTimeoutError
+from penstock.client.options import ProducerConfig, ProducerOptions
+from penstock.client.records import Delivery, Headers, NewRecord
+from penstock.client.retry import CallPolicy
+from penstock.client.session import ClientSession
+from penstock.protocol.compression import COMPRESSIONS
 from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
+from penstock.v1 import producer_service_pb2 as pb
 
-OnDelivery: TypeAlias = Callable[[Delivery | None, PenstockError | None], None]
-OnBatch: TypeAlias = Callable[[BatchDelivery], None]
-
-
-class ProducerOptions(TypedDict, total=False):
-    """Keyword arguments of Producer."""
-
-    acks: Literal["none", "leader", "all"]
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
-    linger_ms: float
-    batch_bytes: int
-    buffer_bytes: int
-    max_in_flight: int
-    idempotence: bool
-    delivery_timeout_ms: int
-    request_timeout_ms: int
-    on_batch: OnBatch | None
+FLUSH_AT_CLOSE_S = 30.0
 
 
 class Producer:
-    """Appends records."""
+    """Appends records to topics. Use it as an async context manager, from one event loop.
+
+    Keyword arguments: see ProducerConfig. Ordering: records of one partition are appended in the order of the calls.
+    """
 
     def __init__(self, bootstrap: str | Sequence[str], **options: Unpack[ProducerOptions]) -> None:
-        raise NotImplementedError
+        self.config = ProducerConfig(**options)
+        self._bootstrap = parse_bootstrap(bootstrap)
+        self._clock: Clock = SystemClock()
+        self._rng = random.Random()  # noqa: S311 - jitter and stickiness, no secret
+        self._wall_ms = self._clock.wall_ms
+        self._refusal: PenstockError | None = ClientClosedError(Reason.NOT_SERVING, "the producer is not open")
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        await self.open()
+        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        raise NotImplementedError
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        """Close; with an exception under way without waiting for deliveries."""
+        if kind is None:
+            await self.close()
+        else:
+            await self._end()
 
-    async def send(  # noqa: PLR0913 - the fields of a record, by keyword
+    async def open(self) -> None:
+        """Start. Needs no broker yet: records wait in memory for one."""
+        config = self.config
+        limits = AccumulatorLimits(
+            config.batch_bytes,
+            config.buffer_bytes,
+            config.linger_ms,
+            config.delivery_timeout_ms,
+            COMPRESSIONS[config.compression],
+        )
+        self._session = ClientSession(self._bootstrap, config.credentials, self._clock, self._rng)
+        self._accumulator = Accumulator(limits, self._clock.monotonic_ms)
+        self._dispatcher = Dispatcher(config, self._session, self._accumulator)
+        self._routes = self._dispatcher.routes
+        self._session.start()
+        self._dispatcher.start()
+        self._loop = asyncio.get_running_loop()
+        self._refusal = None
+
+    async def send(
         self,
         topic: str,
         value: bytes | None,
@@ -48,8 +83,27 @@ class Producer:
         timestamp_ms: int | None = None,
         partition: int | None = None,
     ) -> "asyncio.Future[Delivery]":
-        """Wait for memory only; the future gives the delivery, or raises PenstockError."""
-        raise NotImplementedError
+        """Hand a record over, waiting for memory only. The future gives the delivery or raises PenstockError."""
+        future: asyncio.Future[Delivery] = self._open_loop().create_future()
+        while True:
+            try:
+                self.send_nowait(
+                    topic,
+                    value,
+                    key=key,
+                    headers=headers,
+                    timestamp_ms=timestamp_ms,
+                    partition=partition,
+                    on_delivery=future,
+                )
+            except BufferFullError:
+                await self.wait_for_room()
+            else:
+                break
+        if self._dispatcher.wants_turn:
+            self._dispatcher.wants_turn = False
+            await asyncio.sleep(0)  # a batch is ready: let it go
+        return future
 
     def send_nowait(  # noqa: PLR0913 - the fields of a record, by keyword
         self,
@@ -60,14 +114,29 @@ class Producer:
         headers: Headers = (),
         timestamp_ms: int | None = None,
         partition: int | None = None,
-        on_delivery: OnDelivery | None = None,
+        on_delivery: Waiter = None,
     ) -> None:
-        """Raise BufferFullError when the memory is full; see wait_for_room."""
-        raise NotImplementedError
+        """Hand a record over at once; `on_delivery(delivery, error)` is called on the event loop.
+
+        Nothing is sent before the caller gives the event loop a turn. Raises BufferFullError when the memory is full
+        (see wait_for_room), RecordTooLargeError, UnknownPartitionError, InvalidRequestError; then nothing was taken.
+        """
+        if self._refusal is not None or self._dispatcher.fatal is not None:
+            raise self._refused()
+        if timestamp_ms is None:
+            timestamp_ms = self._wall_ms()
+        route = self._routes.get(topic)
+        if route is None:
+            self._dispatcher.hold(topic, (value, key, headers, timestamp_ms, partition, on_delivery))
+            return
+        lane = route.lane_of(key, partition, value)
+        if self._accumulator.append(lane, key, value, headers, timestamp_ms, on_delivery):
+            self._dispatcher.begun(lane)
 
     async def wait_for_room(self) -> None:
-        """Wait until send_nowait has memory again."""
-        raise NotImplementedError
+        """Wait until a part of the memory is free again. Lets the event loop run in any case."""
+        self._open_loop()
+        await self._dispatcher.wait_for_room()
 
     async def append(
         self,
@@ -76,15 +145,74 @@ class Producer:
         records: Sequence[NewRecord],
         *,
         expected_offset: int | None = None,
-        timeout: float = 30.0,
+        timeout: float = 30.0,  # noqa: ASYNC109 - the deadline of the whole call, retries included
     ) -> list[Delivery]:
-        """Append at once, past the batching; ExpectedOffsetMismatchError where the log end is elsewhere."""
-        raise NotImplementedError
+        """Append at once as one batch, past the batching and its order; acknowledged by every in-sync replica.
 
-    async def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything sent before is acknowledged or failed; raises the first failure nobody was told of."""
-        raise NotImplementedError
+        With `expected_offset`: only if the log end is there, else ExpectedOffsetMismatchError. It is repeated under one
+        request id, so that a lost answer does not append twice; OutcomeUnknownError when none came in time.
+        """
+        self._open_loop()
+        now_ms = self._wall_ms()
+        stamps = [now_ms if record.timestamp_ms is None else record.timestamp_ms for record in records]
+        request = pb.PublishRequest(
+            topic=topic, partition=partition, request_id=uuid.uuid4().hex, expected_offset=expected_offset
+        )
+        for record, stamp in zip(records, stamps, strict=True):
+            new = request.records.add(key=record.key, value=record.value, timestamp_ms=stamp)
+            for name, content in record.headers:
+                new.headers.add(key=name, value=content)
+        answer = await self._session.caller.call(
+            lambda c: c.producer.Publish, request, pb.PublishResponse, CallPolicy(int(timeout * 1000), write=True)
+        )
+        return [
+            Delivery(topic, done.partition, done.offset, stamp)
+            for done, stamp in zip(answer.records, stamps, strict=True)
+        ]
 
-    async def close(self, timeout: float = 30.0) -> None:
-        """Flush within `timeout` seconds; what is not acknowledged by then is reported to its future or callback."""
-        raise NotImplementedError
+    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - also of the blocking face
+        """Wait until every record handed over before is settled; nothing lingers.
+
+        Raises RequestTimeoutError after `timeout` seconds (the records stay on their way), and the first failure of a
+        record that was sent without a future or callback.
+        """
+        self._open_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._dispatcher.flush()
+        except TimeoutError:
+            left = self._dispatcher.unsettled_records()
+            message = f"{left} records are not acknowledged after {timeout} s"
+            raise RequestTimeoutError(Reason.LEADER_NOT_AVAILABLE, message) from None
+        self._dispatcher.raise_unobserved()
+
+    async def close(self, timeout: float = FLUSH_AT_CLOSE_S) -> None:  # noqa: ASYNC109 - also of the blocking face
+        """Take no more records, flush within `timeout` seconds, end.
+
+        What is not acknowledged by then is reported to its future or callback: OutcomeUnknownError where it may have
+        been appended, else ClientClosedError. Raises as `flush` does, after everything has ended.
+        """
+        if self._refusal is not None:
+            return
+        self._refusal = ClientClosedError(Reason.NOT_SERVING, "the producer is closed")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._dispatcher.flush()
+        except TimeoutError:
+            pass
+        finally:
+            await self._end()
+        self._dispatcher.raise_unobserved()
+
+    async def _end(self) -> None:
+        self._refusal = ClientClosedError(Reason.NOT_SERVING, "the producer is closed")
+        await self._dispatcher.end(self._refusal)
+        await self._session.close()
+
+    def _open_loop(self) -> asyncio.AbstractEventLoop:
+        if self._refusal is not None:
+            raise self._refused()
+        return self._loop
+
+    def _refused(self) -> PenstockError:
+        return self._refusal or self._dispatcher.fatal or ClientClosedError(Reason.NOT_SERVING, "not open")

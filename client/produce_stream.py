@@ -1,0 +1,219 @@
+"""One Produce stream to one broker: whatever gathered while the last write was under way goes into one request.
+
+Owns the stream's task and the attempts under way on it. Every attempt ends in exactly one of: an answer, or `lost` (the
+stream broke, or answered nothing for too long). Attempts go out only on a connected channel.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import grpc
+
+from penstock.client.accumulator import Accumulator, Lane, PendingBatch
+from penstock.client.clock import Clock
+from penstock.client.connection import Connections
+from penstock.client.errors import (
+    OutcomeUnknownError,
+    UnavailableError,
+    error_of_call,
+)
+from penstock.client.retry import Backoff
+from penstock.client.sequencing import Flight, Window
+from penstock.protocol.batch import NOT_STAMPED, crc_of, header_of
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
+from penstock.v1 import common_pb2
+from penstock.v1 import producer_service_pb2 as pb
+
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
+"""A request is closed once its batches come to this much."""
+UNANSWERED_GRACE_MS = 2_000
+"""How much longer than the server's own timeout the client waits before it takes the stream for dead."""
+
+
+class SendLane(Lane):
+    """A lane with its window and the stream to its leader."""
+
+    def __init__(self, topic_id: bytes, topic: str, partition: int, max_batch_bytes: int) -> None:
+        super().__init__(topic_id, topic, partition, max_batch_bytes)
+        self.window: Window[PendingBatch, pb.BatchAppended | None]
+        self.stream: LeaderStream | None = None
+        self.leader_epoch = -1
+        self.append_time = False
+
+
+class StreamOwner(Protocol):
+    """What a stream tells its producer."""
+
+    def answered(self, lane: SendLane, attempt: int, result: pb.BatchResult) -> None:
+        """A result came."""
+
+    def written(self, lane: SendLane, attempt: int) -> None:
+        """With acks none: the batch went out, and no answer will come."""
+
+    def lost(self, lanes: Iterable[SendLane], error: PenstockError) -> None:
+        """The attempts of these lanes on this stream will not be answered."""
+
+    def unreachable(self) -> None:
+        """The broker cannot be connected to."""
+
+    def next_attempt(self) -> int:
+        """A number never used before."""
+
+
+class LeaderStream:
+    """See the module. Used from one event loop."""
+
+    def __init__(
+        self, address: str, owner: StreamOwner, accumulator: Accumulator, request: pb.ProduceRequest, clock: Clock
+    ) -> None:
+        self.address = address
+        self._owner = owner
+        self._accumulator = accumulator
+        self._template = request
+        self._clock = clock
+        self._acked = request.acks != common_pb2.ACKS_NONE
+        self._dirty: dict[SendLane, None] = {}
+        self._attempts: dict[int, tuple[SendLane, float]] = {}
+        self._wake = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+
+    def mark(self, lane: SendLane) -> None:
+        """Look at this lane for something to send."""
+        self._dirty[lane] = None
+        self._wake.set()
+
+    def forget(self, lane: SendLane) -> None:
+        """The lane has gone to another leader; its attempts here do not count any more."""
+        self._dirty.pop(lane, None)
+        self._attempts = {n: entry for n, entry in self._attempts.items() if entry[0] is not lane}
+
+    def oldest_attempt_ms(self) -> float | None:
+        """When the oldest attempt without an answer went out."""
+        for _, sent_ms in self._attempts.values():
+            return sent_ms
+        return None
+
+    def break_off(self) -> None:
+        """Take the stream for dead; what is under way counts as lost."""
+        if self._serving is not None:
+            self._serving.cancel()
+
+    async def run(self, connections: Connections, rng: random.Random) -> None:
+        """Serve until cancelled: connect when there is something to send, again after each break."""
+        backoff = Backoff(rng)
+        while True:
+            await self._wake.wait()
+            try:
+                connection = await connections.ready(self.address)
+            except UnavailableError:
+                self._owner.unreachable()
+                await self._clock.sleep_ms(backoff.next_ms())
+                continue
+            backoff.reset()
+            error = await self._serve(connection.producer.Produce())
+            lanes = list(dict.fromkeys(lane for lane, _ in self._attempts.values()))
+            self._attempts.clear()
+            self._owner.lost(lanes, error)
+            await self._clock.sleep_ms(backoff.next_ms())
+
+    async def _serve(self, call: Any) -> PenstockError:
+        """Write and read until one of the two ends; say why."""
+        self._serving = asyncio.create_task(self._read(call))
+        writer = asyncio.create_task(self._write(call))
+        tasks = (self._serving, writer)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._serving = None
+            for task in tasks:
+                task.cancel()
+            call.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, grpc.aio.AioRpcError):
+                return error_of_call(result, write=True)
+        return OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, f"the stream to {self.address} ended without an answer")
+
+    async def _write(self, call: Any) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while (request := self._collect()) is not None:
+                await call.write(request)
+                if not self._acked:
+                    self._all_written()
+
+    async def _read(self, call: Any) -> None:
+        async for response in call:
+            for result in response.results:
+                lane, _ = self._attempts.pop(result.batch_number, (None, 0))
+                if lane is not None:
+                    self._owner.answered(lane, result.batch_number, result)
+
+    def _all_written(self) -> None:
+        attempts, self._attempts = self._attempts, {}
+        for attempt, (lane, _) in attempts.items():
+            self._owner.written(lane, attempt)
+
+    def _collect(self) -> pb.ProduceRequest | None:
+        """Take what the marked lanes may send now, up to MAX_REQUEST_BYTES."""
+        now_ms = self._clock.monotonic_ms()
+        request = pb.ProduceRequest()
+        size = 0
+        while self._dirty and size < MAX_REQUEST_BYTES:
+            lane = next(iter(self._dirty))
+            flight = self._next_of(lane, now_ms)
+            if flight is None:
+                del self._dirty[lane]
+                continue
+            size += self._add(request, lane, flight, now_ms)
+        if not size:
+            return None
+        request.MergeFrom(self._template)
+        return request
+
+    def _next_of(self, lane: SendLane, now_ms: float) -> Flight[PendingBatch] | None:
+        flight = lane.window.next_to_send(now_ms)
+        if flight is None and lane.open is not None and lane.open.due and lane.window.has_room and not lane.closed:
+            self._accumulator.close(lane)
+            flight = lane.window.next_to_send(now_ms)
+        return flight
+
+    def _add(self, request: pb.ProduceRequest, lane: SendLane, flight: Flight[PendingBatch], now_ms: float) -> int:
+        attempt = self._owner.next_attempt()
+        batch = stamped(flight)
+        request.batches.add(
+            batch_number=attempt,
+            topic_id=lane.topic_id,
+            partition=lane.partition,
+            leader_epoch=lane.leader_epoch if lane.leader_epoch >= 0 else None,
+            batch=batch,
+        )
+        lane.window.sent(flight, attempt)
+        self._attempts[attempt] = (lane, now_ms)
+        return len(batch.records) + 1
+
+
+def stamped(flight: Flight[PendingBatch]) -> Any:
+    """Give the flight's batch with the flight's stamp and the CRC that goes with it."""
+    batch = flight.batch.sealed
+    if batch is None or flight.stamp is NOT_STAMPED:
+        return batch
+    stamp = flight.stamp
+    if (batch.producer_id, batch.producer_epoch, batch.base_sequence) != stamp or not batch.HasField("producer_id"):
+        batch.producer_id, batch.producer_epoch, batch.base_sequence = stamp
+        batch.crc32c = crc_of(header_of(batch), batch.records)
+    return batch
+
+
+async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel the tasks and wait for their end."""
+    waiting = list(tasks)
+    for task in waiting:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*waiting, return_exceptions=True)
