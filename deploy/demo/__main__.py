@@ -86,7 +86,7 @@ class Publisher:
 
     async def first_acknowledged(self, partition: int, moment: float) -> float:
         """Wait for the first acknowledgement of an order of this partition that was sent after `moment`; its time."""
-        first = asyncio.get_running_loop().create_future()
+        first: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._watched = (partition, moment, first)
         return await first
 
@@ -117,8 +117,9 @@ async def crash(cluster: DevCluster, admin: Admin, publisher: Publisher) -> int:
     say(f"kill -9 of node {victim}, leader of partition 0{role}; publishing and consuming go on")
     killed_at = time.monotonic()
     await asyncio.to_thread(cluster.kill, victim)
+    gone_at = time.monotonic()  # nothing sent from here on can have reached the old leader
     async with asyncio.timeout(SERVED_AGAIN_TIMEOUT_S):
-        gap = await publisher.first_acknowledged(0, killed_at) - killed_at
+        gap = await publisher.first_acknowledged(0, gone_at) - killed_at
     leader = (await admin.describe_topic(TOPIC)).partitions[0].leader
     say(f"partition 0 was not served for {gap:.2f} s; node {leader} leads it now")
     return victim
