@@ -1,0 +1,68 @@
+"""The values that storage takes and gives. Offsets count records; timestamps are ms since the Unix epoch."""
+
+from typing import NamedTuple
+
+from penstock.protocol.batch import BatchHeader
+from penstock.storage.producers import ProducerState
+
+NO_EPOCH = -1
+"""Where no leader epoch is: an empty log has no last one."""
+
+
+class PartitionKey(NamedTuple):
+    """Identity of a partition: the topic's id (16 bytes) and the index in it."""
+
+    topic_id: bytes
+    partition: int
+
+
+class LogBatch(NamedTuple):
+    """A batch with its place: what is stored, replicated and fetched."""
+
+    base_offset: int
+    last_offset: int
+    leader_epoch: int
+    append_time_ms: int
+    header: BatchHeader
+    payload: bytes  # a serialized v1.RecordBatch, as the producer sent it
+
+
+class EpochEnd(NamedTuple):
+    """A leader epoch of a log and the offset after its last record."""
+
+    leader_epoch: int
+    end_offset: int
+
+
+class EpochStart(NamedTuple):
+    """A leader epoch of a log and the offset of its first record."""
+
+    leader_epoch: int
+    start_offset: int
+
+
+class LogState(NamedTuple):
+    """The durable state of one log."""
+
+    log_start_offset: int = 0
+    log_end_offset: int = 0  # next offset to be written
+    high_watermark: int = 0  # as last checkpointed; offsets below are committed
+    last_epoch: int = NO_EPOCH  # leader epoch of the last batch
+    acted_epoch: int = NO_EPOCH  # highest leader epoch acted in (rule 26)
+    size_bytes: int = 0  # of the batches, with their headers
+
+
+class ReplicaSeed(NamedTuple):
+    """What a replica that starts at `start_offset` must know of the log before it (rule 14)."""
+
+    start_offset: int
+    epochs: tuple[EpochStart, ...]
+    producers: tuple[tuple[int, ProducerState], ...]  # by producer id
+
+
+class StoreIdentity(NamedTuple):
+    """Who a store is. `store_id` (16 random bytes) is drawn when the directory is formatted."""
+
+    cluster_id: str
+    node_id: int
+    store_id: bytes

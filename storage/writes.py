@@ -1,0 +1,110 @@
+"""The writes that a store performs, in order, group-committed; and their outcomes."""
+
+from dataclasses import dataclass
+
+from penstock.storage.errors import StorageError
+from penstock.storage.log import Log
+from penstock.storage.types import LogBatch, PartitionKey, ReplicaSeed
+
+
+@dataclass(frozen=True, slots=True)
+class CreateLog:
+    """Create the log of a partition, empty; its Log is in the outcome. An existing one is left as it is."""
+
+    key: PartitionKey
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Append batches that continue the log. Fails as a whole."""
+
+    log: Log
+    leader_epoch: int
+    batches: tuple[LogBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Drop everything from `end_offset` on, which must be a batch boundary, and all that it changed (rule 13)."""
+
+    log: Log
+    leader_epoch: int
+    end_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResetLog:
+    """Drop the log's content and start anew at the seed's offset."""
+
+    log: Log
+    leader_epoch: int
+    seed: ReplicaSeed
+
+
+@dataclass(frozen=True, slots=True)
+class MoveStart:
+    """Drop whole batches below `log_start_offset` and refuse reads there."""
+
+    log: Log
+    leader_epoch: int
+    log_start_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointHighWatermark:
+    """Remember the high watermark; what is kept to undo writes below it is dropped. Never goes back."""
+
+    log: Log
+    high_watermark: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActIn:
+    """From now on the log acts in this leader epoch; writes of a lower one fail (rule 26)."""
+
+    log: Log
+    leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropLog:
+    """Delete a log; its data goes in the background."""
+
+    key: PartitionKey
+
+
+@dataclass(frozen=True, slots=True)
+class RecordStart:
+    """Make a start id durable, before it is sent (rule 27)."""
+
+    start_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetStarts:
+    """A registration that carried `start_id` was answered: forget the ones before it."""
+
+    start_id: bytes
+
+
+Write = (
+    CreateLog
+    | Append
+    | Truncate
+    | ResetLog
+    | MoveStart
+    | CheckpointHighWatermark
+    | ActIn
+    | DropLog
+    | RecordStart
+    | ForgetStarts
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a write: durable as the store's level says, or failed without any effect."""
+
+    write: Write
+    log: Log | None
+    error: StorageError | None
