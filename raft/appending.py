@@ -18,7 +18,6 @@ from penstock.raft.outbox import Message, Outbox
 from penstock.raft.snapshot import Chunk, Frame, Receiving, Sending
 
 BATCH_BYTES = 1024 * 1024  # of commands in a message; a single larger command travels alone
-BATCH_ENTRIES = 4096
 PIPELINE_ENTRIES = 65_536  # sent to a follower and not acknowledged yet
 
 
@@ -84,7 +83,7 @@ class SyncObj(voting.SyncObj):
         start, first = self.__raftNextIndex[node], self.__raftLog[0].index
         if start > max(self.__raftMatchIndex[node], first) + PIPELINE_ENTRIES:
             return []
-        entries = self.__raftLog[start - first : start - first + BATCH_ENTRIES]
+        entries = self.__raftLog[start - first : start - first + self._settings.batch_entries]
         size = 0
         for count, entry in enumerate(entries):
             size += len(entry.command)
@@ -114,7 +113,7 @@ class SyncObj(voting.SyncObj):
             snapshot = self.__raftLog.snapshot
             if snapshot is None:
                 raise InvariantViolation(f"node {node.id} needs a snapshot, but the log begins without one")
-            sending = self._sending[node] = Sending(snapshot)
+            sending = self._sending[node] = Sending(snapshot, self._settings.chunk_bytes)
         if sending.is_due(clock(), self._settings.heartbeat_s):
             self._send_chunk(node, sending, None)
 
@@ -145,15 +144,24 @@ class SyncObj(voting.SyncObj):
         if message["success"]:
             if following > self.__raftLog[-1].index + 1:
                 raise InvariantViolation(f"node {node.id} acknowledges up to {following - 1}, beyond this leader's log")
-            self._floors.pop(node, None)
             self.__raftMatchIndex[node] = match = max(match, following - 1)
             self.__raftNextIndex[node] = max(self.__raftNextIndex[node], match + 1)
+            self._resume(node, match)
         elif message["reset"]:
             before = self._floors.get(node, self.__raftLog[-1].index + 2)
             floor = min(before, max(following, match + 1))
             self._floors[node] = self.__raftNextIndex[node] = floor
             if floor < before:
                 self._send_log(node)
+
+    def _resume(self, node: Node, match: int) -> None:
+        """The probe, or the snapshot, has met the follower's log: send what is behind it."""
+        sending = self._sending.get(node)
+        installed = sending is not None and sending.snapshot.index <= match
+        if installed:
+            del self._sending[node]
+        if self._floors.pop(node, None) is not None or installed:
+            self._send_log(node)
 
     def _is_answer_to_leader(self, node: Node, message: Message) -> bool:
         return (

@@ -26,7 +26,7 @@ from penstock.raft.errors import InvariantViolation
 from penstock.raft.journal import FIRST_INDEX, Entry, RaftJournal
 from penstock.raft.membership import Change, Membership
 from penstock.raft.outbox import Message, Outbox
-from penstock.raft.snapshot import Frame
+from penstock.raft.snapshot import CHUNK_BYTES, Frame
 
 MAX_COMMAND_BYTES = 1024 * 1024
 MAX_FORWARDED = 100_000  # commands of other nodes that may wait here
@@ -67,6 +67,8 @@ class Settings:
     heartbeat_s: float = 0.05
     snapshot_entries: int = 8192
     snapshot_tail: int = 1024
+    batch_entries: int = 4096  # in one message
+    chunk_bytes: int = CHUNK_BYTES  # of a snapshot, in one message
 
 
 class _NoPoller:

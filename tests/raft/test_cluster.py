@@ -3,10 +3,7 @@
 import asyncio
 from pathlib import Path
 
-import pytest
 from tests.raft.members import Members, until
-
-from penstock.raft.cluster import OutcomeUnknown, SubmitRefused
 
 
 async def test_commands_from_every_node_are_applied_on_every_node_in_one_order(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""A journal's disk in memory: keeps what was committed, loses the rest with the process. Can lose power in a commit."""
+
+import dataclasses
+
+from penstock.raft.journal import Entry, Identity, JournalBatch, JournalImage, JournalState, StoredSnapshot
+
+
+class PowerLoss(Exception):
+    """The node's power went, just before or just after a commit became durable."""
+
+
+class MemoryDisk:
+    """A JournalDisk. `armed`: None, or how many commits from now the power goes, and whether that one is durable."""
+
+    def __init__(self, node_id: int, journal_id: bytes, *, founding: bool) -> None:
+        self.identity = Identity("simulated", node_id, journal_id)
+        self.state = JournalState(may_vote=founding)
+        self.membership: bytes | None = None
+        self.snapshot: StoredSnapshot | None = None
+        self.entries: list[Entry] = []
+        self.armed: tuple[int, bool] | None = None
+        self.commits = 0
+
+    def load(self) -> JournalImage:
+        return JournalImage(self.identity, self.state, self.membership, self.snapshot, list(self.entries))
+
+    @property
+    def last_index(self) -> int:
+        return self.entries[-1].index if self.entries else 0
+
+    def commit(self, batch: JournalBatch) -> None:
+        self.commits += 1
+        fires, durable = False, True
+        if self.armed is not None:
+            left, lasts = self.armed
+            fires, durable = left == 0, left > 0 or lasts
+            self.armed = None if fires else (left - 1, lasts)
+        if durable:
+            self._apply(batch)
+        if fires:
+            raise PowerLoss
+
+    def _apply(self, batch: JournalBatch) -> None:
+        first = self.entries[0].index if self.entries else 0
+        kept = self.entries[max(0, batch.delete_below - first) : max(0, batch.delete_from - first)]
+        self.entries = kept + list(batch.entries)
+        self.state = batch.state
+        self.membership = batch.membership
+        if batch.snapshot is not None:
+            self.snapshot = dataclasses.replace(batch.snapshot)
+
+    def close(self) -> None:
+        pass
