@@ -1,11 +1,11 @@
 """The leader epochs of one log in memory: which epoch wrote which offsets, the tail that is not yet durable included.
 
-Invariant: epochs and starts rise; the first start is at or below the log start or the log is empty below it.
+Invariant: epochs and starts rise. Epochs that ended below the log start may be there: they say what came before it.
 Sources: KIP-101, KIP-279.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,19 +29,6 @@ class EpochTable:
         self._epochs = [epoch for epoch, _ in pairs]
         self._starts = [start for _, start in pairs]
         self.log_end_offset = log_end_offset
-
-    @classmethod
-    def of_log(cls, end_of_epoch: Callable[[int], tuple[int, int] | None], start: int, end: int) -> "EpochTable":
-        """Build the table of a log from its lookup alone, from the last epoch backwards."""
-        ends: list[tuple[int, int]] = []
-        asked = 2**31 - 1
-        while (found := end_of_epoch(asked)) is not None:
-            ends.append((found[0], found[1]))
-            asked = found[0] - 1
-        ends.reverse()
-        # Of an empty log that once held records, the last epoch ends where it starts: it lies below the log start.
-        begins = [start - 1 if start == end else start, *(end_offset for _, end_offset in ends)]
-        return cls([(epoch, begins[i]) for i, (epoch, _) in enumerate(ends)], end)
 
     def end_of(self, asked: int) -> EpochEnd | None:
         """Rule 2: the largest epoch not above the asked one, and where it ends; None: there is none."""

@@ -1,7 +1,9 @@
 """The messages of internal/v1/data.proto are those of penstock.v1, but with the batch as bytes."""
 
+from typing import Any
+
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from penstock.internal.v1 import data_pb2
@@ -17,13 +19,13 @@ TWINS: list[tuple[type[Message], type[Message]]] = [
 PAIRS = {v1.DESCRIPTOR.full_name: twin.DESCRIPTOR.full_name for twin, v1 in TWINS}
 
 
-def shape(descriptor: Descriptor) -> dict[int, tuple[object, ...]]:
+def shape(message: type[Message]) -> dict[int, tuple[object, ...]]:
     """Field number to all that matters on the wire and to a reader, with v1's types named as their twins."""
-    fields = descriptor.fields
+    fields = message.DESCRIPTOR.fields
     return {f.number: (f.name, f.is_repeated, f.has_presence, kind(f)) for f in fields}
 
 
-def kind(field: FieldDescriptor) -> object:
+def kind(field: Any) -> object:
     if field.message_type is None:
         return field.enum_type.full_name if field.enum_type else field.type
     name = field.message_type.full_name
@@ -32,7 +34,7 @@ def kind(field: FieldDescriptor) -> object:
 
 @pytest.mark.parametrize(("twin", "v1"), TWINS, ids=lambda message: message.DESCRIPTOR.full_name)
 def test_twin_has_the_fields_of_its_original(twin: type[Message], v1: type[Message]) -> None:
-    ours, theirs = shape(twin.DESCRIPTOR), shape(v1.DESCRIPTOR)
+    ours, theirs = shape(twin), shape(v1)
     for number, (name, repeated, _, what) in list(theirs.items()):
         if what == "penstock.v1.RecordBatch":
             assert ours.pop(number) == (name, repeated, False, FieldDescriptor.TYPE_BYTES)

@@ -1,0 +1,336 @@
+"""The leader's side of replication streams: one per follower node, carrying all partitions that it follows here.
+
+What gathers while a message is being written goes into the next one, no timer. A caught-up partition is served from
+the tail and takes hot credit; one that is behind is read from the store off the loop and takes cold credit, so that it
+cannot starve the others (rule 29). Owns the streams and their slots; the protocol is the replica cores'.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+
+from penstock.internal.v1 import replication_pb2 as pb
+from penstock.node.replication.events import RefusalKind, SessionKey
+from penstock.node.replication.shell import ReplicaShell
+from penstock.node.replication.wire import REFUSALS, append_parts, position_of, seed_message
+from penstock.storage import LogBatch, PartitionKey, StorageError
+from penstock.storage.log import Log
+
+LOG = logging.getLogger(__name__)
+SERVICE = "penstock.internal.v1.ReplicationService"
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""A message takes no further batch above this."""
+COLD_READ_BYTES = 1024 * 1024
+"""One cold read."""
+SLOTS_PER_STREAM = 1_000_000
+"""Opens that one stream may ever make."""
+
+Context = Any  # grpc.aio.ServicerContext; its published types do not know EOF nor bytes
+
+
+class SourceHost(Protocol):
+    """What the source needs of its node."""
+
+    node_id: int
+    cluster_id: str
+
+    def replica(self, key: PartitionKey) -> ReplicaShell | None:
+        """Return the replica of a partition."""
+        ...
+
+    def follower_lost(self, node_id: int) -> None:
+        """A follower's stream ended: it may be dead."""
+        ...
+
+    async def read_cold(self, log: Log, start: int, end: int, max_bytes: int) -> list[LogBatch]:
+        """Read a log off the loop."""
+        ...
+
+
+class Slot:
+    """A partition's place in a stream."""
+
+    def __init__(self, stream: "FollowerStream", replica: ReplicaShell, session: SessionKey) -> None:
+        self.follower = stream.node_id
+        self.session = session
+        self.replica = replica
+        self.queued = False
+        self.reading = False
+        self.cold: list[LogBatch] = []
+        self.sent_high_watermark = -1
+        self.sent_log_start = -1
+        self._stream = stream
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._stream.queue(self)
+
+    def diverge(self, leader_epoch: int, end_offset: int) -> None:
+        """Send a divergence."""
+        self.cold = []
+        self._stream.outbox.divergences.add(slot=self.session.slot, leader_epoch=leader_epoch, end_offset=end_offset)
+        self._stream.wake()
+
+    def seed(self) -> None:
+        """Send the seed of the log's start."""
+        self.cold = []
+        log = self.replica.log
+        if log is None:
+            return
+        self._stream.outbox.seeds.append(seed_message(self.session.slot, log.replica_seed()))
+        self._stream.wake()
+
+    def refuse(self, reason: RefusalKind) -> None:
+        """Send a refusal; the slot is closed."""
+        self._stream.close_slot(self.session.slot)
+        self._stream.outbox.refusals.add(slot=self.session.slot, reason=REFUSALS[reason])
+        self._stream.wake()
+
+
+class FollowerStream:
+    """One Replicate call."""
+
+    def __init__(self, host: SourceHost, context: Context) -> None:
+        self.node_id = -1
+        self.node_epoch = 0
+        self.stream_number = 0
+        self.outbox = pb.ReplicateResponse()
+        """All but appends and progress, which are taken from the slots when a message is made."""
+        self._host = host
+        self._context = context
+        self._slots: dict[int, Slot] = {}
+        self._ready: deque[Slot] = deque()
+        self._credit = {False: 0, True: 0}
+        self._changed = asyncio.Event()
+        self._reads: set[asyncio.Task[None]] = set()
+
+    # ---- lifecycle
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Streams of one follower in time."""
+        return self.node_epoch, self.stream_number
+
+    async def run(self) -> None:
+        """Serve the call until the follower goes."""
+        writer = asyncio.create_task(self._write())
+        try:
+            while (request := await self._context.read()) is not grpc.aio.EOF:
+                self._take(request)
+        finally:
+            writer.cancel()
+            for task in self._reads:
+                task.cancel()
+            for number in list(self._slots):
+                self.close_slot(number)
+
+    async def welcome(self) -> bool:
+        """Read the hello and prepare the answer; False: the follower went at once. Aborts a call meant for another."""
+        first = await self._context.read()
+        if first is grpc.aio.EOF:
+            return False
+        hello = first.hello
+        if hello.cluster_id != self._host.cluster_id or hello.leader_node_id != self._host.node_id:
+            text = (
+                f"this is node {self._host.node_id} of cluster {self._host.cluster_id!r}; "
+                f"dialled was node {hello.leader_node_id} of {hello.cluster_id!r}"
+            )
+            await self._context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+        self.node_id, self.node_epoch, self.stream_number = hello.node_id, first.node_epoch, hello.stream_number
+        self.outbox.welcome.cluster_id = self._host.cluster_id
+        self.outbox.welcome.node_id = self._host.node_id
+        self._take(first)
+        self._changed.set()
+        return True
+
+    # ---- from the follower
+
+    def _take(self, request: pb.ReplicateRequest) -> None:
+        if request.node_epoch != self.node_epoch:  # rule 7: a new node_epoch means new streams
+            LOG.warning("node %d changed its node_epoch within a stream", self.node_id)
+            return
+        for number in request.closes:
+            self.close_slot(number)
+        for fetch in request.fetches:
+            slot = self._slots.get(fetch.slot)
+            if slot is not None:
+                slot.replica.on_fetch(slot, position_of(fetch.position))
+        for message in request.opens:
+            self._open(message)
+        if request.hot_credit_bytes or request.cold_credit_bytes:
+            self._credit[False] += request.hot_credit_bytes
+            self._credit[True] += request.cold_credit_bytes
+            self.wake()
+
+    def _open(self, message: pb.OpenPartition) -> None:
+        replica = self._host.replica(PartitionKey(message.topic_id, message.partition))
+        if message.slot in self._slots or message.slot >= SLOTS_PER_STREAM:
+            LOG.warning("node %d opens slot %d, which it may not", self.node_id, message.slot)
+            return
+        if replica is None or replica.core is None:
+            self.outbox.refusals.add(slot=message.slot, reason=pb.REFUSAL_REASON_UNKNOWN_PARTITION)
+            self.wake()
+            return
+        session = SessionKey(self.node_epoch, self.stream_number, message.slot)
+        slot = self._slots[message.slot] = Slot(self, replica, session)
+        replica.on_open(slot, position_of(message.position))
+
+    def close_slot(self, number: int) -> None:
+        """The follower left it, was refused, or the stream ends."""
+        slot = self._slots.pop(number, None)
+        if slot is not None:
+            slot.cold = []
+            slot.replica.on_closed(slot)
+
+    # ---- to the follower
+
+    def wake(self) -> None:
+        """There is something to send, or credit for it."""
+        self._changed.set()
+
+    def queue(self, slot: Slot) -> None:
+        """The slot may have something to send."""
+        if not slot.queued:
+            slot.queued = True
+            self._ready.append(slot)
+        self._changed.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            message = self._message()
+            if message:
+                await self._context.write(message)
+
+    def _message(self) -> bytes:
+        """Everything that may be sent now, in one message; b"" for nothing."""
+        progress = pb.ReplicateResponse()
+        parts: list[bytes] = []
+        room = MESSAGE_BYTES
+        waiting: list[Slot] = []
+        for _ in range(len(self._ready)):
+            slot = self._ready.popleft()
+            slot.queued = False
+            if slot.session.slot not in self._slots:
+                continue
+            room -= self._fill(slot, parts, room)
+            if self._has_more(slot):
+                waiting.append(slot)
+            self._note_progress(slot, progress)
+        outbox, self.outbox = self.outbox, pb.ReplicateResponse()
+        for slot in waiting:
+            slot.queued = True
+            self._ready.append(slot)
+        if waiting and room <= 0:
+            self._changed.set()
+        return b"".join((*parts, progress.SerializeToString(), outbox.SerializeToString()))
+
+    def _fill(self, slot: Slot, parts: list[bytes], room: int) -> int:
+        """Take the slot's next batches as room and credit allow; their bytes."""
+        core = slot.replica.core
+        leader = None if core is None else core.leader
+        start = None if leader is None else leader.next_push(self.node_id, slot.session)
+        if core is None or leader is None or start is None or start >= core.log.log_end_offset or room <= 0:
+            return 0
+        batches, cold = self._next_batches(slot, start, core.log.log_end_offset, room)
+        if not batches:
+            return 0
+        size = sum(len(batch.payload) for batch in batches)
+        self._credit[cold] -= size
+        parts += append_parts(slot.session.slot, batches, cold=cold)
+        leader.on_pushed(self.node_id, slot.session, batches[-1].last_offset + 1)
+        return size
+
+    def _next_batches(self, slot: Slot, start: int, end: int, room: int) -> tuple[list[LogBatch], bool]:
+        tail = slot.replica.tail
+        if start >= tail.start_offset:
+            if self._credit[False] <= 0:
+                return [], False
+            return list(tail.read(start, end, min(room, self._credit[False])) or ()), False
+        if slot.cold and slot.cold[0].base_offset == start:
+            batches, slot.cold = slot.cold, []
+            return batches, True
+        slot.cold = []
+        if self._credit[True] > 0 and not slot.reading:
+            slot.reading = True
+            task = asyncio.create_task(self._read_cold(slot, start))
+            self._reads.add(task)
+            task.add_done_callback(self._reads.discard)
+        return [], True
+
+    async def _read_cold(self, slot: Slot, start: int) -> None:
+        log = slot.replica.log
+        try:
+            if log is not None:
+                size = min(COLD_READ_BYTES, self._credit[True])
+                slot.cold = await self._host.read_cold(log, start, log.state.log_end_offset, size)
+        except StorageError as error:
+            LOG.warning("cold read of %s at %d failed: %s", slot.replica.key, start, error)
+            return
+        finally:
+            slot.reading = False
+        self.queue(slot)
+
+    def _has_more(self, slot: Slot) -> bool:
+        """Whether it must be looked at again when there is room or credit."""
+        core = slot.replica.core
+        leader = None if core is None else core.leader
+        start = None if leader is None else leader.next_push(self.node_id, slot.session)
+        return core is not None and start is not None and start < core.log.log_end_offset and not slot.reading
+
+    def _note_progress(self, slot: Slot, progress: pb.ReplicateResponse) -> None:
+        core = slot.replica.core
+        if core is None or core.leader is None or core.leader.next_push(self.node_id, slot.session) is None:
+            return
+        mark, start = core.log.high_watermark, core.log.log_start_offset
+        if mark == slot.sent_high_watermark and start == slot.sent_log_start:
+            return
+        slot.sent_high_watermark, slot.sent_log_start = mark, start
+        progress.progress.add(slot=slot.session.slot, high_watermark=mark, log_start_offset=start)
+
+
+class Source:
+    """All streams from followers to this node."""
+
+    def __init__(self, host: SourceHost) -> None:
+        self._host = host
+        self._streams: dict[int, FollowerStream] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def replicate(self, request_iterator: object, context: Context) -> None:
+        """Serve one Replicate call."""
+        del request_iterator
+        stream = FollowerStream(self._host, context)
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        try:
+            if await stream.welcome() and self._is_newest(stream):
+                self._streams[stream.node_id] = stream
+                await stream.run()
+        finally:
+            if self._streams.get(stream.node_id) is stream:
+                del self._streams[stream.node_id]
+                self._host.follower_lost(stream.node_id)
+
+    def _is_newest(self, stream: FollowerStream) -> bool:
+        """Rule 11: a stream that is older than one already seen is late."""
+        known = self._streams.get(stream.node_id)
+        return known is None or known.order < stream.order
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service for the peer listener; responses are bytes already."""
+        decode: Callable[[bytes], pb.ReplicateRequest] = pb.ReplicateRequest.FromString
+        method: Any = grpc.stream_stream_rpc_method_handler(self.replicate, decode, None)
+        return grpc.method_handlers_generic_handler(SERVICE, {"Replicate": method})
+
+    def close(self) -> None:
+        """End all streams."""
+        for task in self._tasks:
+            task.cancel()
