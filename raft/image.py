@@ -60,10 +60,10 @@ class NodeInfo:
     supported_level: int = 0
     """Highest feature level that its software knows."""
     voter: bool = False
+    """The Raft configuration names it."""
     journal_id: bytes = b""
-    """Of its Raft journal, as registered."""
-    admitted_journal_id: bytes = b""
-    """Of the journal that may vote; differs from `journal_id` until a new journal is admitted (rule 27)."""
+    may_vote: bool = False
+    """Its journal is a founding one or was admitted; a voter whose journal is new is removed and added (rule 27)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,6 +236,7 @@ class Registration(_message.Message):
     SUPPORTED_LEVEL_FIELD_NUMBER: _builtins.int
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
     CLEAN_FIELD_NUMBER: _builtins.int
+    MAY_VOTE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     cluster_id: _builtins.str
     store_id: _builtins.bytes
@@ -249,6 +250,8 @@ class Registration(_message.Message):
     """of its Raft journal"""
     clean: _builtins.bool
     """Every start since the last answered registration ended with all its appends durable (rule 9)."""
+    may_vote: _builtins.bool
+    """Its journal was founding, or admitted since: it casts votes when the node is a voter (rule 27)."""
     @_builtins.property
     def start_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """All start ids since the last answered registration, that one's included, the present one last (rule 27)."""
@@ -272,10 +275,11 @@ class Registration(_message.Message):
         supported_level: _builtins.int = ...,
         journal_id: _builtins.bytes = ...,
         clean: _builtins.bool = ...,
+        may_vote: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "peer_address", b"peer_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "client_address", b"client_address", "cluster_id", b"cluster_id", "durability", b"durability", "journal_id", b"journal_id", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack", "start_ids", b"start_ids", "store_id", b"store_id", "supported_level", b"supported_level", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "client_address", b"client_address", "cluster_id", b"cluster_id", "durability", b"durability", "journal_id", b"journal_id", "may_vote", b"may_vote", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack", "start_ids", b"start_ids", "store_id", b"store_id", "supported_level", b"supported_level", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,7 +297,7 @@ class RegisterNode(_message.Message):
     previous_node_epoch: _builtins.int
     """The node_epoch that the controller saw, 0 for none: a repeated command is refused."""
     voter: _builtins.bool
-    """Whether the node was a voter when it registered. At a first registration its journal is taken as admitted."""
+    """Whether the Raft configuration names the node as a voter."""
     @_builtins.property
     def registration(self) -> Global___Registration: ...
     def __init__(
@@ -371,7 +375,7 @@ class AdmitVoter(_message.Message):
     node_id: _builtins.int
     voter: _builtins.bool
     journal_id: _builtins.bytes
-    """the journal that may vote"""
+    """the journal that may vote from now on; empty where it is no voter"""
     def __init__(
         self,
         *,
@@ -939,7 +943,7 @@ class NodeRecord(_message.Message):
     SUPPORTED_LEVEL_FIELD_NUMBER: _builtins.int
     VOTER_FIELD_NUMBER: _builtins.int
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
-    ADMITTED_JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    MAY_VOTE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     node_epoch: _builtins.int
     store_id: _builtins.bytes
@@ -952,7 +956,7 @@ class NodeRecord(_message.Message):
     supported_level: _builtins.int
     voter: _builtins.bool
     journal_id: _builtins.bytes
-    admitted_journal_id: _builtins.bytes
+    may_vote: _builtins.bool
     @_builtins.property
     def client_address(self) -> Global___NodeAddress: ...
     @_builtins.property
@@ -974,11 +978,11 @@ class NodeRecord(_message.Message):
         supported_level: _builtins.int = ...,
         voter: _builtins.bool = ...,
         journal_id: _builtins.bytes = ...,
-        admitted_journal_id: _builtins.bytes = ...,
+        may_vote: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "peer_address", b"peer_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted_journal_id", b"admitted_journal_id", "client_address", b"client_address", "draining", b"draining", "durability", b"durability", "fenced", b"fenced", "journal_id", b"journal_id", "node_epoch", b"node_epoch", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack", "start_id", b"start_id", "store_id", b"store_id", "supported_level", b"supported_level", "version", b"version", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "draining", b"draining", "durability", b"durability", "fenced", b"fenced", "journal_id", b"journal_id", "may_vote", b"may_vote", "node_epoch", b"node_epoch", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack", "start_id", b"start_id", "store_id", b"store_id", "supported_level", b"supported_level", "version", b"version", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,61 @@
+"""Commands of the metadata state machine to and from bytes: the entries of the Raft log.
+
+Owns: which kinds exist, and the feature level that each needs. Never: decides anything (`raft.state`).
+"""
+
+from google.protobuf.message import DecodeError, Message
+
+from penstock.internal.v1 import metadata_pb2 as pb
+
+SUPPORTED_LEVEL = 1
+"""Highest feature level that this software knows. A command with a new meaning needs a higher one."""
+
+_LEVELS = {"genesis": 0}
+"""Feature level that a kind needs where it is not 1."""
+
+Refusal = pb.Refusal
+Result = pb.MetadataResult
+
+
+class UnknownCommandError(Exception):
+    """This software cannot apply what the cluster has committed: the node must stop and be upgraded."""
+
+
+def encode(command: pb.MetadataCommand) -> bytes:
+    """Return the log entry of a command, with the feature level that it needs."""
+    stamped = pb.MetadataCommand()
+    stamped.CopyFrom(command)
+    stamped.feature_level = level_of(command)
+    return stamped.SerializeToString(deterministic=True)
+
+
+def decode(data: bytes) -> pb.MetadataCommand | None:
+    """Return the command, or None for bytes that are no MetadataCommand in any version."""
+    try:
+        return pb.MetadataCommand.FromString(data)
+    except DecodeError:
+        return None
+
+
+def level_of(command: pb.MetadataCommand) -> int:
+    """Return the least feature level of a cluster that may apply the command."""
+    kind = command.WhichOneof("kind")
+    known = _LEVELS.get(kind, 1) if kind else 0
+    return max(known, command.feature_level)
+
+
+def body(command: pb.MetadataCommand) -> tuple[str, Message]:
+    """Return kind and content of a command. Raises UnknownCommandError where this software knows no such kind."""
+    kind = command.WhichOneof("kind")
+    if kind is None:
+        text = (
+            "the cluster has committed a metadata command of a kind that this version does not know: upgrade this node"
+        )
+        raise UnknownCommandError(text)
+    content: Message = getattr(command, kind)
+    return kind, content
+
+
+def decode_result(data: bytes) -> pb.MetadataResult:
+    """Read what `apply` answered."""
+    return pb.MetadataResult.FromString(data)
