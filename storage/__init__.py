@@ -3,10 +3,14 @@
 `Store` opens it, `Log` reads one partition, `Writer` group-commits writes; see ARCHITECTURE.md.
 """
 
+from penstock.storage.commit import Committer
+from penstock.storage.env import StoreOptions
 from penstock.storage.errors import (
     AppendFailedError,
+    CommitFailedError,
     DamagedStoreError,
     ForeignStoreError,
+    LogDroppedError,
     NewerFormatError,
     NotFormattedError,
     OffsetAboveEndError,
@@ -16,24 +20,63 @@ from penstock.storage.errors import (
     StoreFullError,
     StoreLockedError,
 )
-from penstock.storage.types import EpochEnd, LogBatch, LogState, PartitionKey, ReplicaSeed, StoreIdentity
+from penstock.storage.log import Log
+from penstock.storage.store import Store
+from penstock.storage.types import EpochEnd, EpochStart, LogBatch, LogState, PartitionKey, ReplicaSeed, StoreIdentity
+from penstock.storage.writer import Writer
+from penstock.storage.writes import (
+    ActIn,
+    Append,
+    CheckpointHighWatermark,
+    CreateLog,
+    DropLog,
+    ExpireProducers,
+    ForgetStarts,
+    MoveStart,
+    Outcome,
+    RecordStart,
+    ResetLog,
+    Truncate,
+    Write,
+)
 
 __all__ = [
+    "ActIn",
+    "Append",
     "AppendFailedError",
+    "CheckpointHighWatermark",
+    "CommitFailedError",
+    "Committer",
+    "CreateLog",
     "DamagedStoreError",
+    "DropLog",
     "EpochEnd",
+    "EpochStart",
+    "ExpireProducers",
     "ForeignStoreError",
+    "ForgetStarts",
+    "Log",
     "LogBatch",
+    "LogDroppedError",
     "LogState",
+    "MoveStart",
     "NewerFormatError",
     "NotFormattedError",
     "OffsetAboveEndError",
     "OffsetBelowStartError",
+    "Outcome",
     "PartitionKey",
+    "RecordStart",
     "ReplicaSeed",
+    "ResetLog",
     "StaleEpochError",
     "StorageError",
+    "Store",
     "StoreFullError",
     "StoreIdentity",
     "StoreLockedError",
+    "StoreOptions",
+    "Truncate",
+    "Write",
+    "Writer",
 ]

@@ -41,5 +41,13 @@ class AppendFailedError(StorageError):
     """The batches do not continue the log, or writes before them failed."""
 
 
+class LogDroppedError(StorageError):
+    """The log was deleted."""
+
+
+class CommitFailedError(StorageError):
+    """The disk failed a commit: what is durable is unknown, and the process must end."""
+
+
 class StoreFullError(StorageError):
     """The store has reached its limit; appends are refused until there is room."""

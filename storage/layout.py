@@ -1,8 +1,9 @@
 """How keys and rows look on disk. Pure. Keys are big-endian, so that LMDB's byte order is the numbers' order.
 
-Key spaces (named databases); `p` is the partition's local id, u32:
+Key spaces (named databases). A log's row has a stable local id; its data is under `p`, the data id (both u32, from one
+counter), which changes when the log is reset, so that a reset costs nothing and the old data goes in the background:
     store       name -> value            identity, format version, start ids, next local id
-    partitions  p -> LogRow              one row a log
+    partitions  local id -> LogRow
     batches     p, base_offset -> BatchRow + payload
     epochs      p, leader_epoch -> start offset
     times       p, running maximum timestamp, base_offset -> nothing    sparse: at most one in INDEX_BYTES
@@ -44,8 +45,9 @@ _CRC = struct.Struct(">I")
 # timestamp, producer id, epoch, base sequence, transactional, control; payload length
 _BATCH = struct.Struct(">IqiqBIIqqqii??I")
 BATCH_ROW_BYTES = _BATCH.size
-# CRC, topic id, index, log start, log end, high watermark, last and acted epoch, size, running maximum, unindexed bytes
-_LOG = struct.Struct(">I16sIqqqiiQqQ")
+# CRC, topic id, index, data id, log start, log end, high watermark, last and acted epoch, size, running maximum,
+# unindexed bytes
+_LOG = struct.Struct(">I16sIIqqqiiQqQ")
 _PRODUCER = struct.Struct(">iqB")
 _PRODUCER_BATCH = struct.Struct(">iiqq")
 _UNDO = struct.Struct(">q?")
@@ -55,6 +57,7 @@ class LogRow(NamedTuple):
     """Row of `partitions`."""
 
     key: PartitionKey
+    data: int  # data id
     state: LogState
     max_timestamp_ms: int  # the largest so far; NO_MAXIMUM for none
     unindexed_bytes: int  # since the last row in `times`
@@ -114,7 +117,7 @@ def unpack_batch(key: bytes, row: memoryview) -> LogBatch:
 
 def pack_log(local: int, row: LogRow) -> bytes:
     """Row of `partitions`."""
-    body = _LOG.pack(0, *row.key, *row.state, row.max_timestamp_ms, row.unindexed_bytes)
+    body = _LOG.pack(0, *row.key, row.data, *row.state, row.max_timestamp_ms, row.unindexed_bytes)
     return _CRC.pack(_crc(LOCAL.pack(local), body[4:])) + body[4:]
 
 
@@ -123,7 +126,7 @@ def unpack_log(local: int, row: bytes) -> LogRow:
     if len(row) != _LOG.size or _CRC.unpack_from(row)[0] != _crc(LOCAL.pack(local), row[4:]):
         raise damaged(f"the checksum of the row of local partition {local} is wrong")
     fields = _LOG.unpack(row)
-    return LogRow(PartitionKey(*fields[1:3]), LogState(*fields[3:9]), fields[9], fields[10])
+    return LogRow(PartitionKey(*fields[1:3]), fields[3], LogState(*fields[4:10]), fields[10], fields[11])
 
 
 def pack_producer(state: ProducerState) -> bytes:

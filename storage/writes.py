@@ -87,6 +87,13 @@ class ForgetStarts:
     start_id: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ExpireProducers:
+    """Look at the next few producers of the store and forget those that were idle since `before_ms` (wall time)."""
+
+    before_ms: int
+
+
 Write = (
     CreateLog
     | Append
@@ -98,6 +105,7 @@ Write = (
     | DropLog
     | RecordStart
     | ForgetStarts
+    | ExpireProducers
 )
 
 

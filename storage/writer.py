@@ -1,0 +1,89 @@
+"""The one thread that writes: drains its queue, commits the round as a group, tells all outcomes in one call.
+
+Group commit: however many partitions wrote since the last round, they share one fsync.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from penstock.storage.commit import Committer
+from penstock.storage.writes import Outcome, Write
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Owns the committer while it runs."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        on_commit: Callable[[list[Outcome]], None],
+        on_fatal: Callable[[BaseException], None],
+        sync_interval_ms: int = 0,
+    ) -> None:
+        """`on_commit` and `on_fatal` are called on the writer's thread. `sync_interval_ms`: fsync at most that rarely,
+        for a store whose commits are not durable by themselves; 0: never."""
+        self._committer = committer
+        self._on_commit = on_commit
+        self._on_fatal = on_fatal
+        self._sync_interval_s = sync_interval_ms / 1000
+        self._queue: list[Write] = []
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="penstock-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def submit(self, write: Write) -> None:
+        """Queue a write. Any thread; never blocks; the callers' credits bound the queue."""
+        with self._wake:
+            self._queue.append(write)
+            self._wake.notify()
+
+    def submit_all(self, writes: Sequence[Write]) -> None:
+        """Queue writes that belong together, in order."""
+        with self._wake:
+            self._queue.extend(writes)
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Write what is queued, then end the thread."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            more = True
+            synced = time.monotonic()
+            while (writes := self._next(idle_wait=not more)) is not None:
+                if writes:
+                    self._on_commit(self._committer.commit(writes))
+                more = self._committer.sweep()
+                if self._sync_interval_s and time.monotonic() - synced >= self._sync_interval_s:
+                    self._committer.sync()
+                    synced = time.monotonic()
+            if self._sync_interval_s:
+                self._committer.sync()
+        except BaseException as error:  # noqa: BLE001  whatever it is, nothing may be written after it
+            _log.critical("the store's writer has stopped: %s", error, exc_info=True)
+            self._on_fatal(error)
+
+    def _next(self, *, idle_wait: bool) -> list[Write] | None:
+        """Take what is queued, waiting for something unless there is other work; None: stopped and drained."""
+        with self._wake:
+            while idle_wait and not self._queue and not self._stopping:
+                timed_out = not self._wake.wait(self._sync_interval_s or None)
+                if timed_out:
+                    break
+            if self._stopping and not self._queue:
+                return None
+            taken, self._queue = self._queue, []
+            return taken
