@@ -1,24 +1,47 @@
-"""The asyncio admin client (signatures first; the body follows)."""
+"""The asyncio admin client: creates, changes and describes topics; describes brokers, cluster, health, offsets.
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, Self
+Every call goes to any broker that answers, has a deadline, and is repeated where that does no harm: reads, calls with a
+request id, absolute settings. What a change answered with is visible to later reads of the same Admin.
+"""
+
+import random
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar
 
 import grpc
 
+from penstock.client.clock import Clock, SystemClock
+from penstock.client.connection import Connection, parse_bootstrap
 from penstock.client.descriptions import (
     BrokerDescription,
     ClusterDescription,
+    HealthProblem,
     HealthReport,
+    PartitionDescription,
     PartitionOffset,
     TopicDescription,
 )
-from penstock.client.records import Isolation, Timestamp
+from penstock.client.errors import ClientClosedError
+from penstock.client.offsets import list_offsets
+from penstock.client.records import Isolation, Timestamp, TopicPartition
+from penstock.client.retry import CallPolicy
+from penstock.client.session import ClientSession
+from penstock.client.topic_config import ConfigValue, config_message, config_of, reset_names
+from penstock.protocol.reasons import Reason
+from penstock.v1 import cluster_service_pb2, common_pb2, topic_service_pb2
 
-ConfigValue = str | int | bool | None
+PAGE_SIZE = 1_000
+_DURABILITY = {
+    common_pb2.DURABILITY_COMMIT: "commit",
+    common_pb2.DURABILITY_INTERVAL: "interval",
+    common_pb2.DURABILITY_OS: "os",
+}
+T = TypeVar("T")
 
 
 class Admin:
-    """Creates, changes and describes. Config keys: fields of descriptions.TopicConfig; Kafka's dotted names work too."""
+    """Use it as an async context manager. Settings of topics: the names of descriptions.TopicConfig, or Kafka's."""
 
     def __init__(
         self,
@@ -27,37 +50,99 @@ class Admin:
         timeout_ms: int = 30_000,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._bootstrap = parse_bootstrap(bootstrap)
+        self._timeout_ms = timeout_ms
+        self._credentials = credentials
+        self._clock: Clock = SystemClock()
+        self._session: ClientSession | None = None
+        self._version = 0
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        await self.open()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
-        raise NotImplementedError
+        await self.close()
 
-    async def create_topic(  # noqa: PLR0913 - the fields of the request, by keyword
+    async def open(self) -> None:
+        """Start. Needs no broker yet."""
+        rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._session = ClientSession(self._bootstrap, self._credentials, self._clock, rng)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    # -- topics
+
+    async def create_topic(
         self,
         name: str,
         partitions: int | None = None,
         replication_factor: int | None = None,
         config: Mapping[str, ConfigValue] | None = None,
         assignments: Sequence[Sequence[int]] | None = None,
-        validate_only: bool = False,  # noqa: FBT001,FBT002 - by keyword
+        *,
+        validate_only: bool = False,
     ) -> TopicDescription:
-        """Create a topic."""
-        raise NotImplementedError
+        """Create a topic. Safe to repeat after a lost answer: the call carries a request id.
+
+        Without `partitions` and `replication_factor` the cluster's defaults hold; `assignments` gives the replicas of
+        each partition instead. Raises TopicExistsError, InvalidRequestError.
+        """
+        request = topic_service_pb2.CreateTopicRequest(
+            name=name,
+            partitions=partitions or 0,
+            replication_factor=replication_factor or 0,
+            config=config_message(config),
+            assignments=[topic_service_pb2.ReplicaAssignment(replicas=replicas) for replicas in assignments or ()],
+            request_id=uuid.uuid4().hex,
+            validate_only=validate_only,
+        )
+        answer = await self._change(
+            lambda c: c.topics.CreateTopic, request, topic_service_pb2.CreateTopicResponse, repeatable=True
+        )
+        return _topic(answer.topic)
 
     async def delete_topic(self, name: str, *, validate_only: bool = False) -> None:
-        """Delete a topic."""
-        raise NotImplementedError
+        """Delete a topic and its records. Raises UnknownTopicError; OutcomeUnknownError where the answer was lost."""
+        await self._change(
+            lambda c: c.topics.DeleteTopic,
+            topic_service_pb2.DeleteTopicRequest(name=name, validate_only=validate_only),
+            topic_service_pb2.DeleteTopicResponse,
+            repeatable=False,
+        )
 
     async def list_topics(self, *, include_internal: bool = False) -> list[TopicDescription]:
-        """All topics, by name."""
-        raise NotImplementedError
+        """Give all topics, by name."""
+        topics: list[TopicDescription] = []
+        token = ""
+        while True:
+            answer = await self._read(
+                lambda c: c.topics.ListTopics,
+                topic_service_pb2.ListTopicsRequest(
+                    page_size=PAGE_SIZE,
+                    page_token=token,
+                    include_internal=include_internal,
+                    min_metadata_version=self._version,
+                ),
+                topic_service_pb2.ListTopicsResponse,
+            )
+            topics += [_topic(topic) for topic in answer.topics]
+            token = answer.next_page_token
+            if not token:
+                return topics
 
     async def describe_topic(self, name: str) -> TopicDescription:
-        """One topic."""
-        raise NotImplementedError
+        """Give one topic. Raises UnknownTopicError."""
+        answer = await self._read(
+            lambda c: c.topics.DescribeTopic,
+            topic_service_pb2.DescribeTopicRequest(name=name, min_metadata_version=self._version),
+            topic_service_pb2.DescribeTopicResponse,
+        )
+        return _topic(answer.topic)
 
     async def alter_topic(
         self,
@@ -67,24 +152,68 @@ class Admin:
         reset: Iterable[str] = (),
         validate_only: bool = False,
     ) -> TopicDescription:
-        """Change settings."""
-        raise NotImplementedError
+        """Change the settings in `config`; put those named in `reset` back to their defaults; keep the others."""
+        request = topic_service_pb2.AlterTopicRequest(
+            name=name, config=config_message(config), reset=reset_names(reset), validate_only=validate_only
+        )
+        answer = await self._change(
+            lambda c: c.topics.AlterTopic, request, topic_service_pb2.AlterTopicResponse, repeatable=True
+        )
+        return _topic(answer.topic)
 
     async def add_partitions(self, name: str, partitions: int, *, validate_only: bool = False) -> TopicDescription:
-        """Raise the number of partitions to `partitions`."""
-        raise NotImplementedError
+        """Raise the number of partitions to `partitions`. Keys may then go to other partitions than before."""
+        answer = await self._change(
+            lambda c: c.topics.AddPartitions,
+            topic_service_pb2.AddPartitionsRequest(name=name, partitions=partitions, validate_only=validate_only),
+            topic_service_pb2.AddPartitionsResponse,
+            repeatable=False,
+        )
+        return _topic(answer.topic)
+
+    # -- cluster
 
     async def describe_cluster(self) -> ClusterDescription:
-        """Brokers and topics at one metadata version."""
-        raise NotImplementedError
+        """Give brokers and topics at one metadata version."""
+        answer = await self._read(
+            lambda c: c.cluster.GetMetadata,
+            cluster_service_pb2.GetMetadataRequest(min_metadata_version=self._version),
+            cluster_service_pb2.GetMetadataResponse,
+        )
+        metadata = answer.metadata
+        return ClusterDescription(
+            metadata.cluster_id,
+            metadata.metadata_version,
+            metadata.controller if metadata.HasField("controller") else None,
+            metadata.feature_level,
+            tuple(_broker(broker) for broker in metadata.brokers),
+            tuple(_topic(topic) for topic in metadata.topics),
+        )
 
     async def list_brokers(self) -> list[BrokerDescription]:
-        """All registered nodes."""
-        raise NotImplementedError
+        """Give all registered nodes, by id."""
+        brokers: list[BrokerDescription] = []
+        token = ""
+        while True:
+            answer = await self._read(
+                lambda c: c.cluster.ListBrokers,
+                cluster_service_pb2.ListBrokersRequest(page_size=PAGE_SIZE, page_token=token),
+                cluster_service_pb2.ListBrokersResponse,
+            )
+            brokers += [_broker(broker) for broker in answer.brokers]
+            token = answer.next_page_token
+            if not token:
+                return brokers
 
     async def health(self) -> HealthReport:
-        """Is every partition served and fully replicated?"""
-        raise NotImplementedError
+        """Say whether every partition is served and fully replicated, and what is wrong."""
+        answer = await self._read(
+            lambda c: c.cluster.GetHealth,
+            cluster_service_pb2.GetHealthRequest(min_metadata_version=self._version),
+            cluster_service_pb2.GetHealthResponse,
+        )
+        problems = tuple(HealthProblem(p.reason, p.message, dict(p.metadata)) for p in answer.problems)
+        return HealthReport(answer.healthy, problems, answer.metadata_version)
 
     async def list_offsets(
         self,
@@ -94,9 +223,64 @@ class Admin:
         partitions: Iterable[int] | None = None,
         isolation: Isolation = "read_uncommitted",
     ) -> list[PartitionOffset]:
-        """Offsets of all or some partitions of a topic."""
-        raise NotImplementedError
+        """Give the offsets of all or some partitions of a topic, by partition, each asked of its leader."""
+        session = self._open_session()
+        known = await session.metadata.topic(topic, self._timeout_ms)
+        chosen = range(len(known.partitions)) if partitions is None else sorted(set(partitions))
+        wanted = {TopicPartition(topic, index): position for index in chosen}
+        found = await list_offsets(session, wanted, isolation, self._timeout_ms)
+        return [found[partition] for partition in wanted]
 
-    async def close(self) -> None:
-        """Close the connections."""
-        raise NotImplementedError
+    # -- inside
+
+    async def _read(self, rpc: Callable[[Connection], Any], request: object, returns: type[T]) -> T:
+        return await self._open_session().caller.call(rpc, request, returns, CallPolicy(self._timeout_ms))
+
+    async def _change(
+        self, rpc: Callable[[Connection], Any], request: object, returns: type[T], *, repeatable: bool
+    ) -> T:
+        policy = CallPolicy(self._timeout_ms, write=True, repeatable=repeatable)
+        answer = await self._open_session().caller.call(rpc, request, returns, policy)
+        self._version = max(self._version, getattr(answer, "metadata_version", 0))
+        return answer
+
+    def _open_session(self) -> ClientSession:
+        if self._session is None:
+            raise ClientClosedError(Reason.NOT_SERVING, "the admin client is not open")
+        return self._session
+
+
+def _topic(topic: topic_service_pb2.Topic) -> TopicDescription:
+    return TopicDescription(
+        topic.topic_id,
+        topic.name,
+        topic.replication_factor,
+        config_of(topic.config),
+        tuple(map(_partition, topic.partitions)),
+    )
+
+
+def _partition(partition: topic_service_pb2.Partition) -> PartitionDescription:
+    return PartitionDescription(
+        partition=partition.partition,
+        leader=partition.leader if partition.HasField("leader") else None,
+        leader_epoch=partition.leader_epoch,
+        partition_epoch=partition.partition_epoch,
+        replicas=tuple(partition.replicas),
+        isr=tuple(partition.isr),
+        elr=tuple(partition.elr),
+    )
+
+
+def _broker(broker: cluster_service_pb2.Broker) -> BrokerDescription:
+    return BrokerDescription(
+        node_id=broker.node_id,
+        host=broker.host,
+        port=broker.port,
+        rack=broker.rack,
+        node_epoch=broker.node_epoch,
+        fenced=broker.fenced,
+        durability=_DURABILITY.get(broker.durability, str(broker.durability)),
+        voter=broker.voter,
+        version=broker.version,
+    )

@@ -1,109 +1,243 @@
-"""The asyncio consumer without a group (signatures first; the body follows)."""
+"""The asyncio consumer without a group: reads the partitions it is told to, wherever their leaders go.
 
+Shell around Cursor (pure) and one ConsumeStream a broker. It commits nothing: positions are the application's. Tasks:
+one a stream, two of the metadata, one for each partition whose assignment is being mended; `close` awaits all.
+Cancelling a poll or an iteration loses nothing: a record is given out or stays.
+"""
+
+import asyncio
+import random
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, Self, TypedDict, Unpack
+from typing import Self, Unpack
 
-from penstock.client.records import Isolation, Position, Record, TopicPartition
-from penstock.v1 import record_pb2 as pb
+from penstock.client.catalog import KnownTopic
+from penstock.client.clock import Clock, SystemClock
+from penstock.client.connection import parse_bootstrap
+from penstock.client.cursor import Cursor, FetchedBatch
+from penstock.client.errors import ClientClosedError, InvalidRequestError
+from penstock.client.fetcher import Fetcher
+from penstock.client.offsets import list_offsets
+from penstock.client.options import ConsumerConfig, ConsumerOptions
+from penstock.client.records import Position, Record, TopicPartition
+from penstock.client.session import ClientSession
+from penstock.protocol.reasons import Reason
 
-
-class ConsumerOptions(TypedDict, total=False):
-    """Keyword arguments of Consumer."""
-
-    isolation: Isolation
-    auto_offset_reset: Literal["earliest", "latest", "error"]
-    on_divergence: Literal["error", "continue"]
-    check_crc: bool
-    prefetch_bytes: int
-    max_response_bytes: int
-    request_timeout_ms: int
-
-
-class FetchedBatch:
-    """A batch as it was fetched; `records` is parsed when it is asked for."""
-
-    topic: str
-    partition: int
-    base_offset: int
-    last_offset: int
-    leader_epoch: int
-    append_time_ms: int
-    record_count: int
-
-    @property
-    def records(self) -> Sequence[pb.Record]:
-        """The batch's records, from the position on: offset = base_offset + offset_delta."""
-        raise NotImplementedError
+__all__ = ["Consumer", "FetchedBatch"]
 
 
 class Consumer:
-    """Reads partitions of its own choice."""
+    """Reads partitions. Use it as an async context manager, from one event loop. Keyword arguments: ConsumerConfig.
+
+    Records of one partition come in the order of their offsets; partitions take turns. An error of a partition is
+    raised once, by the next poll; that partition then waits for a `seek`, the others go on.
+    """
 
     def __init__(self, bootstrap: str | Sequence[str], **options: Unpack[ConsumerOptions]) -> None:
-        raise NotImplementedError
+        self.config = ConsumerConfig(**options)
+        self._bootstrap = parse_bootstrap(bootstrap)
+        self._clock: Clock = SystemClock()
+        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._is_open = False
+        self._turn: deque[Cursor] = deque()
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        await self.open()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
-        raise NotImplementedError
+        await self.close()
+
+    async def open(self) -> None:
+        """Start. Needs no broker yet."""
+        self._session = ClientSession(self._bootstrap, self.config.credentials, self._clock, self._rng)
+        self._fetcher = Fetcher(self.config, self._session)
+        self._session.start()
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Stop reading and end all tasks."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        await self._fetcher.close()
+        await self._session.close()
+
+    # -- what to read
 
     async def assign(
         self, partitions: Iterable[TopicPartition] | Mapping[TopicPartition, Position], start: Position = "latest"
     ) -> None:
-        """Read these partitions and no others."""
-        raise NotImplementedError
+        """Read these partitions and no others, each from `start` or from its own position in a mapping."""
+        self._check_open()
+        if isinstance(partitions, Mapping):
+            wanted: dict[TopicPartition, Position] = {TopicPartition(*p): at for p, at in partitions.items()}
+        else:
+            wanted = {TopicPartition(*p): start for p in partitions}
+        offsets = await self._resolve(wanted)
+        self._turn.clear()
+        self._fetcher.replace(offsets)
 
     async def assign_topics(self, topics: Iterable[str], start: Position = "latest") -> None:
-        """Read all partitions of these topics and no others."""
-        raise NotImplementedError
+        """Read all present partitions of these topics and no others. One name alone works too."""
+        names = [topics] if isinstance(topics, str) else list(topics)
+        partitions = []
+        for name in names:
+            known = await self._metadata_topic(name)
+            partitions += [TopicPartition(name, index) for index in range(len(known.partitions))]
+        await self.assign(partitions, start)
 
     def assignment(self) -> tuple[TopicPartition, ...]:
-        """The partitions being read."""
-        raise NotImplementedError
+        """Give the partitions being read."""
+        return tuple(self._fetcher.cursors) if self._is_open else ()
 
     async def seek(self, partition: TopicPartition, to: Position) -> None:
-        """Read this partition from elsewhere."""
-        raise NotImplementedError
+        """Read this partition from elsewhere; what was fetched of it is dropped."""
+        cursor = self._cursor(partition)
+        offsets = await self._resolve({cursor.partition: to})
+        self._fetcher.seek(self._cursor(partition), offsets[cursor.partition])
 
     def pause(self, *partitions: TopicPartition) -> None:
-        """Stop giving records of these."""
-        raise NotImplementedError
+        """Give out no records of these until they are resumed."""
+        for partition in partitions:
+            self._fetcher.pause(self._cursor(partition))
 
     def resume(self, *partitions: TopicPartition) -> None:
-        """Go on giving records of these."""
-        raise NotImplementedError
+        """Go on where the pause began."""
+        for partition in partitions:
+            self._fetcher.resume(self._cursor(partition))
+
+    def paused(self) -> tuple[TopicPartition, ...]:
+        """Give the partitions that are paused."""
+        return tuple(partition for partition, cursor in self._fetcher.cursors.items() if cursor.paused)
 
     def position(self, partition: TopicPartition) -> int:
-        """Offset of the next record to be given out."""
-        raise NotImplementedError
+        """Give the offset of the next record to be given out."""
+        return self._cursor(partition).position
 
-    async def poll(self, max_records: int = 500, timeout: float = 1.0) -> list[Record]:
-        """Give out what is there, at least one record if one comes within `timeout` seconds."""
-        raise NotImplementedError
+    # -- reading
 
-    async def poll_batches(self, max_batches: int = 100, timeout: float = 1.0) -> list[FetchedBatch]:
-        """Like poll, by whole batches: the fastest way."""
-        raise NotImplementedError
+    async def poll(self, max_records: int = 500, timeout: float = 1.0) -> list[Record]:  # noqa: ASYNC109 - wait bound
+        """Give out what is there, at most `max_records`; waits `timeout` seconds at most for the first one."""
+        if await self._wait_for_data(timeout):
+            return self._take(max_records)
+        return []
+
+    async def poll_batches(
+        self,
+        max_batches: int = 100,
+        timeout: float = 1.0,  # noqa: ASYNC109 - wait bound
+    ) -> list[FetchedBatch]:
+        """Like poll, by whole batches: the fastest way, as records are parsed only when they are asked for."""
+        out: list[FetchedBatch] = []
+        if not await self._wait_for_data(timeout):
+            return out
+        while len(out) < max_batches:
+            cursor = self._next_cursor()
+            if cursor is None:
+                break
+            batch, done = cursor.take_batch()
+            if batch is not None:
+                out.append(batch)
+            if done is not None:
+                self._fetcher.give_back(cursor, [done])
+        return out
 
     def __aiter__(self) -> Self:
-        raise NotImplementedError
+        return self
 
     async def __anext__(self) -> Record:
-        raise NotImplementedError
+        """Give out one record, waiting for it as long as it takes."""
+        while True:
+            if self._turn:
+                record = self._turn[0].take_one()
+                if record is not None:
+                    return record
+            await self._wait_for_data(None)
+            records = self._take(1)
+            if records:
+                return records[0]
 
     async def earliest_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Log start offsets."""
-        raise NotImplementedError
+        """Give the log start offsets, asked of the leaders."""
+        return await self._resolve({TopicPartition(*partition): "earliest" for partition in partitions})
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Offset after the last record a reader of this isolation sees."""
-        raise NotImplementedError
+        """Give the offset after the last record that this isolation sees, asked of the leaders."""
+        return await self._resolve({TopicPartition(*partition): "latest" for partition in partitions})
 
     async def lag(self) -> dict[TopicPartition, int]:
-        """Records between the position and the end, asked of the leaders."""
-        raise NotImplementedError
+        """Give the number of offsets between position and end for each partition, asked of the leaders."""
+        ends = await self.end_offsets(self.assignment())
+        return {partition: max(0, end - self._cursor(partition).position) for partition, end in ends.items()}
 
-    async def close(self) -> None:
-        """Stop reading."""
-        raise NotImplementedError
+    # -- inside
+
+    async def _wait_for_data(self, timeout_s: float | None) -> bool:
+        self._check_open()
+        await asyncio.sleep(0)  # the streams go on reading while the application is busy with what it got
+        self._check_open()
+        self._raise_error()
+        if self._fetcher.ready:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._fetcher.wait()
+        except TimeoutError:
+            return False
+        self._check_open()
+        self._raise_error()
+        return bool(self._fetcher.ready)
+
+    def _take(self, max_records: int) -> list[Record]:
+        out: list[Record] = []
+        while len(out) < max_records:
+            cursor = self._next_cursor()
+            if cursor is None:
+                break
+            records, opened = cursor.take(max_records - len(out))
+            out += records
+            self._fetcher.give_back(cursor, opened)
+        return out
+
+    def _next_cursor(self) -> Cursor | None:
+        """Give the cursor whose turn it is; those without data leave the round until they have some."""
+        if self._turn and not self._turn[0].has_data:
+            self._fetcher.ready.pop(self._turn.popleft(), None)
+        while not self._turn or not self._turn[0].has_data:
+            if self._turn:
+                self._fetcher.ready.pop(self._turn.popleft(), None)
+            elif self._fetcher.ready:
+                self._turn.extend(self._fetcher.ready)
+            else:
+                return None
+        return self._turn[0]
+
+    def _raise_error(self) -> None:
+        if self._fetcher.errors:
+            raise self._fetcher.errors.popleft()
+
+    async def _metadata_topic(self, name: str) -> KnownTopic:
+        self._check_open()
+        return await self._session.metadata.topic(name, self.config.request_timeout_ms)
+
+    async def _resolve(self, wanted: Mapping[TopicPartition, Position]) -> dict[TopicPartition, int]:
+        """Offsets of positions; names are checked even where no leader has to be asked."""
+        ask = {partition: at for partition, at in wanted.items() if not isinstance(at, int)}
+        for partition, at in wanted.items():
+            await self._metadata_topic(partition.topic)
+            if isinstance(at, int) and at < 0:
+                raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"offset {at} of {partition} is negative")
+        found = await list_offsets(self._session, ask, self.config.isolation, self.config.request_timeout_ms)
+        return {p: at if isinstance(at, int) else found[p].offset for p, at in wanted.items()}
+
+    def _cursor(self, partition: TopicPartition) -> Cursor:
+        self._check_open()
+        cursor = self._fetcher.cursors.get(TopicPartition(*partition))
+        if cursor is None:
+            raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"{partition} is not assigned")
+        return cursor
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise ClientClosedError(Reason.NOT_SERVING, "the consumer is not open")

@@ -134,6 +134,10 @@ class Dispatcher:
         if error is not None:
             raise error
 
+    def refuse(self, waiter: Waiter, error: PenstockError) -> None:
+        """Tell of a record that never got into a batch."""
+        self._deliveries.refuse(waiter, error)
+
     async def end(self, error: PenstockError) -> None:
         """End all tasks; settle what is left with `error`, or as unknown where it may have been appended."""
         if self._metadata_changed in self._session.metadata.listeners:

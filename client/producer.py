@@ -52,7 +52,7 @@ class Producer:
         if kind is None:
             await self.close()
         else:
-            await self._end()
+            await self.abandon()
 
     async def open(self) -> None:
         """Start. Needs no broker yet: records wait in memory for one."""
@@ -203,6 +203,15 @@ class Producer:
         finally:
             await self._end()
         self._dispatcher.raise_unobserved()
+
+    async def abandon(self) -> None:
+        """End at once, without waiting for deliveries; all that is not acknowledged is reported as by `close`."""
+        if self._refusal is None:
+            await self._end()
+
+    def refuse(self, waiter: Waiter, error: PenstockError) -> None:
+        """Report a record that could not be handed over: to its waiter, else by the next flush."""
+        self._dispatcher.refuse(waiter, error)
 
     async def _end(self) -> None:
         self._refusal = ClientClosedError(Reason.NOT_SERVING, "the producer is closed")

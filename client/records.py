@@ -1,4 +1,4 @@
-"""What applications hand in and get back: records, deliveries, positions. Immutable; times in ms since the Unix epoch."""
+"""What applications hand in and get back: records, deliveries, positions. Immutable; times in ms since the epoch."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias

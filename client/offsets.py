@@ -1,0 +1,120 @@
+"""Finds offsets by position or time, each at the leader of its partition."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Literal
+
+from penstock.client.descriptions import PartitionOffset
+from penstock.client.errors import (
+    RequestTimeoutError,
+    UnknownPartitionError,
+    error_of,
+    is_retriable,
+)
+from penstock.client.options import ISOLATIONS
+from penstock.client.records import Timestamp, TopicPartition
+from penstock.client.retry import Backoff
+from penstock.client.session import ClientSession
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
+from penstock.v1 import consumer_service_pb2 as pb
+
+ATTEMPT_TIMEOUT_MS = 5_000
+
+
+async def list_offsets(
+    session: ClientSession,
+    wanted: Mapping[TopicPartition, Literal["earliest", "latest"] | Timestamp],
+    isolation: str,
+    timeout_ms: int,
+) -> dict[TopicPartition, PartitionOffset]:
+    """Answer all of `wanted`, following leaders, or raise: RequestTimeoutError, UnknownTopicError, ..."""
+    deadline = session.clock.monotonic_ms() + timeout_ms
+    for topic in dict.fromkeys(partition.topic for partition in wanted):
+        await session.metadata.topic(topic, timeout_ms)
+    found: dict[TopicPartition, PartitionOffset] = {}
+    backoff = Backoff(session.rng)
+    last: PenstockError | None = None
+    while True:
+        missing = {partition: position for partition, position in wanted.items() if partition not in found}
+        rounds = [_ask(session, address, group, isolation) for address, group in _by_leader(session, missing).items()]
+        for answer, error in await asyncio.gather(*rounds):
+            found |= answer
+            last = error or last
+        if len(found) == len(wanted):
+            return found
+        left_ms = deadline - session.clock.monotonic_ms()
+        if left_ms <= 0:
+            message = f"offsets not found within {timeout_ms} ms; last: {last or 'no leader is known'}"
+            raise RequestTimeoutError(Reason.LEADER_NOT_AVAILABLE, message)
+        await session.clock.sleep_ms(min(left_ms, backoff.next_ms()))
+        if _by_leader(session, missing).keys() <= set() or last is not None:
+            await _refresh(session, left_ms)
+
+
+async def _refresh(session: ClientSession, left_ms: float) -> None:
+    try:
+        await session.metadata.refresh(max(1, int(left_ms)))
+    except PenstockError as error:
+        if not is_retriable(error):
+            raise
+
+
+def _by_leader(
+    session: ClientSession, wanted: Mapping[TopicPartition, Literal["earliest", "latest"] | Timestamp]
+) -> dict[str, list[tuple[TopicPartition, pb.OffsetQuery]]]:
+    catalog = session.metadata.catalog
+    groups: dict[str, list[tuple[TopicPartition, pb.OffsetQuery]]] = {}
+    for partition, position in wanted.items():
+        topic = catalog.topics.get(partition.topic)
+        if topic is None:
+            continue
+        if not 0 <= partition.partition < len(topic.partitions):
+            raise UnknownPartitionError(
+                Reason.UNKNOWN_PARTITION,
+                f"topic {topic.name!r} has {len(topic.partitions)} partitions, not {partition.partition}",
+                {"topic": topic.name, "partition": str(partition.partition)},
+            )
+        leadership = topic.partitions[partition.partition]
+        address = catalog.leader_address(leadership)
+        if address is None:
+            continue
+        query = pb.OffsetQuery(
+            topic_id=topic.topic_id, partition=partition.partition, leader_epoch=leadership.leader_epoch
+        )
+        if isinstance(position, Timestamp):
+            query.timestamp_ms = position.ms
+        elif position == "earliest":
+            query.earliest.SetInParent()
+        else:
+            query.latest.SetInParent()
+        groups.setdefault(address, []).append((partition, query))
+    return groups
+
+
+async def _ask(
+    session: ClientSession, address: str, group: list[tuple[TopicPartition, pb.OffsetQuery]], isolation: str
+) -> tuple[dict[TopicPartition, PartitionOffset], PenstockError | None]:
+    """Ask one leader. Retriable errors come back beside what was found; others are raised."""
+    request = pb.ListOffsetsRequest(queries=[query for _, query in group], isolation=ISOLATIONS[isolation])
+    try:
+        answer = await session.caller.once(
+            lambda c: c.consumer.ListOffsets, request, pb.ListOffsetsResponse, address, ATTEMPT_TIMEOUT_MS
+        )
+    except PenstockError as error:
+        if is_retriable(error):
+            return {}, error
+        raise
+    found: dict[TopicPartition, PartitionOffset] = {}
+    last: PenstockError | None = None
+    for (partition, query), result in zip(group, answer.results, strict=True):
+        if result.HasField("found"):
+            stamp = result.found.timestamp_ms if result.found.HasField("timestamp_ms") else None
+            found[partition] = PartitionOffset(*partition, result.found.offset, stamp, result.found.leader_epoch)
+            continue
+        last = error_of(result.error)
+        session.metadata.catalog.learn_leader(query.topic_id, query.partition, last.metadata)
+        gone = last.reason in {Reason.UNKNOWN_TOPIC, Reason.UNKNOWN_PARTITION}
+        if not (is_retriable(last) or (gone and session.metadata.catalog.topic_of(query.topic_id) is not None)):
+            raise last
+    return found, last
