@@ -24,7 +24,7 @@ from penstock.node.replication.tail import TailBudget
 from penstock.raft.image import MetadataImage, PartitionInfo, TopicInfo
 from penstock.storage import DamagedStoreError, LogBatch, PartitionKey
 from penstock.storage.log import Log
-from penstock.storage.writes import CreateLog, DropLog, ForgetStarts, Outcome, RecordStart, Write
+from penstock.storage.writes import CreateLog, DropLog, ExpireProducers, ForgetStarts, Outcome, RecordStart, Write
 from penstock.v1 import common_pb2
 
 LOG = logging.getLogger(__name__)
@@ -315,7 +315,7 @@ def _view_of(topic: TopicInfo, info: PartitionInfo) -> PartitionView:
 
 
 def _key_of(write: Write) -> PartitionKey | None:
-    if isinstance(write, RecordStart | ForgetStarts):
+    if isinstance(write, RecordStart | ForgetStarts | ExpireProducers):
         return None
     if isinstance(write, CreateLog | DropLog):
         return write.key
