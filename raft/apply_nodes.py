@@ -24,6 +24,8 @@ def register_node(draft: Draft, command: pb.RegisterNode, index: int) -> pb.Meta
     if command.previous_node_epoch != (known.node_epoch if known is not None else 0):
         raise stale(f"node {registration.node_id} has registered since")
     node = _node_of(command, index)
+    if known is not None and known.voter:
+        node = replace(node, voter=True)  # even while it is removed to be added again
     keeps = known is not None and keeps_places(known, registration)
     draft.put_node(node)
     for topic, info in draft.each_partition():
