@@ -1,0 +1,49 @@
+"""What the documents say of settings, commands and files is what there is."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer
+
+from penstock.client.cli import app
+from penstock.client.cli.formats import DEFAULTS as CONSUMER_PROPERTIES
+from penstock.client.cli.lines import DEFAULTS as PRODUCER_PROPERTIES
+from penstock.node.config import Limits
+
+ROOT = Path(__file__).parents[2]
+CLI = (ROOT / "docs" / "cli.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def test_every_limit_is_documented_with_its_default() -> None:
+    table = OPERATIONS.partition("<!-- limits")[2].partition("<!-- end of limits -->")[0]
+    documented = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", table, re.MULTILINE))
+    assert documented == {field.name: str(field.default) for field in fields(Limits)}
+
+
+def test_every_command_is_documented() -> None:
+    root = typer.main.get_command(app)
+    names = []
+    for noun, command in root.commands.items():  # type: ignore[attr-defined]  # a group's
+        names += [f"penstock {noun} {verb}" for verb in getattr(command, "commands", {})] or [f"penstock {noun}"]
+    missing = [name for name in names if f"`{name}" not in CLI]
+    assert not missing
+
+
+def test_every_property_is_documented() -> None:
+    assert not [name for name in PRODUCER_PROPERTIES | CONSUMER_PROPERTIES if f"`{name}`" not in CLI]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
+    assert not [target for target in targets if not (document.parent / target).exists()]
+
+
+def test_the_architectures_files_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Where to look")[2]
+    paths = [path for path in re.findall(r"`([\w./]+)`", text) if "/" in path]
+    assert not [path for path in paths if not (ROOT / path).exists()]
