@@ -1,6 +1,8 @@
 """gRPC channels to the other nodes' peer listeners, one a node, made on first use."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+import contextlib
+from collections.abc import Callable
 
 import grpc
 
@@ -17,17 +19,38 @@ CHANNEL_OPTIONS = (
 )
 
 
+def dial(endpoint: Endpoint | None) -> grpc.aio.Channel | None:
+    """Open a new channel, the caller's to close; None where there is no address."""
+    return None if endpoint is None else grpc.aio.insecure_channel(str(endpoint), CHANNEL_OPTIONS)
+
+
+async def refuses(endpoint: Endpoint | None, timeout_s: float = 0.5) -> bool:
+    """Whether nobody listens at the address: the connection is refused. A time-out says nothing."""
+    if endpoint is None:
+        return False
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # TimeoutError too
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return False
+
+
 class PeerChannels:
     """Owns the channels. A node that registers with another address gets a new one."""
 
-    def __init__(self, address_of: Callable[[int], Endpoint | None], overrides: Mapping[int, Endpoint]) -> None:
+    def __init__(self, address_of: Callable[[int], Endpoint | None]) -> None:
         self._address_of = address_of
-        self._overrides = overrides
         self._channels: dict[int, tuple[str, grpc.aio.Channel]] = {}
 
     async def to(self, node_id: int) -> grpc.aio.Channel | None:
         """Return a channel to the node; None where its address is not known."""
-        endpoint = self._overrides.get(node_id) or self._address_of(node_id)
+        endpoint = self._address_of(node_id)
         if endpoint is None:
             return None
         target = str(endpoint)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 BLOCK = 1000
+DEFAULT_TIMEOUT_S = 30.0
 
 
 class ProducerIds:
@@ -14,10 +15,10 @@ class ProducerIds:
         self._block: range = range(0)
         self._lock = asyncio.Lock()
 
-    async def next(self, timeout_s: float) -> int:
+    async def next(self, timeout_s: float | None) -> int:
         """Return a new producer id. Raises PenstockError when the controller cannot be asked within the time."""
         async with self._lock:
             if not self._block:
-                self._block = await self._allocate(BLOCK, timeout_s)
+                self._block = await self._allocate(BLOCK, DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s)
             producer_id, self._block = self._block[0], self._block[1:]
             return producer_id

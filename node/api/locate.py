@@ -1,5 +1,6 @@
 """Finds the partition that a request names, or says precisely why it cannot be served here."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from penstock.node.partition import Partition
@@ -23,9 +24,10 @@ class PartitionSource(Protocol):
 class Locator:
     """Looks partitions up by topic id in the applied metadata and among this node's replicas."""
 
-    def __init__(self, view: View, replicas: PartitionSource) -> None:
+    def __init__(self, view: View, replicas: PartitionSource, serving: Callable[[], bool]) -> None:
         self._view = view
         self._replicas = replicas
+        self._serving = serving
 
     @property
     def image(self) -> MetadataImage:
@@ -34,6 +36,8 @@ class Locator:
 
     def leader_of(self, topic_id: bytes, index: int) -> Partition:
         """Return this node's replica if it leads. Raises UNKNOWN_TOPIC, UNKNOWN_PARTITION, NOT_LEADER and the like."""
+        if not self._serving():
+            raise PenstockError(Reason.NOT_SERVING, "this node is starting, stopping, or cut off from the controller")
         partition = self._replicas.find(PartitionKey(topic_id, index))
         if partition is not None and partition.is_leader:
             return partition

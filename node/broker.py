@@ -1,0 +1,311 @@
+"""One node, composed: store, writer, consensus, session, controller, replicas, and the two servers.
+
+Owns the order in which they start and stop, and nothing else. Start: what is durable first, then consensus, then the
+listeners' services; nothing is served before the session says so. Stop: leaderships move away, then the listeners
+close, then the writer drains. A failed disk ends the process at once: what is durable is then unknown.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+from collections.abc import Sequence
+
+import grpc
+
+from penstock.internal.v1 import controller_pb2_grpc, forward_pb2_grpc, metadata_pb2, raft_pb2_grpc
+from penstock.node.api.cluster_service import ClusterService
+from penstock.node.api.consumer_service import ConsumerService
+from penstock.node.api.locate import Locator
+from penstock.node.api.producer_service import ProducerService
+from penstock.node.api.publish import ForwardService, Publisher
+from penstock.node.api.server import Health, ListenError, listen, new_server
+from penstock.node.api.topic_service import TopicService
+from penstock.node.clean import CleanMark
+from penstock.node.clock import monotonic_ms, wall_ms
+from penstock.node.config import Endpoint, NodeConfig
+from penstock.node.controller import Controller, ControllerClient, ControllerService
+from penstock.node.peers import PeerChannels, dial, refuses
+from penstock.node.producer_ids import ProducerIds
+from penstock.node.replication.replicas import TICK_MS, Replicas, ReplicationOptions, Seams
+from penstock.node.session import Session
+from penstock.node.session.registration import registration
+from penstock.protocol.errors import PenstockError
+from penstock.raft.cluster import RaftConfig, RaftNode
+from penstock.raft.image import MetadataImage
+from penstock.raft.metadata import MetadataMachine
+from penstock.raft.view import View
+from penstock.storage import (
+    Committer,
+    ExpireProducers,
+    ForgetStarts,
+    Outcome,
+    RecordStart,
+    Store,
+    StoreOptions,
+    Writer,
+)
+from penstock.v1 import cluster_service_pb2_grpc, topic_service_pb2_grpc
+
+_log = logging.getLogger(__name__)
+
+EXPIRY_INTERVAL_S = 1.0
+CLIENT_STOP_GRACE_S = 1.0
+LEAVE_TIMEOUT_S = 1.0
+ALTER_TIMEOUT_S = 5.0
+REPORT_TIMEOUT_S = 1.0
+FATAL_EXIT_CODE = 70
+
+
+class StartError(Exception):
+    """The node cannot start; the message says why."""
+
+
+class Broker:
+    """Built from a configuration, run once."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM, SIGINT or `stop`, and stop. Raises StartError, StorageError, JournalError."""
+        self._catch_signals()
+        async with contextlib.AsyncExitStack() as stack:
+            self._open_store(stack)
+            await self._start_metadata(stack)
+            self._compose(stack)
+            await self._start_servers(stack)
+            await self._start_session(stack)
+            _log.info(
+                "node %d of cluster %s serves clients at %s",
+                self.config.node_id,
+                self._store.identity.cluster_id,
+                self.config.client_listen,
+            )
+            await self._stopping.wait()
+            await self._drain()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stopping.set()
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    def _fatal(self, error: BaseException) -> None:
+        """End the process now: after a failed disk nothing may be promised or served any more."""
+        _log.critical("the node must end: %s", error, exc_info=error)
+        logging.shutdown()
+        os._exit(FATAL_EXIT_CODE)
+
+    # ---- what is durable
+
+    def _open_store(self, stack: contextlib.AsyncExitStack) -> None:
+        limits = self.config.limits
+        options = StoreOptions(
+            durability=self.config.durability, map_bytes=limits.store_map_bytes, limit_bytes=limits.store_bytes
+        )
+        self._store = Store.open(self.config.store_dir, options, node_id=self.config.node_id)
+        stack.callback(self._store.close)
+        committer = Committer(self._store)
+        self._clean = CleanMark(self.config.data_dir, self._store.durability, self._store.start_ids())
+        self._start_id = secrets.token_bytes(16)
+        committer.commit([RecordStart(self._start_id)])  # rule 27: durable before it is sent
+        committer.sync()
+        loop = asyncio.get_running_loop()
+        interval_ms = limits.fsync_interval_ms if self.config.durability == "interval" else 0
+        self._writer = Writer(
+            committer,
+            lambda outcomes: _hop(loop, self._on_outcomes, outcomes),
+            lambda error: _hop(loop, self._fatal, error),
+            interval_ms,
+        )
+        self._writer.start()
+        stack.callback(self._close_writer)
+
+    def _close_writer(self) -> None:
+        self._writer.stop()
+        self._clean.record(self._start_id)
+
+    def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        self._replicas.on_outcomes(outcomes)
+
+    # ---- metadata
+
+    async def _start_metadata(self, stack: contextlib.AsyncExitStack) -> None:
+        config, limits = self.config, self.config.limits
+        self._view = View()
+        machine = MetadataMachine(self._view.publish)
+        raft_config = RaftConfig(
+            node_id=config.node_id,
+            data_dir=config.data_dir,
+            voters={node_id: str(endpoint) for node_id, endpoint in config.voters.items()},
+            dial_overrides={node_id: str(endpoint) for node_id, endpoint in config.peer_override.items()},
+            observer=config.node_id not in config.voters,
+            election_timeout_s=(limits.election_timeout_min_ms / 1000, limits.election_timeout_max_ms / 1000),
+        )
+        self._raft = RaftNode(raft_config, machine)
+        self._raft.on_fatal.append(self._fatal)
+        await self._raft.start()
+        stack.push_async_callback(self._raft.stop)
+        if self._raft.cluster_id != self._store.identity.cluster_id:
+            text = f"{config.raft_dir} belongs to cluster {self._raft.cluster_id!r}, {config.store_dir} to "
+            raise StartError(f"{text}{self._store.identity.cluster_id!r}; they are not of one node")
+
+    def _peer_address(self, node_id: int) -> Endpoint | None:
+        """Where a node's peer listener is dialled."""
+        override = self.config.peer_override.get(node_id)
+        if override is not None:
+            return override
+        node = self._view.image.nodes.get(node_id)
+        if node is not None:
+            return Endpoint(*node.peer_address)
+        return self.config.voters.get(node_id)
+
+    # ---- composition
+
+    def _compose(self, stack: contextlib.AsyncExitStack) -> None:
+        config, limits = self.config, self.config.limits
+        self._peers = PeerChannels(self._peer_address)
+        stack.push_async_callback(self._peers.close)
+        self._controller = Controller(self._raft, self._view, limits, self._refuses)
+        self._client = ControllerClient(config.node_id, self._controller, lambda: self._raft.leader, self._peers.to)
+        self._raft.on_leadership.append(self._client.on_leadership)
+        self._session = Session(self._registration, self._client, self._view, limits)
+        self._replicas = Replicas(
+            (self._store.identity.cluster_id, config.node_id),
+            self._store,
+            self._writer.submit,
+            ReplicationOptions(limits.replica_lag_max_ms, limits.replication_credit_bytes, limits.tail_cache_bytes),
+            Seams(
+                now_ms=monotonic_ms,
+                rng=random.Random(),  # noqa: S311  jitter, not secrets
+                dial=lambda node_id: dial(self._peer_address(node_id)),
+                refuses=self._refuses,
+                alter=lambda request: self._client.alter_partitions(request, ALTER_TIMEOUT_S),
+                connection_refused=self._report_unreachable,
+                fatal=self._fatal,
+            ),
+        )
+        stack.push_async_callback(self._replicas.close)
+        self._locator = Locator(self._view, self._replicas, lambda: self._session.serving)
+        self._publisher = Publisher(config.node_id, self._locator, self._peers.to, limits)
+
+    def _report_unreachable(self, node_id: int) -> None:
+        self._spawn(self._tell_unreachable(node_id))
+
+    async def _tell_unreachable(self, node_id: int) -> None:
+        """Tell the controller, which finds out by itself if this does not reach it."""
+        with contextlib.suppress(PenstockError):
+            await self._client.report_unreachable(node_id, REPORT_TIMEOUT_S)
+
+    async def _refuses(self, node_id: int) -> bool:
+        return await refuses(self._peer_address(node_id))
+
+    def _registration(self) -> metadata_pb2.Registration:
+        return registration(
+            self.config,
+            self._store.identity,
+            self._store.start_ids(),
+            self._raft.journal_id,
+            clean=self._clean.all_clean,
+        )
+
+    # ---- listeners
+
+    async def _start_servers(self, stack: contextlib.AsyncExitStack) -> None:
+        self._health = Health()
+        peer, client = new_server(), new_server()
+        raft_pb2_grpc.add_RaftServiceServicer_to_server(self._raft.servicer(), peer)
+        controller_pb2_grpc.add_ControllerServiceServicer_to_server(ControllerService(self._controller), peer)
+        forward_pb2_grpc.add_ForwardServiceServicer_to_server(ForwardService(self._publisher), peer)
+        peer.add_generic_rpc_handlers((self._replicas.handler(),))
+        self._add_public_services(client)
+        try:
+            listen(peer, self.config.peer_listen, "listen.peer")
+            listen(client, self.config.client_listen, "listen.client")
+        except ListenError as error:
+            raise StartError(str(error)) from error
+        for server, grace_s in ((peer, None), (client, CLIENT_STOP_GRACE_S)):
+            await server.start()
+            stack.push_async_callback(server.stop, grace_s)
+        stack.callback(self._cluster_service.close)
+
+    def _add_public_services(self, server: grpc.aio.Server) -> None:
+        limits = self.config.limits
+        self._cluster_service = ClusterService(self._view, lambda: self._raft.leader)
+        ids = ProducerIds(self._client.allocate_producer_ids)
+        producer = ProducerService(self._locator, self._publisher, ids, limits)
+        topic_service_pb2_grpc.add_TopicServiceServicer_to_server(
+            TopicService(self._locator, self._view, self._client), server
+        )
+        cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(self._cluster_service, server)
+        server.add_generic_rpc_handlers((producer.handler(), ConsumerService(self._locator, limits).handler()))
+        self._health.register(server)
+
+    # ---- the session and what repeats
+
+    async def _start_session(self, stack: contextlib.AsyncExitStack) -> None:
+        self._view.subscribe(self._on_view)
+        self._session.on_change.append(self._on_session)
+        self._session.on_accepted.append(lambda start_id: self._writer.submit(ForgetStarts(start_id)))
+        self._session.on_accepted.append(lambda _: self._clean.registered())
+        await self._health.report(serving=False)
+        await self._controller.start()
+        stack.push_async_callback(self._controller.stop)
+        await self._session.start()
+        stack.push_async_callback(self._session.stop)
+        self._spawn(self._tick())
+        self._spawn(self._expire())
+        stack.push_async_callback(self._end_tasks)
+
+    def _on_view(self, _: MetadataImage, image: MetadataImage) -> None:
+        self._replicas.apply(image, self._session.node_epoch)
+
+    def _on_session(self, node_epoch: int | None, serving: bool) -> None:
+        _log.info("%s, node_epoch %s", "serving" if serving else "not serving", node_epoch)
+        self._replicas.apply(self._view.image, node_epoch)
+        self._spawn(self._health.report(serving=serving and not self._stopping.is_set()))
+
+    def _spawn(self, work: "asyncio.Future[None] | object") -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_MS / 1000)
+            self._replicas.tick(monotonic_ms())
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_INTERVAL_S)
+            self._writer.submit(ExpireProducers(wall_ms() - self.config.limits.producer_expiry_ms))
+
+    async def _drain(self) -> None:
+        """Move leaderships away, then say goodbye, so that nobody has to find out."""
+        _log.info("stopping: moving leaderships away")
+        await self._health.report(serving=False)
+        moved = await self._session.drain(self.config.limits.shutdown_grace_ms / 1000)
+        if not moved:
+            _log.warning("not all leaderships moved away in time")
+        await self._session.leave(LEAVE_TIMEOUT_S)
+
+
+def _hop(loop: asyncio.AbstractEventLoop, function: object, argument: object) -> None:
+    """Call on the loop from another thread; nothing where the loop has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, argument)  # type: ignore[arg-type]
