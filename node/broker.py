@@ -12,7 +12,7 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 import grpc
 
@@ -274,8 +274,8 @@ class Broker:
         self._replicas.apply(self._view.image, node_epoch)
         self._spawn(self._health.report(serving=serving and not self._stopping.is_set()))
 
-    def _spawn(self, work: "asyncio.Future[None] | object") -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.append(task)
         task.add_done_callback(self._tasks.remove)
 

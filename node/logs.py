@@ -6,13 +6,14 @@ import time
 
 
 class _Formatter(logging.Formatter):
-    converter = time.gmtime
-
     def __init__(self, node_id: int) -> None:
         super().__init__(
             f'time=%(asctime)s.%(msecs)03dZ level=%(levelname)s node={node_id} logger=%(name)s msg="%(message)s"',
             datefmt="%Y-%m-%dT%H:%M:%S",
         )
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  the base's name
+        return time.strftime(datefmt or "%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the base class's name
         record.message = record.message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -16,7 +16,8 @@ import typer
 from penstock import __version__
 from penstock.node import config as configuration
 from penstock.node.logs import configure_logging
-from penstock.raft.journal import JournalError, RaftJournal
+from penstock.raft.errors import RaftError
+from penstock.raft.journal import RaftJournal
 from penstock.storage import StorageError, Store
 
 app = typer.Typer(
@@ -58,7 +59,7 @@ def format_(
     try:
         identity = Store.format(data_dir / "store", cluster_id=cluster_id, node_id=node_id)
         RaftJournal.format(data_dir / "raft", cluster_id=cluster_id, node_id=node_id, founding=new_cluster)
-    except (StorageError, JournalError, OSError) as error:
+    except (StorageError, RaftError, OSError) as error:
         _fail(str(error))
     typer.echo(f"formatted {data_dir} for node {node_id} of cluster {cluster_id}, store id {identity.store_id.hex()}")
 
@@ -82,7 +83,7 @@ def start(
 
     try:
         uvloop.run(Broker(node_config).run())
-    except (StartError, StorageError, JournalError) as error:
+    except (StartError, StorageError, RaftError) as error:
         _log.critical("cannot start: %s", error)
         _fail(str(error))
 

@@ -6,7 +6,7 @@ while credit is used up; an assignment that was replaced or taken back is never 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import grpc
@@ -40,7 +40,7 @@ class Assignment:
         self.last_epoch = position.last_fetched_epoch if position.HasField("last_fetched_epoch") else None
         self.paused = False
         self.answered = False
-        self.unsubscribe = lambda: None
+        self.unsubscribe: Callable[[], None] = lambda: None
 
 
 class ConsumeStream:

@@ -67,7 +67,7 @@ class ConsumerService:
             finally:
                 unsubscribe()
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handler(self) -> grpc.GenericRpcHandler:
         """The service for a server; Consume moves batches as bytes, by the messages' twins."""
         return grpc.method_handlers_generic_handler(
             SERVICE,

@@ -40,7 +40,7 @@ def broker_message(node: NodeInfo) -> cluster.Broker:
         rack=node.rack,
         node_epoch=node.node_epoch,
         fenced=node.fenced,
-        durability=node.durability,
+        durability=node.durability,  # type: ignore[arg-type]  # a plain int of the enum
         voter=node.voter,
         version=node.version,
     )

@@ -63,7 +63,7 @@ class ProducerService:
         """Append plain records, here or on their leaders."""
         return await self._publisher.publish(request, context.time_remaining())
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handler(self) -> grpc.GenericRpcHandler:
         """The service for a server; Produce moves batches as bytes, by the messages' twins."""
         respond: Callable[[Message], bytes] = lambda message: message.SerializeToString()  # noqa: E731
         return grpc.method_handlers_generic_handler(
@@ -205,7 +205,7 @@ def appended(outcome: AppendResult) -> pb.BatchAppended:
         leader_epoch=outcome.leader_epoch,
         append_time_ms=outcome.append_time_ms,
         log_start_offset=outcome.log_start_offset,
-        durability=outcome.durability,
+        durability=outcome.durability,  # type: ignore[arg-type]  # a plain int of the enum
         duplicate=outcome.duplicate,
     )
 

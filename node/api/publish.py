@@ -44,7 +44,7 @@ class Publisher:
         self._node_id = node_id
         self._locator = locator
         self._channel_to = channel_to
-        self._limits = limits
+        self.limit_s = limits.produce_timeout_max_ms / 1000
         self._rotation = itertools.count()
 
     async def publish(self, request: pb.PublishRequest, time_remaining_s: float | None) -> pb.PublishResponse:
@@ -52,8 +52,7 @@ class Publisher:
         topic = self._locator.topic_named(request.topic)
         _validate(request)
         groups = self._group(request, topic)
-        limit_s = self._limits.produce_timeout_max_ms / 1000
-        deadline = time.monotonic() + min(limit_s, time_remaining_s or limit_s)
+        deadline = time.monotonic() + min(self.limit_s, time_remaining_s or self.limit_s)
         outcomes = await asyncio.gather(
             *(self._to_leader(_part(request, p, indexes), topic, deadline) for p, indexes in groups.items()),
             return_exceptions=True,
@@ -150,10 +149,8 @@ class ForwardService(forward_pb2_grpc.ForwardServiceServicer):
         self, request: forward_pb2.ForwardPublishRequest, context: Context
     ) -> forward_pb2.ForwardPublishResponse:
         """Append here; NOT_LEADER where this node does not lead (any more)."""
-        remaining = context.time_remaining()
-        records = await self._publisher.append_here(
-            request.publish, request.topic_id, 30.0 if remaining is None else remaining
-        )
+        timeout_s = context.time_remaining() or self._publisher.limit_s  # None: the sender set no deadline
+        records = await self._publisher.append_here(request.publish, request.topic_id, timeout_s)
         return forward_pb2.ForwardPublishResponse(publish=pb.PublishResponse(records=records))
 
 
