@@ -110,6 +110,7 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
         self._state = state
         self._me = settings.node_id
         super().__init__(Node(self._me), [], self._library_conf(settings), transport=outbox)
+        outbox.name_journal = self._name_journal
         self._poller = _NoPoller()
         # Fault: request ids restart at 0, so an answer to the incarnation before a restart is taken for this one's.
         self.__commandsLocalCounter = rng.getrandbits(52)
@@ -190,6 +191,11 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
             while self._configurations[-1][0] >= index:
                 self._configurations.pop()
             self._enter_configuration()
+
+    def _name_journal(self, peer: int) -> bytes:
+        """Return the journal that the configuration in force names for a voter."""
+        voter = self.membership.voter(peer)
+        return voter.journal_id if voter is not None else b""
 
     def _membership_at(self, index: int) -> Membership:
         return next(membership for at, membership in reversed(self._configurations) if at <= index)

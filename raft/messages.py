@@ -13,14 +13,17 @@ class MalformedMessageError(Exception):
     """The peer sent something that no version of this protocol sends."""
 
 
+def _vote_fields(message: Message) -> dict[str, Any]:
+    place = {"last_index": message["last_log_index"], "last_term": message["last_log_term"]}
+    return place | {"journal_id": message["journal_id"]}
+
+
 def _encode_vote(message: Message) -> dict[str, Any]:
-    record = raft_pb2.RequestVote(last_index=message["last_log_index"], last_term=message["last_log_term"])
-    return {"request_vote": record}
+    return {"request_vote": raft_pb2.RequestVote(**_vote_fields(message))}
 
 
 def _encode_pre_vote(message: Message) -> dict[str, Any]:
-    record = raft_pb2.RequestPreVote(last_index=message["last_log_index"], last_term=message["last_log_term"])
-    return {"request_pre_vote": record}
+    return {"request_pre_vote": raft_pb2.RequestPreVote(**_vote_fields(message))}
 
 
 def _encode_append(message: Message) -> dict[str, Any]:
@@ -130,7 +133,12 @@ def _decode_forward_answer(record: Any) -> Message:
 
 
 def _asks_for_vote(kind: str) -> Callable[[Any], Message]:
-    return lambda record: {"type": kind, "last_log_index": record.last_index, "last_log_term": record.last_term}
+    return lambda record: {
+        "type": kind,
+        "last_log_index": record.last_index,
+        "last_log_term": record.last_term,
+        "journal_id": record.journal_id,
+    }
 
 
 _DECODERS: dict[str, Callable[[Any], Message]] = {

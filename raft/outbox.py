@@ -5,7 +5,7 @@ journal was made durable; no message at all leaves while a new term or vote is n
 before: followers and leader then write in parallel. Order to a peer is kept. Nothing is sent to a peer not connected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from pysyncobj.node import Node
@@ -16,6 +16,7 @@ from penstock.raft.journal import RaftJournal
 Message = dict[str, Any]
 """A message of consensus in pysyncobj's form; `raft.messages` knows all kinds."""
 
+_ASKS_FOR_VOTE = frozenset({"request_vote", "request_pre_vote"})
 _NEEDS_JOURNAL = frozenset({"request_vote", "response_vote", "next_node_idx"})
 
 
@@ -41,6 +42,9 @@ class Outbox(Transport):  # type: ignore[misc]  # the library has no types
     def __init__(self, wire: Wire) -> None:
         super().__init__(None, None, ())
         self._wire = wire
+        self.name_journal: Callable[[int], bytes] = lambda _: (
+            b""
+        )  # by the candidate's configuration; set by the machine
         self._nodes: dict[int, Node] = {}  # those connected
         self._pending: list[tuple[int, Message]] = []
         self._unsent: list[int] = []  # request ids of forwarded commands that did not leave
@@ -68,6 +72,8 @@ class Outbox(Transport):  # type: ignore[misc]  # the library has no types
     def send(self, node: Node, message: Message) -> bool:
         """Queue a message for the end of the round; False when it cannot leave."""
         if node.id in self._nodes and self._wire.has_room(node.id):
+            if message["type"] in _ASKS_FOR_VOTE:
+                message["journal_id"] = self.name_journal(node.id)
             self._pending.append((node.id, message))
             return True
         if message["type"] == "apply_command" and "request_id" in message:

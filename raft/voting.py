@@ -1,9 +1,11 @@
 """The consensus machine, part two: terms, votes and leadership (see `raft.core` for the classes' name).
 
-Invariants: a vote counts once and only from a voter of the configuration in force. A node that may not vote (its
-journal was formatted to join, rule 27) neither votes nor stands. A node stands only after a majority said that it would
-vote for it, and nobody says so who has heard from a leader within the shortest election timeout (pre-vote, Raft thesis
-9.6).
+Invariants: a vote counts once and only from a voter of the configuration in force. A node whose journal was formatted
+to join (rule 27) votes and stands only by a configuration that names this very journal: committed (then for good), in
+its own log, or in the candidate's. Whoever's log has such a configuration has the removal of the journal before, too, so
+no leader elected with that one's votes is missed; and without the candidate's word for it, a voter added to a single one
+could never be heard if power went before it got the entry. A node stands only after a majority said that it would vote
+for it, and nobody says so who has heard from a leader within the shortest election timeout (pre-vote, Raft thesis 9.6).
 """
 
 from pysyncobj import FAIL_REASON
@@ -42,7 +44,13 @@ class SyncObj(core.SyncObj):
 
     def _may_stand(self) -> bool:
         """Whether this node is a voter that may vote."""
-        return self.membership.voter(self._me) is not None and self.__raftLog.may_vote
+        return self.membership.voter(self._me) is not None and self._may_vote(b"")
+
+    def _may_vote(self, named: bytes) -> bool:
+        """Whether rule 27 lets this node vote for one whose configuration names this journal (empty: a founder's)."""
+        voter = self.membership.voter(self._me)
+        ours = self.__raftLog.identity.journal_id
+        return self.__raftLog.may_vote or ours in (named, voter.journal_id if voter is not None else b"")
 
     # --- terms -----------------------------------------------------------------------------------------------------
 
@@ -122,7 +130,7 @@ class SyncObj(core.SyncObj):
             clock() - self._leader_heard_at < self._settings.election_timeout_s[0]
         )
         granted = (
-            self.__raftLog.may_vote
+            self._may_vote(message["journal_id"])
             and not leader_lives
             and message["term"] >= self.__raftCurrentTerm
             and (message["last_log_term"], message["last_log_index"]) >= (last.term, last.index)
@@ -144,7 +152,7 @@ class SyncObj(core.SyncObj):
 
     def _on_request_vote(self, node: Node, message: Message) -> None:
         """Fault: none in the library's part; but who may not vote must not (rule 27). Test: joined_voter_votes."""
-        if self.__raftLog.may_vote:
+        if self._may_vote(message["journal_id"]):
             term = self.__raftCurrentTerm
             self._handle_by_library(node, message)
             if self.__raftCurrentTerm != term:

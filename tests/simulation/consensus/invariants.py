@@ -12,6 +12,7 @@ class Invariants:
 
     def __init__(self) -> None:
         self.committed: dict[int, tuple[int, bytes]] = {}  # index -> entry, as first committed anywhere
+        self.committed_in: dict[int, int] = {}  # index -> term of the node that was first seen to have committed it
         self.states: dict[int, int] = {}  # index -> state machine's digest after it
         self.leaders: dict[int, int] = {}  # term -> node
         self.votes: dict[tuple[int, int, bytes], int] = {}  # (term, voter, its journal) -> candidate
@@ -44,6 +45,8 @@ class Invariants:
         log = node.journal
         first = log[0].index
         for index, (term, command) in self.committed.items():
+            if self.committed_in[index] >= node.led_term:
+                continue  # a leader that learns of its votes late says nothing about later terms
             if index > log.last_index:
                 raise Violation(f"leader completeness: node {node.id} leads without committed entry {index}")
             if index > first and (log[index - first].term, log[index - first].command) != (term, command):
@@ -55,6 +58,7 @@ class Invariants:
         for index in range(max(start, first) + 1, commit + 1):
             entry = log[index - first]
             known = self.committed.setdefault(index, (entry.term, entry.command))
+            self.committed_in.setdefault(index, node.machine.raftCurrentTerm)
             if known != (entry.term, entry.command):
                 raise Violation(f"state machine safety: node {node.id} committed another entry at {index}")
         node.seen_commit = commit

@@ -8,7 +8,7 @@ import heapq
 import random
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,18 @@ from tests.simulation.consensus.network import Network
 
 HEAL_BOUND_S = 12.0  # after healing, everything has converged and serves within this
 _DIGEST = struct.Struct(">QI")
+_FAULTS = {
+    "crash": 5,
+    "power": 5,
+    "bounce": 5,
+    "storm": 5,
+    "all": 1,
+    "start": 14,
+    "cut": 6,
+    "heal": 10,
+    "isolate": 5,
+    "pause": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,9 @@ class Options:
     commands_per_s: float = 4.0
     slow_network: bool = False
     codec: bool = False
-    machine: type[RaftMachine] = RaftMachine
+    machine: type[RaftMachine] = RaftMachine  # the mutants' tests put others in place
+    journal: type[RaftJournal] = RaftJournal
+    outbox: type[Outbox] = Outbox
 
     @classmethod
     def of(cls, seed: int, **given: Any) -> "Options":
@@ -103,9 +117,10 @@ class Node:
         self.paused_until = 0.0
         self.dialed: set[int] = set()
         self.led_term = -1
-        self.journal = RaftJournal(self.disk)
+        self.journal = world.options.journal(self.disk)
         rng = random.Random(world.rng.getrandbits(64))
-        self.machine = world.options.machine(world.settings(self.id), self.journal, Outbox(self), Ledger(self), rng)
+        outbox = world.options.outbox(self)
+        self.machine = world.options.machine(world.settings(self.id), self.journal, outbox, Ledger(self), rng)
         self.seen_commit = self.machine.raftLastApplied
         self.schedule(world.now)
 
@@ -153,7 +168,7 @@ class Node:
 
     # --- the machine's wire ------------------------------------------------------------------------------------------
 
-    def post(self, batch: list[tuple[int, Message]]) -> None:
+    def post(self, batch: Sequence[tuple[int, Message]]) -> None:
         world = self.world
         for receiver, message in batch:
             world.invariants.on_send(self, receiver, message)
@@ -258,33 +273,60 @@ class World:
     def _some_fault(self) -> None:
         rng = self.rng
         nodes = list(self.nodes.values())
-        kind = rng.choices(
-            ("crash", "power", "all", "start", "cut", "heal", "isolate", "pause"), (6, 6, 1, 14, 6, 10, 5, 4)
-        )[0]
+        kind = rng.choices(tuple(_FAULTS), tuple(_FAULTS.values()))[0]
         node = rng.choice(nodes)
         if rng.random() < 0.4:  # leaders are where it hurts
             node = next((other for other in nodes if other.up and other.machine._isLeader()), node)
         self.trace("fault", kind, node.id)
-        if kind == "crash":
-            self.lose(node, silently=False)
-        elif kind == "power":
-            node.disk.armed = (rng.randrange(3), rng.random() < 0.5)
-        elif kind == "all":
-            for other in nodes:
-                self.lose(other, silently=True)
-        elif kind == "start":
-            for other in nodes:
-                self.start(other)
-        elif kind == "cut":
-            self._cut(node.id, rng.choice([peer for peer in self.nodes if peer != node.id]))
-        elif kind == "heal":
-            self._heal_network()
-        elif kind == "isolate":
-            for peer in self.nodes:
-                if peer != node.id:
-                    self._cut(node.id, peer)
-        elif node.up:
-            node.paused_until = self.now + 2.5 * rng.random()
+        getattr(self, f"_fault_{kind}")(node)
+
+    def _fault_crash(self, node: Node) -> None:
+        self.lose(node, silently=False)
+
+    def _fault_power(self, node: Node) -> None:
+        node.disk.armed = (self.rng.randrange(3), self.rng.random() < 0.5)
+
+    def _fault_bounce(self, _: Node) -> None:
+        """One or more processes die and are back at once, with the election still going on elsewhere."""
+        for node in list(self.nodes.values()):
+            if self.rng.random() < 0.5:
+                self.lose(node, silently=False)
+                self.at(self.now + 0.005 + 0.1 * self.rng.random(), self.start, node)
+
+    def _fault_storm(self, _: Node) -> None:
+        """All lose patience at about the same time; some power losses on top."""
+        for node in self.nodes.values():
+            if node.up:
+                machine: Any = node.machine
+                machine._SyncObj__raftElectionDeadline = self.now + 0.01 * self.rng.random()
+                machine._leader_heard_at = float("-inf")
+                node.schedule(machine._SyncObj__raftElectionDeadline + 1e-6)
+                if self.rng.random() < 0.3:
+                    self._fault_power(node)
+                    self.at(self.now + 0.02 + 0.1 * self.rng.random(), self.start, node)
+
+    def _fault_all(self, _: Node) -> None:
+        for other in self.nodes.values():
+            self.lose(other, silently=True)
+
+    def _fault_start(self, _: Node) -> None:
+        for other in self.nodes.values():
+            self.start(other)
+
+    def _fault_cut(self, node: Node) -> None:
+        self._cut(node.id, self.rng.choice([peer for peer in self.nodes if peer != node.id]))
+
+    def _fault_heal(self, _: Node) -> None:
+        self._heal_network()
+
+    def _fault_isolate(self, node: Node) -> None:
+        for peer in self.nodes:
+            if peer != node.id:
+                self._cut(node.id, peer)
+
+    def _fault_pause(self, node: Node) -> None:
+        if node.up:
+            node.paused_until = self.now + 2.5 * self.rng.random()
 
     def _cut(self, one: int, other: int) -> None:
         directions = self.rng.choice(([(one, other)], [(other, one)], [(one, other), (other, one)]))

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock/internal/v1/raft.proto\x12\x14penstock.internal.v1\"v\n\x0f\x45xchangeRequest\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.penstock.internal.v1.RaftHello\x12\x33\n\x08messages\x18\x02 \x03(\x0b\x32!.penstock.internal.v1.RaftMessage\"w\n\x10\x45xchangeResponse\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.penstock.internal.v1.RaftHello\x12\x33\n\x08messages\x18\x02 \x03(\x0b\x32!.penstock.internal.v1.RaftMessage\"i\n\tRaftHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x11\n\tfrom_node\x18\x03 \x01(\r\x12\x0f\n\x07to_node\x18\x04 \x01(\r\x12\x12\n\njournal_id\x18\x05 \x01(\x0c\"\xc5\x05\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x39\n\x0crequest_vote\x18\x02 \x01(\x0b\x32!.penstock.internal.v1.RequestVoteH\x00\x12\x39\n\x0cvote_granted\x18\x03 \x01(\x0b\x32!.penstock.internal.v1.VoteGrantedH\x00\x12@\n\x10request_pre_vote\x18\x04 \x01(\x0b\x32$.penstock.internal.v1.RequestPreVoteH\x00\x12>\n\x0fpre_vote_answer\x18\x05 \x01(\x0b\x32#.penstock.internal.v1.PreVoteAnswerH\x00\x12\x37\n\x0btimeout_now\x18\x06 \x01(\x0b\x32 .penstock.internal.v1.TimeoutNowH\x00\x12=\n\x0e\x61ppend_entries\x18\x07 \x01(\x0b\x32#.penstock.internal.v1.AppendEntriesH\x00\x12=\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32#.penstock.internal.v1.SnapshotChunkH\x00\x12;\n\rappend_answer\x18\t \x01(\x0b\x32\".penstock.internal.v1.AppendAnswerH\x00\x12\x43\n\x11snapshot_progress\x18\n \x01(\x0b\x32&.penstock.internal.v1.SnapshotProgressH\x00\x12\x30\n\x07\x66orward\x18\x0b \x01(\x0b\x32\x1d.penstock.internal.v1.ForwardH\x00\x12=\n\x0e\x66orward_answer\x18\x0c \x01(\x0b\x32#.penstock.internal.v1.ForwardAnswerH\x00\x42\x06\n\x04kind\"4\n\x0bRequestVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\"\r\n\x0bVoteGranted\"7\n\x0eRequestPreVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\"4\n\rPreVoteAnswer\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x12\n\nasked_term\x18\x02 \x01(\x04\"\x0c\n\nTimeoutNow\"\x86\x01\n\rAppendEntries\x12\x16\n\x0eprevious_index\x18\x01 \x01(\x04\x12\x15\n\rprevious_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12\x30\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x1f.penstock.internal.v1.RaftEntry\"*\n\tRaftEntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\"\x9d\x01\n\rSnapshotChunk\x12\x16\n\x0esnapshot_index\x18\x01 \x01(\x04\x12\x15\n\rsnapshot_term\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0b\n\x03\x63rc\x18\x04 \x01(\r\x12\x10\n\x08position\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x10\n\x08\x64\x61ta_crc\x18\x07 \x01(\r\x12\x10\n\x08sequence\x18\x08 \x01(\x04\"N\n\x10SnapshotProgress\x12\x16\n\x0esnapshot_index\x18\x01 \x01(\x04\x12\x10\n\x08received\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"3\n\x0c\x41ppendAnswer\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x12\n\nnext_index\x18\x02 \x01(\x04\".\n\x07\x46orward\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\"y\n\rForwardAnswer\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x31\n\x05\x65rror\x18\x02 \x01(\x0e\x32\".penstock.internal.v1.ForwardError\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x12\n\nentry_term\x18\x04 \x01(\x04\"A\n\tRaftVoter\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\x0c\"A\n\x0eRaftMembership\x12/\n\x06voters\x18\x01 \x03(\x0b\x32\x1f.penstock.internal.v1.RaftVoter\"\xc2\x01\n\x14RaftMembershipChange\x12=\n\x04kind\x18\x01 \x01(\x0e\x32/.penstock.internal.v1.RaftMembershipChange.Kind\x12.\n\x05voter\x18\x02 \x01(\x0b\x32\x1f.penstock.internal.v1.RaftVoter\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_ADD\x10\x01\x12\x0f\n\x0bKIND_REMOVE\x10\x02\"\x85\x01\n\rSnapshotFrame\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x38\n\nmembership\x18\x04 \x01(\x0b\x32$.penstock.internal.v1.RaftMembership\x12\r\n\x05state\x18\x05 \x01(\x0c\"Z\n\x0fJournalIdentity\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\r\x12\x12\n\njournal_id\x18\x04 \x01(\x0c*\xfa\x01\n\x0c\x46orwardError\x12\x1d\n\x19\x46ORWARD_ERROR_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46ORWARD_ERROR_QUEUE_FULL\x10\x01\x12\x1b\n\x17\x46ORWARD_ERROR_NO_LEADER\x10\x02\x12\x1b\n\x17\x46ORWARD_ERROR_DISCARDED\x10\x03\x12\x1c\n\x18\x46ORWARD_ERROR_NOT_LEADER\x10\x04\x12 \n\x1c\x46ORWARD_ERROR_LEADER_CHANGED\x10\x05\x12\x18\n\x14\x46ORWARD_ERROR_DENIED\x10\x06\x12\x19\n\x15\x46ORWARD_ERROR_UNKNOWN\x10\x07\x32l\n\x0bRaftService\x12]\n\x08\x45xchange\x12%.penstock.internal.v1.ExchangeRequest\x1a&.penstock.internal.v1.ExchangeResponse(\x01\x30\x01\x42M\n\x18\x64\x65v.penstock.internal.v1P\x01Z/penstock.dev/go/penstock/internal/v1;internalv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock/internal/v1/raft.proto\x12\x14penstock.internal.v1\"v\n\x0f\x45xchangeRequest\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.penstock.internal.v1.RaftHello\x12\x33\n\x08messages\x18\x02 \x03(\x0b\x32!.penstock.internal.v1.RaftMessage\"w\n\x10\x45xchangeResponse\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.penstock.internal.v1.RaftHello\x12\x33\n\x08messages\x18\x02 \x03(\x0b\x32!.penstock.internal.v1.RaftMessage\"i\n\tRaftHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x11\n\tfrom_node\x18\x03 \x01(\r\x12\x0f\n\x07to_node\x18\x04 \x01(\r\x12\x12\n\njournal_id\x18\x05 \x01(\x0c\"\xc5\x05\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x39\n\x0crequest_vote\x18\x02 \x01(\x0b\x32!.penstock.internal.v1.RequestVoteH\x00\x12\x39\n\x0cvote_granted\x18\x03 \x01(\x0b\x32!.penstock.internal.v1.VoteGrantedH\x00\x12@\n\x10request_pre_vote\x18\x04 \x01(\x0b\x32$.penstock.internal.v1.RequestPreVoteH\x00\x12>\n\x0fpre_vote_answer\x18\x05 \x01(\x0b\x32#.penstock.internal.v1.PreVoteAnswerH\x00\x12\x37\n\x0btimeout_now\x18\x06 \x01(\x0b\x32 .penstock.internal.v1.TimeoutNowH\x00\x12=\n\x0e\x61ppend_entries\x18\x07 \x01(\x0b\x32#.penstock.internal.v1.AppendEntriesH\x00\x12=\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32#.penstock.internal.v1.SnapshotChunkH\x00\x12;\n\rappend_answer\x18\t \x01(\x0b\x32\".penstock.internal.v1.AppendAnswerH\x00\x12\x43\n\x11snapshot_progress\x18\n \x01(\x0b\x32&.penstock.internal.v1.SnapshotProgressH\x00\x12\x30\n\x07\x66orward\x18\x0b \x01(\x0b\x32\x1d.penstock.internal.v1.ForwardH\x00\x12=\n\x0e\x66orward_answer\x18\x0c \x01(\x0b\x32#.penstock.internal.v1.ForwardAnswerH\x00\x42\x06\n\x04kind\"H\n\x0bRequestVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x12\n\njournal_id\x18\x03 \x01(\x0c\"\r\n\x0bVoteGranted\"K\n\x0eRequestPreVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x12\n\njournal_id\x18\x03 \x01(\x0c\"4\n\rPreVoteAnswer\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x12\n\nasked_term\x18\x02 \x01(\x04\"\x0c\n\nTimeoutNow\"\x86\x01\n\rAppendEntries\x12\x16\n\x0eprevious_index\x18\x01 \x01(\x04\x12\x15\n\rprevious_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12\x30\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x1f.penstock.internal.v1.RaftEntry\"*\n\tRaftEntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\"\x9d\x01\n\rSnapshotChunk\x12\x16\n\x0esnapshot_index\x18\x01 \x01(\x04\x12\x15\n\rsnapshot_term\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0b\n\x03\x63rc\x18\x04 \x01(\r\x12\x10\n\x08position\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x10\n\x08\x64\x61ta_crc\x18\x07 \x01(\r\x12\x10\n\x08sequence\x18\x08 \x01(\x04\"N\n\x10SnapshotProgress\x12\x16\n\x0esnapshot_index\x18\x01 \x01(\x04\x12\x10\n\x08received\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"3\n\x0c\x41ppendAnswer\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x12\n\nnext_index\x18\x02 \x01(\x04\".\n\x07\x46orward\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\"y\n\rForwardAnswer\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x31\n\x05\x65rror\x18\x02 \x01(\x0e\x32\".penstock.internal.v1.ForwardError\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x12\n\nentry_term\x18\x04 \x01(\x04\"A\n\tRaftVoter\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\x0c\"A\n\x0eRaftMembership\x12/\n\x06voters\x18\x01 \x03(\x0b\x32\x1f.penstock.internal.v1.RaftVoter\"\xc2\x01\n\x14RaftMembershipChange\x12=\n\x04kind\x18\x01 \x01(\x0e\x32/.penstock.internal.v1.RaftMembershipChange.Kind\x12.\n\x05voter\x18\x02 \x01(\x0b\x32\x1f.penstock.internal.v1.RaftVoter\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_ADD\x10\x01\x12\x0f\n\x0bKIND_REMOVE\x10\x02\"\x85\x01\n\rSnapshotFrame\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x38\n\nmembership\x18\x04 \x01(\x0b\x32$.penstock.internal.v1.RaftMembership\x12\r\n\x05state\x18\x05 \x01(\x0c\"Z\n\x0fJournalIdentity\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\r\x12\x12\n\njournal_id\x18\x04 \x01(\x0c*\xfa\x01\n\x0c\x46orwardError\x12\x1d\n\x19\x46ORWARD_ERROR_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46ORWARD_ERROR_QUEUE_FULL\x10\x01\x12\x1b\n\x17\x46ORWARD_ERROR_NO_LEADER\x10\x02\x12\x1b\n\x17\x46ORWARD_ERROR_DISCARDED\x10\x03\x12\x1c\n\x18\x46ORWARD_ERROR_NOT_LEADER\x10\x04\x12 \n\x1c\x46ORWARD_ERROR_LEADER_CHANGED\x10\x05\x12\x18\n\x14\x46ORWARD_ERROR_DENIED\x10\x06\x12\x19\n\x15\x46ORWARD_ERROR_UNKNOWN\x10\x07\x32l\n\x0bRaftService\x12]\n\x08\x45xchange\x12%.penstock.internal.v1.ExchangeRequest\x1a&.penstock.internal.v1.ExchangeResponse(\x01\x30\x01\x42M\n\x18\x64\x65v.penstock.internal.v1P\x01Z/penstock.dev/go/penstock/internal/v1;internalv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,8 +32,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.internal.v1.raft_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\030dev.penstock.internal.v1P\001Z/penstock.dev/go/penstock/internal/v1;internalv1'
-  _globals['_FORWARDERROR']._serialized_start=2516
-  _globals['_FORWARDERROR']._serialized_end=2766
+  _globals['_FORWARDERROR']._serialized_start=2556
+  _globals['_FORWARDERROR']._serialized_end=2806
   _globals['_EXCHANGEREQUEST']._serialized_start=57
   _globals['_EXCHANGEREQUEST']._serialized_end=175
   _globals['_EXCHANGERESPONSE']._serialized_start=177
@@ -43,41 +43,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAFTMESSAGE']._serialized_start=406
   _globals['_RAFTMESSAGE']._serialized_end=1115
   _globals['_REQUESTVOTE']._serialized_start=1117
-  _globals['_REQUESTVOTE']._serialized_end=1169
-  _globals['_VOTEGRANTED']._serialized_start=1171
-  _globals['_VOTEGRANTED']._serialized_end=1184
-  _globals['_REQUESTPREVOTE']._serialized_start=1186
-  _globals['_REQUESTPREVOTE']._serialized_end=1241
-  _globals['_PREVOTEANSWER']._serialized_start=1243
-  _globals['_PREVOTEANSWER']._serialized_end=1295
-  _globals['_TIMEOUTNOW']._serialized_start=1297
-  _globals['_TIMEOUTNOW']._serialized_end=1309
-  _globals['_APPENDENTRIES']._serialized_start=1312
-  _globals['_APPENDENTRIES']._serialized_end=1446
-  _globals['_RAFTENTRY']._serialized_start=1448
-  _globals['_RAFTENTRY']._serialized_end=1490
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1493
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1650
-  _globals['_SNAPSHOTPROGRESS']._serialized_start=1652
-  _globals['_SNAPSHOTPROGRESS']._serialized_end=1730
-  _globals['_APPENDANSWER']._serialized_start=1732
-  _globals['_APPENDANSWER']._serialized_end=1783
-  _globals['_FORWARD']._serialized_start=1785
-  _globals['_FORWARD']._serialized_end=1831
-  _globals['_FORWARDANSWER']._serialized_start=1833
-  _globals['_FORWARDANSWER']._serialized_end=1954
-  _globals['_RAFTVOTER']._serialized_start=1956
-  _globals['_RAFTVOTER']._serialized_end=2021
-  _globals['_RAFTMEMBERSHIP']._serialized_start=2023
-  _globals['_RAFTMEMBERSHIP']._serialized_end=2088
-  _globals['_RAFTMEMBERSHIPCHANGE']._serialized_start=2091
-  _globals['_RAFTMEMBERSHIPCHANGE']._serialized_end=2285
-  _globals['_RAFTMEMBERSHIPCHANGE_KIND']._serialized_start=2226
-  _globals['_RAFTMEMBERSHIPCHANGE_KIND']._serialized_end=2285
-  _globals['_SNAPSHOTFRAME']._serialized_start=2288
-  _globals['_SNAPSHOTFRAME']._serialized_end=2421
-  _globals['_JOURNALIDENTITY']._serialized_start=2423
-  _globals['_JOURNALIDENTITY']._serialized_end=2513
-  _globals['_RAFTSERVICE']._serialized_start=2768
-  _globals['_RAFTSERVICE']._serialized_end=2876
+  _globals['_REQUESTVOTE']._serialized_end=1189
+  _globals['_VOTEGRANTED']._serialized_start=1191
+  _globals['_VOTEGRANTED']._serialized_end=1204
+  _globals['_REQUESTPREVOTE']._serialized_start=1206
+  _globals['_REQUESTPREVOTE']._serialized_end=1281
+  _globals['_PREVOTEANSWER']._serialized_start=1283
+  _globals['_PREVOTEANSWER']._serialized_end=1335
+  _globals['_TIMEOUTNOW']._serialized_start=1337
+  _globals['_TIMEOUTNOW']._serialized_end=1349
+  _globals['_APPENDENTRIES']._serialized_start=1352
+  _globals['_APPENDENTRIES']._serialized_end=1486
+  _globals['_RAFTENTRY']._serialized_start=1488
+  _globals['_RAFTENTRY']._serialized_end=1530
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1533
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1690
+  _globals['_SNAPSHOTPROGRESS']._serialized_start=1692
+  _globals['_SNAPSHOTPROGRESS']._serialized_end=1770
+  _globals['_APPENDANSWER']._serialized_start=1772
+  _globals['_APPENDANSWER']._serialized_end=1823
+  _globals['_FORWARD']._serialized_start=1825
+  _globals['_FORWARD']._serialized_end=1871
+  _globals['_FORWARDANSWER']._serialized_start=1873
+  _globals['_FORWARDANSWER']._serialized_end=1994
+  _globals['_RAFTVOTER']._serialized_start=1996
+  _globals['_RAFTVOTER']._serialized_end=2061
+  _globals['_RAFTMEMBERSHIP']._serialized_start=2063
+  _globals['_RAFTMEMBERSHIP']._serialized_end=2128
+  _globals['_RAFTMEMBERSHIPCHANGE']._serialized_start=2131
+  _globals['_RAFTMEMBERSHIPCHANGE']._serialized_end=2325
+  _globals['_RAFTMEMBERSHIPCHANGE_KIND']._serialized_start=2266
+  _globals['_RAFTMEMBERSHIPCHANGE_KIND']._serialized_end=2325
+  _globals['_SNAPSHOTFRAME']._serialized_start=2328
+  _globals['_SNAPSHOTFRAME']._serialized_end=2461
+  _globals['_JOURNALIDENTITY']._serialized_start=2463
+  _globals['_JOURNALIDENTITY']._serialized_end=2553
+  _globals['_RAFTSERVICE']._serialized_start=2808
+  _globals['_RAFTSERVICE']._serialized_end=2916
 # @@protoc_insertion_point(module_scope)
