@@ -30,6 +30,7 @@ check: $(VENV)/.installed-dev proto-check ## lint, types, import rules, generate
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy -p penstock
 	@$(BIN)/mypy tests
+	@$(BIN)/mypy -p deploy
 
 format: $(VENV)/.installed-dev ## format and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -42,7 +43,7 @@ proto-check: $(VENV)/.installed-dev ## are the committed stubs those of the .pro
 	@$(BIN)/python proto/generate.py --check
 
 test-pythons: ## run the tests on each Python from 3.11 on that is found
-	@$(PYTHON) tests/pythons.py
+	@$(PYTHON) tests/pythons.py $(PYTEST_ARGS)
 
 clean: ## remove the virtual environments and what was built
 	@rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
