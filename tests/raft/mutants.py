@@ -8,7 +8,6 @@ from typing import Any
 import pysyncobj
 from pysyncobj.node import Node
 
-
 from penstock.raft.journal import NO_OP, RaftJournal, StoredSnapshot
 from penstock.raft.machine import RaftMachine
 from penstock.raft.outbox import Message, Outbox
@@ -91,8 +90,8 @@ class ForwardUnsentWaitsForEver(RaftMachine):
         pysyncobj.SyncObj._checkCommandsToApply(self)
 
 
-class ApplyErrorsSwallowed(RaftMachine):
-    """apply_error, callback_error: the library logs and tries the same entry again."""
+class ApplyAgainAfterCallbackError(RaftMachine):
+    """callback_error: the library counts an entry as applied only after its waiters were told."""
 
     def _SyncObj__applyLogEntries(self) -> Any:
         return pysyncobj.SyncObj._SyncObj__applyLogEntries(self)
@@ -185,5 +184,3 @@ class EagerOutbox(Outbox):
         pending, self._pending = self._pending, []
         self._wire.post(pending)
         journal.sync()
-
-
