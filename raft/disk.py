@@ -104,7 +104,6 @@ class LmdbDisk:
             raise errors.NotFormattedError(f"there is no journal at {path}; make one with `penstockd format`")
         lock = _lock(path)
         try:
-            _reserve(path, RESERVE_BYTES if (path / "data.mdb").stat().st_size >= RESERVE_BYTES else 0)
             disk = cls(path, _environment(path), lock)
         except lmdb.Error as error:
             os.close(lock)
