@@ -18,7 +18,8 @@ from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.config import Limits
 from penstock.node.partition import AppendRequest, AppendResult
 from penstock.protocol.batch import NOT_STAMPED, NewRecord, build, header_of, request_stamp
-from penstock.protocol.errors import PenstockError, from_call
+from penstock.protocol.calls import from_call
+from penstock.protocol.errors import PenstockError
 from penstock.protocol.keys import partition_of
 from penstock.protocol.limits import MAX_BATCH_RECORDS
 from penstock.protocol.reasons import Outcome, Reason

@@ -15,6 +15,8 @@ from penstock.protocol.reasons import Reason
 
 _log = logging.getLogger(__name__)
 
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata that carries google.rpc.Status, as all gRPC libraries read it."""
 
@@ -26,7 +28,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 async def abort(context: Context, error: PenstockError) -> NoReturn:
     """End the call with the error's code, message and ErrorInfo."""
     details = ((DETAILS_KEY, to_status(error).SerializeToString()),)
-    await context.abort(error.reason.code, error.message, details)
+    await context.abort(_STATUS_CODES[error.reason.code], error.message, details)
     raise AssertionError("abort returned")  # it raises; this tells the type checker
 
 

@@ -19,7 +19,8 @@ from penstock.internal.v1 import controller_pb2 as pb
 from penstock.internal.v1 import controller_pb2_grpc as services
 from penstock.internal.v1 import metadata_pb2
 from penstock.node.controller.service import ControllerCalls
-from penstock.protocol.errors import PenstockError, from_call
+from penstock.protocol.calls import from_call
+from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Outcome, Reason
 from penstock.v1 import topic_service_pb2 as v1
 

@@ -66,7 +66,7 @@ async def read_all(bootstrap: str, topic: str) -> dict[TopicPartition, list[tupl
     found: dict[TopicPartition, list[tuple[int, bytes]]] = {}
     async with Consumer(bootstrap) as consumer:
         await consumer.assign_topics([topic], start="earliest")
-        ends = await consumer.end_offsets(consumer.assignment)
+        ends = await consumer.end_offsets(consumer.assignment())
         while any(consumer.position(partition) < end for partition, end in ends.items()):
             for record in await consumer.poll(10_000, timeout=5.0):
                 assert record.value is not None

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -12,8 +13,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from penstock.client import Admin
 from penstock.client.devcluster import DevCluster
 from penstock.protocol.batch import NewRecord, ProducerStamp, build
-from penstock.protocol.errors import PenstockError, from_call, from_status
-from penstock.protocol.reasons import Reason
+from penstock.protocol.calls import from_call
+from penstock.protocol.errors import PenstockError, from_status
+from penstock.protocol.reasons import Code, Reason
 from penstock.v1 import (
     cluster_service_pb2,
     cluster_service_pb2_grpc,
@@ -27,6 +29,7 @@ from penstock.v1 import (
     topic_service_pb2_grpc,
 )
 
+T = TypeVar("T")
 ALL = common_pb2.ACKS_ALL
 NUMBERS = itertools.count()
 
@@ -34,6 +37,13 @@ NUMBERS = itertools.count()
 def good_batch(count: int = 1, stamp: ProducerStamp | None = None) -> record_pb2.RecordBatch:
     records = [NewRecord(b"k", b"v%d" % index, 1_700_000_000_000) for index in range(count)]
     return build(records) if stamp is None else build(records, stamp=stamp)
+
+
+async def read(stream: Any, kind: type[T]) -> T:
+    """The next message of a stream, which must not have ended."""
+    message = await stream.read()
+    assert isinstance(message, kind)
+    return message
 
 
 class Wire:
@@ -58,7 +68,7 @@ class Wire:
         for name, value in fields.items():
             setattr(item, name, value)
         await self.stream.write(producer_service_pb2.ProduceRequest(acks=acks, batches=[item]))  # type: ignore[arg-type]
-        response = await self.stream.read()
+        response = await read(self.stream, producer_service_pb2.ProduceResponse)
         (result,) = response.results
         assert result.batch_number == self.number
         if result.HasField("error"):
@@ -215,7 +225,7 @@ async def test_a_bad_topic_is_refused_and_not_created(
     request = topic_service_pb2.CreateTopicRequest(**{**base, **fields})  # type: ignore[arg-type]
     error = await refused(wire.topics.CreateTopic(request, timeout=10))
     assert reason is None or error.reason is reason
-    assert error.reason.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason.code is Code.INVALID_ARGUMENT
     assert words in error.message
     gone = await refused(wire.topics.DescribeTopic(topic_service_pb2.DescribeTopicRequest(name="never"), timeout=10))
     assert gone.reason is Reason.UNKNOWN_TOPIC
@@ -301,7 +311,7 @@ async def test_a_bad_position_ends_its_assignment_only(wire: Wire) -> None:
         await stream.write(consumer_service_pb2.ConsumeRequest(assign=assign))
     seen: dict[int, consumer_service_pb2.ConsumedPartition] = {}
     while set(seen) != {1, 2, 3, 4}:
-        response = await stream.read()
+        response = await read(stream, consumer_service_pb2.ConsumeResponse)
         seen.update({part.assignment_id: part for part in response.partitions})
     reasons = {number: from_status(seen[number].error).reason for number in (1, 2, 3)}
     assert reasons == {1: Reason.UNKNOWN_PARTITION, 2: Reason.INVALID_ARGUMENT, 3: Reason.OFFSET_ABOVE_END}
@@ -332,11 +342,12 @@ async def test_health_and_reflection(wire: Wire) -> None:
 
 async def test_watch_shows_a_change(wire: Wire) -> None:
     watch = wire.cluster.WatchMetadata(cluster_service_pb2.WatchMetadataRequest())
-    first = await watch.read()
+    first = await read(watch, cluster_service_pb2.WatchMetadataResponse)
     request = topic_service_pb2.CreateTopicRequest(name=f"{wire.topic.name}-seen", partitions=1)
     created = await wire.topics.CreateTopic(request, timeout=10)
     assert first.metadata.metadata_version < created.metadata_version
     async with asyncio.timeout(10):
-        while (await watch.read()).metadata.metadata_version < created.metadata_version:
-            pass
+        seen = first
+        while seen.metadata.metadata_version < created.metadata_version:
+            seen = await read(watch, cluster_service_pb2.WatchMetadataResponse)
     watch.cancel()

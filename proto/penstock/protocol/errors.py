@@ -5,9 +5,7 @@ Below the API, modules raise their own domain exceptions; what reaches a client 
 
 from collections.abc import Mapping
 
-import grpc
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from penstock.protocol.reasons import DOMAIN, Outcome, Reason
 
@@ -33,7 +31,7 @@ class PenstockError(Exception):
 def to_status(error: PenstockError) -> status_pb2.Status:
     """The error as google.rpc.Status, with ErrorInfo in its details."""
     info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=error.metadata)
-    status = status_pb2.Status(code=error.reason.code.value[0], message=error.message)
+    status = status_pb2.Status(code=int(error.reason.code), message=error.message)
     status.details.add().Pack(info)
     return status
 
@@ -48,13 +46,3 @@ def from_status(status: status_pb2.Status) -> PenstockError:
     if info.domain == DOMAIN and info.reason in Reason.__members__:
         return PenstockError(Reason[info.reason], status.message, info.metadata)
     return PenstockError(Reason.INTERNAL, status.message or f"status code {status.code}", {"reason": info.reason})
-
-
-def from_call(error: grpc.RpcError) -> PenstockError:
-    """The error of a failed unary call. A call that broke without an answer of the server has an unknown outcome."""
-    status = rpc_status.from_call(error)
-    if status is not None:
-        return from_status(status)
-    code, details = error.code(), error.details() or ""
-    reason = Reason.UNSUPPORTED if code is grpc.StatusCode.UNIMPLEMENTED else Reason.OUTCOME_UNKNOWN
-    return PenstockError(reason, f"{code.name}: {details}", {"code": code.name})

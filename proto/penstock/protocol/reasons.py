@@ -3,10 +3,8 @@
 The one table behind docs/protocol.md, the server's status builder and the clients' retries.
 """
 
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import NamedTuple
-
-from grpc import StatusCode
 
 DOMAIN = "penstock"
 """`google.rpc.ErrorInfo.domain` of every error."""
@@ -23,16 +21,31 @@ class Outcome(Enum):
     """It may or may not have happened. Only an idempotent call may be repeated."""
 
 
+class Code(IntEnum):
+    """The canonical gRPC codes that reasons use; numbers as in google.rpc.Code."""
+
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
 class Meaning(NamedTuple):
     """Row of the table."""
 
-    code: StatusCode
+    code: Code
     outcome: Outcome
     text: str
 
 
 _D, _R, _U = Outcome.DEFINITE, Outcome.RETRIABLE, Outcome.UNKNOWN
-_C = StatusCode
+_C = Code
 
 
 class Reason(Enum):
@@ -70,8 +83,8 @@ class Reason(Enum):
     INTERNAL = Meaning(_C.INTERNAL, _U, "a fault of the server; its log has the details")
 
     @property
-    def code(self) -> StatusCode:
-        """The gRPC status code that carries this reason."""
+    def code(self) -> Code:
+        """The gRPC code that carries this reason."""
         return self.value.code
 
     @property

@@ -1,0 +1,1 @@
+"""Fault injection against real clusters: runs nodes as processes only, never imports the server."""

@@ -1,0 +1,1 @@
+"""Messages between nodes, generated from the .proto files beside (`make proto`)."""

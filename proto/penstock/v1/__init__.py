@@ -1,0 +1,1 @@
+"""The public API, generated from the .proto files beside (`make proto`)."""
