@@ -2,7 +2,8 @@
 
 Greedy, a partition at a time. A leader goes where this topic leads least, then where the cluster does; a follower to a
 rack that the partition does not use yet, then where this topic has the fewest replicas, then the cluster. Ties are
-broken by a rotation that starts at `seed`, so that small topics do not all begin at the same node.
+broken so that the seconds in line of one leader differ (a dead node's leaderships spread), then by a rotation that
+starts at `seed`, so that small topics do not all begin at the same node.
 """
 
 from collections import Counter
@@ -27,11 +28,15 @@ class Load:
 
     leaders: Counter[int] = field(default_factory=Counter)
     replicas: Counter[int] = field(default_factory=Counter)
+    heirs: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How often a node is second in line behind a leader."""
 
     def add(self, replicas: Sequence[int]) -> None:
         """Count one partition."""
         self.leaders[replicas[0]] += 1
         self.replicas.update(replicas)
+        if len(replicas) > 1:
+            self.heirs[replicas[0], replicas[1]] += 1
 
 
 def load_of(topics: Collection[TopicInfo]) -> Load:
@@ -68,13 +73,15 @@ class _Placer:
         while len(chosen) < replication_factor:
             used = Counter(self.racks[node] for node in chosen)
             free = [node for node in order if node not in chosen]
-            chosen.append(min(free, key=lambda node: self._cost(node, used)))
+            chosen.append(min(free, key=lambda node: self._cost(leader, node, used)))
         self.topic.add(chosen)
         self.cluster.add(chosen)
         return tuple(chosen)
 
-    def _cost(self, node: int, used: Counter[str]) -> tuple[int, int, int]:
-        return used[self.racks[node]], self.topic.replicas[node], self.cluster.replicas[node]
+    def _cost(self, leader: int, node: int, used: Counter[str]) -> tuple[int, ...]:
+        pair = (leader, node)
+        in_topic = (self.topic.replicas[node], self.topic.heirs[pair])
+        return (used[self.racks[node]], *in_topic, self.cluster.replicas[node], self.cluster.heirs[pair])
 
     def _rotated(self, index: int) -> list[int]:
         order = list(self.racks)

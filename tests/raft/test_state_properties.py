@@ -72,9 +72,7 @@ SAFE: dict[str, Act] = {
     "fence": lambda w, node, _: w.fence(node),
     "register again": lambda w, node, _: w.register(node),
     "restart": lambda w, node, _: w.restart(node, f"s-{w.index}"),
-    "drain": lambda w, node, _: w.do(
-        drain_node=pb.DrainNode(node_id=node, node_epoch=w.image.nodes[node].node_epoch)
-    ),
+    "drain": lambda w, node, _: w.do(drain_node=pb.DrainNode(node_id=node, node_epoch=w.image.nodes[node].node_epoch)),
     "alter isr": lambda w, _, subset: w.alter_isr(subset),
     "elect as chosen": _elect_as_chosen,
     "elect at random": _elect_at_random,
@@ -197,3 +195,17 @@ def test_apply_is_total(commands: list[pb.MetadataCommand], garbage: bytes) -> N
     for data in [*(command.SerializeToString() for command in commands), garbage]:
         with contextlib.suppress(UnknownCommandError):
             world.apply(data).SerializeToString()
+
+
+@settings(max_examples=300, deadline=None)
+@given(_schedule(SAFE | LOSING), st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 255))
+def test_apply_is_total_for_commands_with_a_flipped_byte(
+    schedule: list[tuple[str, int, list[int]]], which: int, where: int, flip: int
+) -> None:
+    world = World.with_nodes(4)
+    world.create("t")
+    _run(world, SAFE | LOSING, schedule)
+    data = bytearray(world.journal[-1 - which % len(world.journal)])
+    data[where % len(data)] ^= flip
+    with contextlib.suppress(UnknownCommandError):
+        world.apply(bytes(data))

@@ -1,0 +1,102 @@
+"""A journal of metadata commands as a cluster of feature level 1 has committed it, and the state that it makes.
+
+The files are never made anew: every later version must replay them to the same state. A new feature level adds files.
+`python -m tests.raft.golden` writes them where they are missing.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock.internal.v1 import metadata_pb2 as pb
+from penstock.raft.records import config_record, encode_image
+from penstock.raft.topic_config import TopicConfig
+from penstock.v1 import common_pb2 as common
+from tests.raft.metadata_world import World, placement
+
+FOLDER = Path(__file__).parent / "golden"
+JOURNAL = FOLDER / "metadata_journal_1.bin"
+STATE = FOLDER / "metadata_state_1.bin"
+
+
+def write_journal(path: Path, commands: list[bytes]) -> None:
+    """Each command behind its length, 4 bytes big-endian."""
+    path.write_bytes(b"".join(len(data).to_bytes(4, "big") + data for data in commands))
+
+
+def read_journal(path: Path) -> Iterator[bytes]:
+    """The commands of a journal file."""
+    content = path.read_bytes()
+    position = 0
+    while position < len(content):
+        size = int.from_bytes(content[position : position + 4], "big")
+        yield content[position + 4 : position + 4 + size]
+        position += 4 + size
+
+
+def history() -> World:
+    """A life with every kind of command, applied and refused."""
+    world = World.with_nodes(4)
+    world.create("t", (1, 2, 3), (2, 3, 1), (3, 1, 2), request_id="r1")
+    world.create("t", topic_id="twice", request_id="r1")
+    world.create("other", (4, 1), minimum=1, internal=True, unclean=True)
+    world.create("gone", (1,), minimum=1)
+    world.do(delete_topic=pb.DeleteTopic(topic_id=world.topic("gone").topic_id))
+    _change_settings(world)
+    world.do(allocate_producer_ids=pb.AllocateProducerIds(count=1000))
+    world.alter_isr([1, 2])
+    world.alter_isr([1], lost=[2])
+    world.alter_isr([1, 2, 3])
+    world.fence(1)
+    world.elect(2, [2, 3])
+    world.elect(1, [1, 2, 3])
+    world.restart(1, "again")
+    world.fence(3)
+    world.fence(2)
+    world.register(2, store="blank", durability=common.DURABILITY_OS)
+    world.restart(2, "unclean")
+    world.restart(2, "clean", clean=True)
+    world.register(3)
+    world.elect(3, [3])
+    world.elect(None, [])
+    world.do(drain_node=pb.DrainNode(node_id=4, node_epoch=world.image.nodes[4].node_epoch))
+    world.do(admit_voter=pb.AdmitVoter(node_id=4, voter=False))
+    world.do(raise_feature_level=pb.RaiseFeatureLevel(feature_level=1))
+    world.do(genesis=pb.Genesis(cluster_id="late", feature_level=1))
+    _change_replicas(world)
+    return world
+
+
+def _change_settings(world: World) -> None:
+    topic = world.topic()
+    config = TopicConfig(
+        min_insync_replicas=2,
+        retention_time_ms=86_400_000,
+        retention_bytes=10**9,
+        max_batch_bytes=65536,
+        timestamp_type=common.TIMESTAMP_TYPE_APPEND,
+    )
+    command = pb.AlterTopicConfig(
+        topic_id=topic.topic_id, config=config_record(config), config_epoch=topic.config_epoch
+    )
+    world.do(alter_topic_config=command)
+    world.do(alter_topic_config=command)
+    more = pb.AddPartitions(topic_id=topic.topic_id, present_partitions=3, partitions=[placement((1, 3, 2))])
+    world.do(add_partitions=more)
+
+
+def _change_replicas(world: World) -> None:
+    for replicas in ([4, 1, 2], [4, 2]):
+        change = pb.ReplicasChange(
+            topic_id=world.topic("other").topic_id,
+            partition_epoch=world.partition("other").partition_epoch,
+            replicas=replicas,
+        )
+        world.do(alter_replicas=pb.AlterReplicas(changes=[change]))
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    if not JOURNAL.exists():
+        made = history()
+        write_journal(JOURNAL, made.journal)
+        STATE.write_bytes(encode_image(made.image))

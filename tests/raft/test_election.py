@@ -1,0 +1,83 @@
+"""Which replica leads: table of situations (DESIGN section 5)."""
+
+from dataclasses import replace
+
+import pytest
+
+from penstock.raft.election import Choice, better_leader, choose, needs_leader
+from penstock.raft.image import NO_LEADER, Address, NodeInfo, PartitionInfo
+
+
+def nodes(fenced: str = "", draining: str = "") -> dict[int, NodeInfo]:
+    """Nodes 1 to 3."""
+    return {
+        node_id: NodeInfo(
+            node_id,
+            node_id,
+            b"s",
+            b"t",
+            Address("h", 1),
+            Address("h", 2),
+            fenced=str(node_id) in fenced,
+            draining=str(node_id) in draining,
+        )
+        for node_id in (1, 2, 3)
+    }
+
+
+def partition(isr: tuple[int, ...], elr: tuple[int, ...] = (), leader: int = NO_LEADER) -> PartitionInfo:
+    """A partition on 1, 2, 3."""
+    return PartitionInfo(0, (1, 2, 3), isr, elr, leader, 5, 7, 1)
+
+
+@pytest.mark.parametrize(
+    ("isr", "elr", "fenced", "draining", "avoid", "chosen"),
+    [
+        ((1, 2, 3), (), "", "", (), Choice(1, (1, 2, 3))),
+        ((2, 3), (), "1", "", (), Choice(2, (2, 3))),
+        ((2, 3), (), "1", "2", (), Choice(3, (2, 3))),
+        ((2, 3), (), "1", "23", (), Choice(2, (2, 3))),  # better one that stops soon than none
+        ((2, 3), (), "1", "", (2,), Choice(3, (2, 3))),
+        ((2,), (3,), "1", "", (2,), Choice(2, (2,))),  # who resigned, when there is no other in sync
+        ((), (2, 3), "12", "", (), Choice(3, (3,))),
+        ((), (2,), "2", "", (), None),
+        ((), (), "", "", (), None),
+    ],
+)
+def test_rule_9_choice(
+    isr: tuple[int, ...],
+    elr: tuple[int, ...],
+    fenced: str,
+    draining: str,
+    avoid: tuple[int, ...],
+    chosen: Choice | None,
+) -> None:
+    assert choose(partition(isr, elr), nodes(fenced, draining), avoid=avoid) == chosen
+
+
+def test_unclean_only_where_allowed_and_last() -> None:
+    live = nodes(fenced="2")
+    assert choose(partition((), (2,)), live) is None
+    assert choose(partition((), (2,)), live, unclean_allowed=True) == Choice(1, (1,), unclean=True)
+    assert choose(partition((), (3,)), live, unclean_allowed=True) == Choice(3, (3,))
+    assert choose(partition(()), nodes(fenced="123"), unclean_allowed=True) is None
+
+
+def test_a_partition_needs_a_leader_that_lives() -> None:
+    assert needs_leader(partition((1, 2)), nodes())
+    assert needs_leader(partition((2,), leader=1), nodes(fenced="1"))
+    assert not needs_leader(partition((1, 2), leader=1), nodes())
+
+
+def test_leadership_returns_to_the_preferred_replica_once_it_is_in_sync() -> None:
+    assert better_leader(partition((2, 3), leader=2), nodes()) is None
+    assert better_leader(partition((1, 2, 3), leader=2), nodes()) == 1
+    assert better_leader(partition((1, 2, 3), leader=1), nodes()) is None
+    assert better_leader(partition((1, 2, 3), leader=2), nodes(draining="1")) is None
+
+
+def test_leadership_leaves_a_node_that_stops() -> None:
+    assert better_leader(partition((1, 2, 3), leader=1), nodes(draining="1")) == 2
+    assert better_leader(partition((1, 3), leader=1), nodes(draining="1")) == 3
+    assert better_leader(partition((1,), leader=1), nodes(draining="1")) is None
+    assert better_leader(replace(partition((1, 2)), leader=NO_LEADER), nodes()) is None
