@@ -1,0 +1,52 @@
+"""Voters whose journal is new (rule 27): out of the Raft configuration, and in again with the new journal. Pure.
+
+A journal that was formatted to join casts no vote until the configuration names it. One step at a time, each begun only
+while every other voter lives: a smaller configuration must not lose its majority.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from penstock.internal.v1 import metadata_pb2 as pb
+from penstock.raft.image import MetadataImage, NodeInfo
+from penstock.raft.members import is_live
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVoter:
+    """Take the node out of the Raft configuration."""
+
+    node_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddVoter:
+    """Put the node into the Raft configuration with its new journal, then note it in the metadata."""
+
+    node_id: int
+    address: str
+    journal_id: bytes
+
+    def command(self) -> pb.MetadataCommand:
+        """Return the command that notes it."""
+        admit = pb.AdmitVoter(node_id=self.node_id, voter=True, journal_id=self.journal_id)
+        return pb.MetadataCommand(admit_voter=admit)
+
+
+Step = RemoveVoter | AddVoter
+
+
+def next_step(image: MetadataImage, voters: Collection[int]) -> Step | None:
+    """Return what is to be done about the voters now. `voters`: those of the Raft configuration."""
+    for node_id in sorted(image.nodes):
+        node = image.nodes[node_id]
+        if node.fenced or not node.voter or node.may_vote:
+            continue
+        if not all(is_live(image.nodes, other) for other in voters if other != node_id):
+            return None
+        return RemoveVoter(node_id) if node_id in voters else _add(node)
+    return None
+
+
+def _add(node: NodeInfo) -> AddVoter:
+    return AddVoter(node.node_id, str(node.peer_address), node.journal_id)

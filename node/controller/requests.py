@@ -1,0 +1,206 @@
+"""What nodes ask of the controller, each request checked, planned on the newest image and submitted.
+
+A plan that was overtaken by another command is made again, a bounded number of times. Owns the way from a refusal of
+`apply` to the error that the caller gets.
+"""
+
+from collections.abc import Callable
+
+from penstock.internal.v1 import controller_pb2 as pb
+from penstock.internal.v1 import metadata_pb2 as metadata
+from penstock.node.api.convert import topic_message
+from penstock.node.controller.leaders import resignation
+from penstock.node.controller.shell import ControllerShell, Outcome
+from penstock.node.controller.topics import Plan, plan_add, plan_alter, plan_create, plan_delete
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
+from penstock.raft.image import MetadataImage
+from penstock.v1 import topic_service_pb2 as v1
+
+ATTEMPTS = 10
+"""Plans made for one request before it is answered that the controller is busy."""
+MAX_CHANGES = 10_000
+"""Changes of partitions in one request."""
+MAX_PRODUCER_IDS = 100_000
+"""Producer ids in one block."""
+TOPIC_ID_BYTES = 16
+
+_OVERTAKEN = {metadata.REFUSAL_STALE, metadata.REFUSAL_UNKNOWN_NODE}
+_REASONS = {
+    metadata.REFUSAL_UNSUPPORTED: Reason.UNSUPPORTED,
+    metadata.REFUSAL_FOREIGN_CLUSTER: Reason.INVALID_ARGUMENT,
+    metadata.REFUSAL_UNKNOWN_TOPIC: Reason.UNKNOWN_TOPIC,
+    metadata.REFUSAL_TOPIC_EXISTS: Reason.TOPIC_EXISTS,
+    metadata.REFUSAL_REQUEST_REUSED: Reason.INVALID_ARGUMENT,
+    metadata.REFUSAL_MALFORMED: Reason.INVALID_ARGUMENT,
+}
+
+
+class Controller(ControllerShell):
+    """The controller with all that is asked of it: `service.ControllerCalls`."""
+
+    # ---- nodes
+
+    async def register(self, request: pb.RegisterRequest, timeout_s: float) -> pb.RegisterResponse:
+        """Give a node its node_epoch. Compare-and-set on the one before, so that a repeat does no harm."""
+        registration = request.registration
+        node_id = registration.node_id
+
+        def plan(image: MetadataImage) -> metadata.MetadataCommand:
+            self.active().check_registration(image, registration, self.clock())
+            known = image.nodes.get(node_id)
+            command = metadata.RegisterNode(
+                registration=registration,
+                previous_node_epoch=0 if known is None else known.node_epoch,
+                voter=node_id in self.raft.voters or (known is not None and known.voter),
+            )
+            return metadata.MetadataCommand(register_node=command)
+
+        outcome = await self._decide(plan, timeout_s)
+        self.active().on_registered(node_id, self.clock())
+        self.wake()
+        return pb.RegisterResponse(node_epoch=outcome.index, kept_places=outcome.result.kept_places)
+
+    async def heartbeat(self, request: pb.HeartbeatRequest, timeout_s: float) -> pb.HeartbeatResponse:
+        """Note that a node lives."""
+        del timeout_s
+        answer = self.active().on_heartbeat(self.view.image, request, self.clock())
+        if request.draining:
+            self.wake()
+        return answer
+
+    async def leave(self, request: pb.LeaveRequest, timeout_s: float) -> pb.LeaveResponse:
+        """Fence a node that serves no longer; one that has registered again since stays."""
+        self.active()
+        fence = metadata.FenceNode(node_id=request.node_id, node_epoch=request.node_epoch)
+        await self.submit(metadata.MetadataCommand(fence_node=fence), timeout_s)
+        return pb.LeaveResponse()
+
+    async def report_unreachable(
+        self, request: pb.ReportUnreachableRequest, timeout_s: float
+    ) -> pb.ReportUnreachableResponse:
+        """Look whether a node is there; if not it is fenced."""
+        del timeout_s
+        self.active()
+        self.probe(request.node_id)
+        return pb.ReportUnreachableResponse()
+
+    # ---- partitions, producers
+
+    async def alter_partitions(
+        self, request: pb.AlterPartitionsRequest, timeout_s: float
+    ) -> pb.AlterPartitionsResponse:
+        """Change ISRs and leaders as leaders ask; each has its own result."""
+        self.active()
+        if len(request.changes) + len(request.resignations) > MAX_CHANGES:
+            text = f"{len(request.changes)} changes and {len(request.resignations)} resignations, {MAX_CHANGES} may be"
+            raise PenstockError(Reason.INVALID_ARGUMENT, text)
+        response = pb.AlterPartitionsResponse()
+        if request.changes:
+            alter = metadata.AlterIsr(changes=request.changes)
+            outcome = await self.submit(metadata.MetadataCommand(alter_isr=alter), timeout_s)
+            _raise_refusal(outcome)
+            response.changes.extend(outcome.result.changes)
+        if request.resignations:
+            response.resignations.extend(await self._resign(request, timeout_s))
+        response.metadata_version = self.view.image.version
+        return response
+
+    async def _resign(self, request: pb.AlterPartitionsRequest, timeout_s: float) -> list[metadata.ChangeResult]:
+        results: list[metadata.ChangeResult] = []
+        for _ in range(ATTEMPTS):
+            planned = [resignation(self.view.image, asked) for asked in request.resignations]
+            elections = [plan for plan in planned if isinstance(plan, metadata.Election)]
+            elect = metadata.ElectLeaders(elections=elections)
+            outcome = await self.submit(metadata.MetadataCommand(elect_leaders=elect), timeout_s)
+            _raise_refusal(outcome)
+            answers = iter(outcome.result.changes)
+            results = [plan if isinstance(plan, metadata.ChangeResult) else next(answers) for plan in planned]
+            if not any(result.refusal == metadata.REFUSAL_STALE for result in results):
+                break
+        return results
+
+    async def allocate_producer_ids(
+        self, request: pb.AllocateProducerIdsRequest, timeout_s: float
+    ) -> pb.AllocateProducerIdsResponse:
+        """Give out a block of producer ids; never the same twice."""
+        self.active()
+        if not 0 < request.count <= MAX_PRODUCER_IDS:
+            text = f"{request.count} producer ids are asked for; 1 to {MAX_PRODUCER_IDS} may be"
+            raise PenstockError(Reason.INVALID_ARGUMENT, text)
+        allocate = metadata.AllocateProducerIds(count=request.count)
+        outcome = await self.submit(metadata.MetadataCommand(allocate_producer_ids=allocate), timeout_s)
+        _raise_refusal(outcome)
+        return pb.AllocateProducerIdsResponse(first_producer_id=outcome.result.first_producer_id, count=request.count)
+
+    # ---- topics
+
+    async def create_topic(self, request: pb.CreateTopicRequest, timeout_s: float) -> pb.CreateTopicResponse:
+        """Create a topic; the same request_id again answers with the first call's."""
+        topic_id, seed = self.rng.randbytes(TOPIC_ID_BYTES), self.rng.getrandbits(32)
+        topic, version = await self._change_topic(
+            lambda image: plan_create(image, request.request, topic_id, seed), timeout_s, request.request.validate_only
+        )
+        return pb.CreateTopicResponse(response=v1.CreateTopicResponse(topic=topic, metadata_version=version))
+
+    async def alter_topic(self, request: pb.AlterTopicRequest, timeout_s: float) -> pb.AlterTopicResponse:
+        """Change settings of a topic."""
+        topic, version = await self._change_topic(
+            lambda image: plan_alter(image, request.request), timeout_s, request.request.validate_only
+        )
+        return pb.AlterTopicResponse(response=v1.AlterTopicResponse(topic=topic, metadata_version=version))
+
+    async def add_partitions(self, request: pb.AddPartitionsRequest, timeout_s: float) -> pb.AddPartitionsResponse:
+        """Add partitions to a topic."""
+        seed = self.rng.getrandbits(32)
+        topic, version = await self._change_topic(
+            lambda image: plan_add(image, request.request, seed), timeout_s, request.request.validate_only
+        )
+        return pb.AddPartitionsResponse(response=v1.AddPartitionsResponse(topic=topic, metadata_version=version))
+
+    async def delete_topic(self, request: pb.DeleteTopicRequest, timeout_s: float) -> pb.DeleteTopicResponse:
+        """Delete a topic."""
+        topic, version = await self._change_topic(
+            lambda image: plan_delete(image, request.request), timeout_s, request.request.validate_only
+        )
+        response = v1.DeleteTopicResponse(topic_id=topic.topic_id, metadata_version=version)
+        return pb.DeleteTopicResponse(response=response)
+
+    # ---- inside
+
+    async def _change_topic(
+        self, plan: Callable[[MetadataImage], Plan], timeout_s: float, validate_only: bool
+    ) -> tuple[v1.Topic, int]:
+        """Plan and submit; the topic afterwards (as planned, where it is only validated or gone) and the version."""
+        self.active()
+        for _ in range(ATTEMPTS):
+            image = self.view.image
+            planned = plan(image)
+            if planned.command is None or validate_only:
+                return topic_message(planned.topic), image.version
+            outcome = await self.submit(planned.command, timeout_s)
+            if outcome.result.refusal in _OVERTAKEN:
+                continue
+            _raise_refusal(outcome)
+            topic = outcome.image.topics.get(outcome.result.topic_id, planned.topic)
+            return topic_message(topic), outcome.index
+        raise _busy()
+
+    async def _decide(self, plan: Callable[[MetadataImage], metadata.MetadataCommand], timeout_s: float) -> Outcome:
+        self.active()
+        for _ in range(ATTEMPTS):
+            outcome = await self.submit(plan(self.view.image), timeout_s)
+            if outcome.result.refusal not in _OVERTAKEN:
+                _raise_refusal(outcome)
+                return outcome
+        raise _busy()
+
+
+def _raise_refusal(outcome: Outcome) -> None:
+    refusal = outcome.result.refusal
+    if refusal != metadata.REFUSAL_UNSPECIFIED:
+        raise PenstockError(_REASONS.get(refusal, Reason.INTERNAL), outcome.result.detail)
+
+
+def _busy() -> PenstockError:
+    return PenstockError(Reason.OVERLOADED, f"overtaken by other changes {ATTEMPTS} times; try again")
