@@ -214,7 +214,7 @@ class Broker:
             self.config,
             self._store.identity,
             self._store.start_ids(),
-            self._raft.journal_id,
+            self._raft,
             clean=self._clean.all_clean,
         )
 

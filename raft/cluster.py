@@ -77,6 +77,7 @@ class _Status(NamedTuple):
     term: int = 0
     applied_index: int = 0
     membership: Membership = Membership(())
+    may_vote: bool = False
 
 
 class RaftNode:
@@ -138,6 +139,11 @@ class RaftNode:
     def voters(self) -> Mapping[int, str]:
         """The voters of the latest configuration in this node's log, and their peer addresses."""
         return self._status.membership.addresses
+
+    @property
+    def may_vote(self) -> bool:
+        """Whether this node's journal was founding, or was admitted since (rule 27)."""
+        return self._status.may_vote
 
     def servicer(self) -> RaftServicer:
         """Return the RaftService implementation; add it to the peer gRPC server before that starts."""
@@ -227,7 +233,14 @@ class RaftNode:
 
     def _publish(self, machine: RaftMachine) -> None:
         leading = machine._isLeader()  # noqa: SLF001  the library's public name for it
-        status = _Status(machine.leader, leading, machine.raftCurrentTerm, machine.raftLastApplied, machine.membership)
+        status = _Status(
+            machine.leader,
+            leading,
+            machine.raftCurrentTerm,
+            machine.raftLastApplied,
+            machine.membership,
+            machine.may_vote,
+        )
         answers, self._answers = self._answers, []
         changed = (status.leader, status.term) != (self._status.leader, self._status.term)
         self._status = status

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from pysyncobj import FAIL_REASON
 from pysyncobj.node import Node
@@ -52,26 +52,30 @@ class Submission:
         return self._free.acquire(blocking=False)
 
 
-class Connected(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Connected:
     """Messages can be sent to this peer."""
 
     peer: int
 
 
-class Disconnected(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Disconnected:
     """The connection to this peer ended, and what was under way is lost."""
 
     peer: int
 
 
-class Received(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Received:
     """A peer's message, in order."""
 
     peer: int
     message: Message
 
 
-class Transfer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Transfer:
     """Hand leadership to this voter, or to the fittest."""
 
     to: int | None
@@ -147,6 +151,11 @@ class SyncObj(appending.SyncObj):
         alone = self.__raftState == LEADER and not self.__otherNodes
         goal = self.__raftLog[-1].index if alone else self.__raftCommitIndex
         return self.__raftLastApplied < goal
+
+    @property
+    def may_vote(self) -> bool:
+        """Whether the journal was founding, or admitted since (rule 27)."""
+        return self.__raftLog.may_vote
 
     @property
     def leader(self) -> int | None:

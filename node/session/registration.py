@@ -1,6 +1,7 @@
 """What a node says of itself when it registers."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from penstock import __version__
 from penstock.internal.v1 import metadata_pb2 as pb
@@ -17,8 +18,22 @@ DURABILITIES = {
 """v1.Durability by the word in the configuration file."""
 
 
+class Journal(Protocol):
+    """What a registration says of this node's Raft journal; RaftNode has it."""
+
+    @property
+    def journal_id(self) -> bytes:
+        """Drawn when it was formatted."""
+        ...
+
+    @property
+    def may_vote(self) -> bool:
+        """Whether it was founding, or admitted since."""
+        ...
+
+
 def registration(
-    config: NodeConfig, identity: StoreIdentity, start_ids: tuple[bytes, ...], journal_id: bytes, *, clean: bool
+    config: NodeConfig, identity: StoreIdentity, start_ids: tuple[bytes, ...], journal: Journal, *, clean: bool
 ) -> pb.Registration:
     """Return the registration of a node.
 
@@ -36,7 +51,8 @@ def registration(
         durability=DURABILITIES[config.durability],
         version=__version__,
         supported_level=SUPPORTED_LEVEL,
-        journal_id=journal_id,
+        journal_id=journal.journal_id,
+        may_vote=journal.may_vote,
         clean=clean,
     )
 
