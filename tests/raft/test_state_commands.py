@@ -211,9 +211,9 @@ def test_producer_ids_are_given_once(world: World) -> None:
 def test_draining_lasts_until_the_next_registration(world: World) -> None:
     node_epoch = world.image.nodes[2].node_epoch
     world.do(drain_node=pb.DrainNode(node_id=2, node_epoch=node_epoch))
-    assert world.image.nodes[2].draining
+    before = world.image.nodes[2]
     world.restart(2, "again")
-    assert not world.image.nodes[2].draining
+    assert (before.draining, world.image.nodes[2].draining) == (True, False)
     assert world.do(drain_node=pb.DrainNode(node_id=2, node_epoch=node_epoch)).refusal == pb.REFUSAL_STALE
     assert world.do(drain_node=pb.DrainNode(node_id=9)).refusal == pb.REFUSAL_UNKNOWN_NODE
 
@@ -228,9 +228,9 @@ def test_a_voter_with_a_new_journal_votes_once_it_is_admitted(world: World) -> N
     world.do(register_node=command)
     assert (world.image.nodes[3].voter, world.image.nodes[3].may_vote) == (True, False)
     world.do(admit_voter=pb.AdmitVoter(node_id=3, voter=True, journal_id=id16("journal-3")))
-    assert not world.image.nodes[3].may_vote
+    other = world.image.nodes[3]
     world.do(admit_voter=pb.AdmitVoter(node_id=3, voter=True, journal_id=id16("new journal")))
-    assert world.image.nodes[3].may_vote
+    assert (other.may_vote, world.image.nodes[3].may_vote) == (False, True)
     world.do(admit_voter=pb.AdmitVoter(node_id=3, voter=False))
     assert not world.image.nodes[3].voter
 

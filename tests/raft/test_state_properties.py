@@ -5,9 +5,10 @@ World.apply checks the invariants of every image and step.
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,6 +143,12 @@ def _replay(journal: list[bytes], image: MetadataImage = EMPTY_IMAGE) -> Metadat
     return image
 
 
+def class_of(descriptor: Any) -> type[Message]:
+    """The Python class of a message type."""
+    found: type[Message] = GetMessageClass(descriptor)
+    return found
+
+
 @st.composite
 def arbitrary(draw: st.DrawFn, kind: type[Message], depth: int = 0) -> Message:
     """Any message of a type, with small and extreme values."""
@@ -150,7 +157,7 @@ def arbitrary(draw: st.DrawFn, kind: type[Message], depth: int = 0) -> Message:
         if draw(st.booleans()):
             continue
         if field.message_type is not None:
-            part: type[Message] = field.message_type._concrete_class
+            part = class_of(field.message_type)
             if depth < 4:
                 target = getattr(message, field.name)
                 many = draw(st.integers(1, 2)) if field.is_repeated else 1
@@ -163,7 +170,7 @@ def arbitrary(draw: st.DrawFn, kind: type[Message], depth: int = 0) -> Message:
     return message
 
 
-def _scalar(field: FieldDescriptor) -> st.SearchStrategy[object]:
+def _scalar(field: Any) -> st.SearchStrategy[object]:
     if field.type == field.TYPE_BYTES:
         return st.one_of(st.sampled_from([id16("topic-t"), id16("store-1"), id16("start-1")]), st.binary(max_size=16))
     if field.type == field.TYPE_STRING:
@@ -183,7 +190,7 @@ def _scalar(field: FieldDescriptor) -> st.SearchStrategy[object]:
 def any_command(draw: st.DrawFn) -> pb.MetadataCommand:
     """A command of any kind, its byte fields plausible or not."""
     field = draw(st.sampled_from(list(pb.MetadataCommand.DESCRIPTOR.oneofs_by_name["kind"].fields)))
-    content = draw(arbitrary(field.message_type._concrete_class))
+    content = draw(arbitrary(class_of(field.message_type)))
     return pb.MetadataCommand(**{field.name: content})  # type: ignore[arg-type]
 
 

@@ -18,7 +18,12 @@ async def test_subscribers_on_the_loop_see_what_a_thread_publishes() -> None:
     view = View()
     seen: list[tuple[int, int, int]] = []
     view.subscribe(lambda old, new: seen.append((old.version, new.version, threading.get_ident())))
-    thread = threading.Thread(target=lambda: [view.publish(image(version)) for version in range(1, 101)])
+
+    def publish() -> None:
+        for version in range(1, 101):
+            view.publish(image(version))
+
+    thread = threading.Thread(target=publish)
     thread.start()
     await view.wait_for(100, 10)
     thread.join()
