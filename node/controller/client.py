@@ -8,6 +8,7 @@ told as OUTCOME_UNKNOWN. Every call ends by its deadline.
 import asyncio
 import contextlib
 import itertools
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -55,7 +56,7 @@ _LEAVE = _Call("leave", "Leave", repeatable=True)
 _REPORT = _Call("report_unreachable", "ReportUnreachable", repeatable=True)
 _ALTER_PARTITIONS = _Call("alter_partitions", "AlterPartitions", repeatable=True)
 _PRODUCER_IDS = _Call("allocate_producer_ids", "AllocateProducerIds", repeatable=True)
-_CREATE = _Call("create_topic", "CreateTopic", repeatable=False)
+_CREATE = _Call("create_topic", "CreateTopic", repeatable=True)  # by its request_id
 _ALTER = _Call("alter_topic", "AlterTopic", repeatable=False)
 _ADD = _Call("add_partitions", "AddPartitions", repeatable=False)
 _DELETE = _Call("delete_topic", "DeleteTopic", repeatable=False)
@@ -74,11 +75,14 @@ class ControllerClient:
         local: ControllerCalls,
         leader: Callable[[], int | None],
         channel_to: Callable[[int], Awaitable[grpc.aio.Channel | None]],
+        new_id: Callable[[], str] = lambda: f"internal-{uuid.uuid4()}",
     ) -> None:
+        """`new_id`: a request_id that was never used."""
         self._node_id = node_id
         self._local = local
         self._leader = leader
         self._channel_to = channel_to
+        self._new_id = new_id
         self._moved = asyncio.Event()
 
     def on_leadership(self, leader: int | None, term: int) -> None:
@@ -90,9 +94,13 @@ class ControllerClient:
     # ---- topics
 
     async def create_topic(self, request: v1.CreateTopicRequest, timeout_s: float) -> v1.CreateTopicResponse:
-        """Create a topic. With a request_id it may be called again after OUTCOME_UNKNOWN, and is so here."""
-        call = _CREATE._replace(repeatable=bool(request.request_id) or request.validate_only)
-        response = await self._until(call, pb.CreateTopicRequest(request=request), pb.CreateTopicResponse, timeout_s)
+        """Create a topic. A request without a request_id gets one here, so that it may be sent again."""
+        if not request.request_id:
+            named = v1.CreateTopicRequest()
+            named.CopyFrom(request)
+            named.request_id = self._new_id()
+            request = named
+        response = await self._until(_CREATE, pb.CreateTopicRequest(request=request), pb.CreateTopicResponse, timeout_s)
         return response.response
 
     async def alter_topic(self, request: v1.AlterTopicRequest, timeout_s: float) -> v1.AlterTopicResponse:
