@@ -155,7 +155,8 @@ class SyncObj(appending.SyncObj):
     @property
     def may_vote(self) -> bool:
         """Whether the journal was founding, or admitted since (rule 27)."""
-        return self.__raftLog.may_vote
+        # The library's constructor reads all attributes, while it still has a journal of its own.
+        return isinstance(self.__raftLog, RaftJournal) and self.__raftLog.may_vote
 
     @property
     def leader(self) -> int | None:

@@ -119,8 +119,14 @@ class Inbound:
     """A stream that a peer dialed."""
 
     peer: int
-    task: "asyncio.Task[None] | None"
     queue: SendQueue = field(default_factory=SendQueue)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)  # set: let go of it
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # nothing of it is taken any more
+
+    async def end(self) -> None:
+        """End the stream, and return when it has ended."""
+        self.ending.set()
+        await self.ended.wait()
 
 
 class Link:
@@ -328,10 +334,13 @@ class PeerTransport:
         except HandshakeError as error:
             log.warning("refused a consensus stream: %s", error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
-        inbound = Inbound(first.hello.from_node, asyncio.current_task())
-        await self._fence(inbound)
-        await context.write(raft_pb2.ExchangeResponse(hello=self.hello(inbound.peer)))
+        inbound = Inbound(first.hello.from_node)
+        former = self._inbound.get(inbound.peer)
+        self._inbound[inbound.peer] = inbound
         try:
+            if former is not None:
+                await former.end()
+            await context.write(raft_pb2.ExchangeResponse(hello=self.hello(inbound.peer)))
             if inbound.peer in self._links:
                 self._links[inbound.peer].redial()
             else:
@@ -341,14 +350,7 @@ class PeerTransport:
             if self._inbound.get(inbound.peer) is inbound:
                 del self._inbound[inbound.peer]
             self.closed(inbound.peer, inbound.queue)
-
-    async def _fence(self, inbound: Inbound) -> None:
-        """End the peer's former stream; none of its messages is taken from now on."""
-        former = self._inbound.get(inbound.peer)
-        self._inbound[inbound.peer] = inbound
-        if former is not None and former.task is not None:
-            former.task.cancel()
-            await asyncio.wait([former.task])
+            inbound.ended.set()
 
     async def _serve_messages(self, inbound: Inbound, context: Any) -> None:
         async def write(batch: list[raft_pb2.RaftMessage]) -> None:
@@ -364,7 +366,7 @@ class PeerTransport:
                     inbound.queue.answer_keepalive()
                 await self.take(inbound.peer, request.messages)
 
-        await _first_of(inbound.queue.run(write, KEEPALIVE_S), read())
+        await _first_of(inbound.queue.run(write, KEEPALIVE_S), read(), inbound.ending.wait())
 
     async def stop(self) -> None:
         """End all streams."""
@@ -372,11 +374,10 @@ class PeerTransport:
         links, self._links = list(self._links.values()), {}
         for link in links:
             await link.close()
-        tasks = [inbound.task for inbound in self._inbound.values() if inbound.task is not None]
-        for task in tasks:
-            task.cancel()
-        if pending := [*tasks, *self._closing]:
-            await asyncio.wait(pending)
+        for inbound in list(self._inbound.values()):
+            await inbound.end()
+        if self._closing:
+            await asyncio.wait(list(self._closing))
 
 
 async def _first_of(*coroutines: Any) -> None:
