@@ -196,10 +196,10 @@ class RaftNode:
         fatal: BaseException | None = None
         try:
             machine = self._build(journal)
-            self._publish(machine)
+            self._publish(machine, journal)
             self._on_loop(started.set_result, None)
             while not self._stopping:
-                self._round(machine)
+                self._round(machine, journal)
             journal.close()
         except BaseException as error:  # noqa: BLE001  whatever it is, this node must stop
             fatal = error
@@ -221,7 +221,7 @@ class RaftNode:
             raise RaftError(f"node {config.node_id} must be either in `voters` or an observer")
         return RaftMachine(settings, journal, Outbox(self._transport), self.machine, self._rng)
 
-    def _round(self, machine: RaftMachine) -> None:
+    def _round(self, machine: RaftMachine, journal: RaftJournal) -> None:
         if not machine.busy:
             self._wake.wait(self.config.tick_s)
         self._wake.clear()
@@ -229,9 +229,9 @@ class RaftNode:
         machine.round(events)
         if not self._inbox.room.is_set() and len(self._events) < INBOX_MESSAGES:
             self._on_loop(self._inbox.room.set)
-        self._publish(machine)
+        self._publish(machine, journal)
 
-    def _publish(self, machine: RaftMachine) -> None:
+    def _publish(self, machine: RaftMachine, journal: RaftJournal) -> None:
         leading = machine._isLeader()  # noqa: SLF001  the library's public name for it
         status = _Status(
             machine.leader,
@@ -239,7 +239,7 @@ class RaftNode:
             machine.raftCurrentTerm,
             machine.raftLastApplied,
             machine.membership,
-            machine.may_vote,
+            journal.may_vote,
         )
         answers, self._answers = self._answers, []
         changed = (status.leader, status.term) != (self._status.leader, self._status.term)
