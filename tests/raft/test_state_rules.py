@@ -40,6 +40,13 @@ def test_rule_5_a_change_of_a_former_leadership_is_refused(world: World) -> None
     assert world.do(alter_isr=pb.AlterIsr(changes=[change])).changes[0].refusal == pb.REFUSAL_NOT_LEADER
 
 
+def test_rule_5_a_change_of_the_same_leaders_former_epoch_is_refused(world: World) -> None:
+    change = world.isr_change([1, 2])
+    world.elect(1, [1, 2, 3])
+    change.partition_epoch = world.partition().partition_epoch
+    assert world.do(alter_isr=pb.AlterIsr(changes=[change])).changes[0].refusal == pb.REFUSAL_NOT_LEADER
+
+
 def test_rule_5_a_fenced_node_comes_back_only_with_a_new_node_epoch(world: World) -> None:
     world.alter_isr([1, 2])
     join = world.isr_change([1, 2, 3])
