@@ -51,6 +51,8 @@ class FollowerCore:
         self._log = log
         self._writes = 0
         self._sent_end = -1
+        self._leader_mark = -1
+        """The leader's high watermark in this session; above our log end while we are behind."""
         self._seed: tuple[int, tuple[tuple[int, int], ...]] | None = None
         self._cut_end: int | None = None
 
@@ -60,6 +62,7 @@ class FollowerCore:
         """A stream to the leader is there and this is the partition's new place in it."""
         self.session = session
         self.state = FollowerState.OPENING
+        self._leader_mark = -1
         return self._open_if_drained()
 
     def disconnect(self) -> Outputs:
@@ -119,6 +122,7 @@ class FollowerCore:
         for span in spans:
             self._log.epochs.append(span.leader_epoch, span.base_offset, span.end_offset)
         self._writes += 1
+        self._follow_mark()
         return [WriteAppend(self.leader_epoch)]
 
     def _continues(self, spans: Sequence[Span]) -> bool:
@@ -136,12 +140,17 @@ class FollowerCore:
         if not self._hears(session):
             return []
         log = self._log
-        log.high_watermark = max(log.high_watermark, min(high_watermark, log.log_end_offset))
+        self._leader_mark = max(self._leader_mark, high_watermark)
+        self._follow_mark()
         start = min(log_start_offset, log.high_watermark)
         if start <= log.log_start_offset:
             return []
         log.log_start_offset = start  # rule 22
         return [WriteStart(self.leader_epoch, start)]
+
+    def _follow_mark(self) -> None:
+        log = self._log
+        log.high_watermark = max(log.high_watermark, min(self._leader_mark, log.log_end_offset))
 
     def on_divergence(self, session: SessionKey, leader_epoch: int, end_offset: int) -> Outputs:
         """The logs differ below what was fetched: cut, and ask again until they agree (rules 1, 2)."""

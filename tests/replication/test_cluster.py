@@ -1,0 +1,212 @@
+"""The shells over real gRPC on loopback and real stores."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from penstock.node.partition import ReadRequest
+from penstock.node.replication.replicas import ReplicationOptions
+from penstock.protocol.batch import ProducerStamp
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
+from penstock.v1 import common_pb2
+from tests.replication.cluster import KEY, NODES, TestCluster, read_all, request_of, send, until
+
+UNCOMMITTED = common_pb2.ISOLATION_READ_UNCOMMITTED
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[TestCluster]:
+    cluster = TestCluster(tmp_path)
+    await cluster.start()
+    yield cluster
+    await cluster.stop()
+
+
+async def produce(cluster: TestCluster, count: int, tag: str = "v") -> list[int]:
+    """Offsets of `count` batches, acknowledged by all in sync."""
+    partition = cluster.leader.partition
+    results = await asyncio.gather(*(send(partition, request_of(f"{tag}{i}".encode())) for i in range(count)))
+    return [result.base_offset for result in results]
+
+
+async def test_what_is_acknowledged_is_on_all_three_and_is_read_in_order(cluster: TestCluster) -> None:
+    assert await produce(cluster, 200) == list(range(200))
+    await cluster.until_equal()
+    batches = await read_all(cluster.leader.partition)
+    assert [batch.base_offset for batch in batches] == list(range(200))
+    assert batches == cluster.nodes[2].stored()
+
+
+async def test_acks_of_each_kind_answer_with_their_durability(cluster: TestCluster) -> None:
+    for acks in (common_pb2.ACKS_NONE, common_pb2.ACKS_LEADER, common_pb2.ACKS_ALL):
+        result = await send(cluster.leader.partition, request_of(b"x", acks=acks))
+        assert result.durability == common_pb2.DURABILITY_COMMIT
+    await cluster.until_equal()
+
+
+async def test_a_killed_follower_leaves_the_isr_at_once_and_comes_back(cluster: TestCluster) -> None:
+    await produce(cluster, 20)
+    await cluster.nodes[3].stop()
+    await cluster.until_isr((1, 2))  # the lag window of this cluster is a minute: it was the refused connection
+    await produce(cluster, 300)
+    await cluster.nodes[3].start()
+    await cluster.until_isr(NODES)
+    await cluster.until_equal()
+    assert len(cluster.nodes[3].stored()) == 320
+
+
+async def test_a_follower_far_behind_is_filled_from_the_store(tmp_path: Path) -> None:
+    cluster = TestCluster(
+        tmp_path, ReplicationOptions(60_000, replication_credit_bytes=20_000, tail_cache_bytes=30_000)
+    )
+    await cluster.start()
+    await produce(cluster, 1)
+    await cluster.nodes[3].stop()
+    await cluster.until_isr((1, 2))
+    await asyncio.gather(*(send(cluster.leader.partition, request_of(bytes([i]) * 2_000)) for i in range(100)))
+    assert cluster.leader.partition.shell.tail.start_offset > 0
+    assert len(await read_all(cluster.leader.partition)) == 101
+    await cluster.nodes[3].start()
+    await cluster.until_isr(NODES)
+    await cluster.until_equal()
+    await cluster.stop()
+
+
+async def test_a_divergent_tail_is_cut_after_a_leader_change(cluster: TestCluster) -> None:
+    await produce(cluster, 5, "common")
+    cluster.holds_changes = True
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].stop()
+    old = cluster.nodes[1]
+    lost = [send(old.partition, request_of(b"lost", acks=common_pb2.ACKS_LEADER)) for _ in range(3)]
+    await asyncio.gather(*lost)
+    assert len(old.stored()) == 8
+    await old.stop()
+    cluster.holds_changes = False
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].start()
+    cluster.fence(1)
+    cluster.elect(2)
+    await cluster.until_leading(2)
+    assert await produce(cluster, 2, "new") == [5, 6]
+    await old.start()
+    await cluster.until_isr(NODES)
+    await cluster.until_equal()
+    assert [batch.leader_epoch for batch in old.stored()][-2:] == [cluster.info.leader_epoch] * 2
+    assert b"lost" not in b"".join(batch.payload for batch in old.stored())
+
+
+async def test_a_leader_change_leaves_unanswered_appends_unknown_and_the_rest_in_place(cluster: TestCluster) -> None:
+    await produce(cluster, 3)
+    cluster.holds_changes = True
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].stop()
+    stuck = send(cluster.leader.partition, request_of(b"stuck"))
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].start()
+    cluster.elect(2)
+    outcome = await asyncio.gather(stuck, return_exceptions=True)
+    if isinstance(outcome[0], PenstockError):  # else the followers were faster than the election
+        assert outcome[0].reason is Reason.OUTCOME_UNKNOWN
+    await cluster.until_leading(2)
+    await produce(cluster, 1)
+    await cluster.until_equal()
+
+
+async def test_a_retry_is_answered_with_the_original_offset_on_the_old_and_a_new_leader(cluster: TestCluster) -> None:
+    first = request_of(b"once", stamp=ProducerStamp(7, 0, 0))
+    assert (await send(cluster.leader.partition, first)).base_offset == 0
+    again = await send(cluster.leader.partition, first)
+    assert (again.base_offset, again.duplicate) == (0, True)
+    cluster.elect(3)
+    await cluster.until_leading(3)
+    again = await send(cluster.leader.partition, first)
+    assert (again.base_offset, again.duplicate) == (0, True)
+    with pytest.raises(PenstockError) as gap:
+        await send(cluster.leader.partition, request_of(b"gap", stamp=ProducerStamp(7, 0, 5)))
+    assert gap.value.reason is Reason.OUT_OF_ORDER_SEQUENCE
+    with pytest.raises(PenstockError) as unknown:
+        await send(cluster.leader.partition, request_of(b"who", stamp=ProducerStamp(8, 0, 5)))
+    assert unknown.value.reason is Reason.UNKNOWN_PRODUCER
+    await cluster.until_equal()
+    assert len(cluster.leader.stored()) == 1
+
+
+async def test_expected_offset_is_checked_after_the_duplicate(cluster: TestCluster) -> None:
+    stamped = request_of(b"a", stamp=ProducerStamp(7, 0, 0), expected_offset=0)
+    assert (await send(cluster.leader.partition, stamped)).base_offset == 0
+    assert (await send(cluster.leader.partition, stamped)).duplicate
+    with pytest.raises(PenstockError) as refused:
+        await send(cluster.leader.partition, request_of(b"b", expected_offset=0))
+    assert refused.value.reason is Reason.EXPECTED_OFFSET_MISMATCH
+    assert (await send(cluster.leader.partition, request_of(b"b", expected_offset=1))).base_offset == 1
+
+
+async def test_below_min_insync_nothing_is_appended(cluster: TestCluster) -> None:
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].stop()
+    await cluster.until_isr((1,))
+    with pytest.raises(PenstockError) as refused:
+        await send(cluster.leader.partition, request_of(b"x"))
+    assert refused.value.reason is Reason.NOT_ENOUGH_REPLICAS
+    assert cluster.leader.stored() == []
+
+
+async def test_an_append_past_its_deadline_has_an_unknown_outcome(cluster: TestCluster) -> None:
+    cluster.holds_changes = True
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].stop()
+    with pytest.raises(PenstockError) as late:
+        await send(cluster.leader.partition, request_of(b"x", timeout_ms=50))
+    assert late.value.reason is Reason.OUTCOME_UNKNOWN
+
+
+async def test_reads_outside_the_log_and_of_other_epochs_are_told_apart(cluster: TestCluster) -> None:
+    await produce(cluster, 2)
+    partition = cluster.leader.partition
+    epoch = partition.leader_epoch
+    assert await partition.read(ReadRequest(2, 1000, UNCOMMITTED)) == []
+    assert await partition.read(ReadRequest(0, 1000, UNCOMMITTED, epoch + 1)) == []
+    cases = [
+        (ReadRequest(3, 1000, UNCOMMITTED), Reason.OFFSET_ABOVE_END),
+        (ReadRequest(-1, 1000, UNCOMMITTED), Reason.OFFSET_BELOW_START),
+        (ReadRequest(0, 1000, UNCOMMITTED, epoch - 1), Reason.STALE_LEADER_EPOCH),
+        (ReadRequest(5, 1000, UNCOMMITTED, epoch, epoch), Reason.DIVERGED),
+    ]
+    for request, reason in cases:
+        with pytest.raises(PenstockError) as refused:
+            await partition.read(request)
+        assert refused.value.reason is reason
+    with pytest.raises(PenstockError) as elsewhere:
+        await cluster.nodes[2].partition.read(ReadRequest(0, 1000, UNCOMMITTED))
+    assert elsewhere.value.reason is Reason.NOT_LEADER
+    assert partition.latest(None, UNCOMMITTED).offset == 2
+    assert partition.earliest(None).offset == 0
+    assert (await partition.find_timestamp(1, None, UNCOMMITTED)).offset == 0
+
+
+async def test_a_node_that_registers_anew_opens_its_streams_again(cluster: TestCluster) -> None:
+    node = cluster.nodes[2]
+    node.node_epoch = cluster.register(node)
+    cluster.tell()
+    await produce(cluster, 3)
+    await cluster.until_isr(NODES)
+    await cluster.until_equal()
+    assert node.replicas.node_epoch == node.node_epoch
+
+
+async def test_data_goes_only_with_the_removed_topic_and_strays_are_kept(cluster: TestCluster) -> None:
+    await produce(cluster, 2)
+    await cluster.until_equal()
+    node = cluster.nodes[3]
+    await node.stop()
+    cluster.image = replace(cluster.image, version=cluster.image.version + 1, topics={}, topic_ids={})
+    cluster.tell()
+    await until(lambda: cluster.nodes[1].store.log(KEY) is None, "deleted where the removal was applied")
+    assert cluster.nodes[1].replicas.find(KEY) is None
+    await node.start()
+    assert node.replicas.strays() == [KEY]
