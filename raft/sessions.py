@@ -40,6 +40,12 @@ class Sessions:
         if session is not None and session.refused_ms is None:
             session.refused_ms = now_ms
 
+    def postpone(self, pause_ms: int) -> None:
+        """Move every time on by a pause of the controller's own: heartbeats that wait to be read are no silence."""
+        for session in self._nodes.values():
+            session.deadline_ms += pause_ms
+            session.heard_ms = None if session.heard_ms is None else session.heard_ms + pause_ms
+
     def forget(self, node_id: int) -> None:
         """End the session."""
         self._nodes.pop(node_id, None)

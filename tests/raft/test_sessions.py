@@ -63,3 +63,14 @@ def test_unknown_nodes_have_no_session(sessions: Sessions) -> None:
     assert not sessions.is_overdue(1, 10_000)
     assert not sessions.is_late(1, 10_000)
     assert sessions.is_silent(1, 0)
+
+
+def test_a_pause_of_the_controller_is_not_the_nodes_silence(sessions: Sessions) -> None:
+    sessions.heard(1, 1000)
+    sessions.grant(2, 1000)
+    sessions.refused(1, 1100)
+    sessions.postpone(5000)
+    assert not sessions.is_overdue(1, 6450)
+    assert sessions.is_overdue(1, 6451)
+    assert not sessions.is_overdue(2, 7499)
+    assert sessions.is_overdue(2, 7500)
