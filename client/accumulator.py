@@ -39,41 +39,46 @@ class AccumulatorLimits:
     compression: "pb.Compression.ValueType"
 
 
+_EMPTY = pb.RecordSet()
+
+
 class PendingBatch:
     """Records of one partition, open (`record_set`) or closed (`sealed`)."""
 
-    __slots__ = (
-        "base_timestamp_ms", "created_ms", "deadline_ms", "due", "lane", "max_timestamp_ms", "memory", "record_count",
-        "record_set", "sealed", "size", "stamps", "waiters",
-    )  # fmt: skip
+    __slots__ = ("add", "base_timestamp_ms", "created_ms", "deadline_ms", "due", "lane", "record_set", "sealed", "size",
+                 "stamps", "waiters")  # fmt: skip
 
     def __init__(self, lane: "Lane", created_ms: float, deadline_ms: int, timestamp_ms: int) -> None:
         self.lane = lane
         self.created_ms = created_ms
         self.deadline_ms = deadline_ms
         self.base_timestamp_ms = timestamp_ms
-        self.max_timestamp_ms = timestamp_ms
-        self.record_set: pb.RecordSet | None = pb.RecordSet()
+        self.record_set = pb.RecordSet()
+        self.add = self.record_set.records.add
         self.sealed: pb.RecordBatch | None = None
-        self.record_count = 0
         self.size = 0
-        self.memory = 0
         self.due = False
         self.waiters: list[Waiter] = []
         """One a record, in order."""
         self.stamps: list[int] = []
         """Timestamps of the records, in order."""
 
+    @property
+    def record_count(self) -> int:
+        """Number of records."""
+        return len(self.stamps)
+
 
 class Lane:
     """One partition's records on their way: at most one open batch, and closed ones in order."""
 
-    def __init__(self, topic_id: bytes, topic: str, partition: int, max_batch_bytes: int) -> None:
+    def __init__(self, topic_id: bytes, topic: str, partition: int) -> None:
         self.topic_id = topic_id
         self.topic = topic
         self.partition = partition
-        self.max_batch_bytes = max_batch_bytes
-        """The topic's limit of a serialized batch."""
+        self.full_bytes = 0
+        """A batch is full at this size; set by Accumulator.fit."""
+        self.max_record_bytes = 0
         self.open: PendingBatch | None = None
         self.closed: deque[PendingBatch] = deque()
 
@@ -89,6 +94,13 @@ class Accumulator:
         self.live: dict[PendingBatch, None] = {}
         """Batches begun and not released, oldest first."""
         self._monotonic_ms = monotonic_ms
+        self._buffer_bytes = limits.buffer_bytes
+
+    def fit(self, lane: Lane, max_batch_bytes: int) -> None:
+        """Set a lane's limits from its topic's limit of a serialized batch."""
+        most = max_batch_bytes - BATCH_OVERHEAD
+        lane.max_record_bytes = min(most, self._buffer_bytes - RECORD_MEMORY)
+        lane.full_bytes = min(self.limits.batch_bytes, most)
 
     def append(
         self, lane: Lane, key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int, waiter: Waiter
@@ -104,16 +116,17 @@ class Accumulator:
             size += len(key)
         if headers:
             size += sum(HEADER_OVERHEAD + 4 * len(name) + (len(content) if content else 0) for name, content in headers)
-        memory = size + RECORD_MEMORY
-        if self.used_bytes + memory > self.limits.buffer_bytes or size > lane.max_batch_bytes - BATCH_OVERHEAD:
-            self._refuse(lane, size, memory)
+        used = self.used_bytes + size + RECORD_MEMORY
+        if used > self._buffer_bytes or size > lane.max_record_bytes:
+            self._refuse(lane, size)
         batch = lane.open
         begun = False
-        if batch is None or batch.size + size > self.limits.batch_bytes or batch.size + size > lane.max_batch_bytes:
+        if batch is None or batch.size + size > lane.full_bytes:
             batch, begun = self._roll(lane, timestamp_ms), True
+        stamps = batch.stamps
         try:
-            record = batch.record_set.records.add(  # type: ignore[union-attr]  # set while the batch is open
-                offset_delta=batch.record_count,
+            record = batch.add(
+                offset_delta=len(stamps),
                 timestamp_delta_ms=timestamp_ms - batch.base_timestamp_ms,
                 key=key,
                 value=value,
@@ -124,13 +137,10 @@ class Accumulator:
         except (TypeError, ValueError) as error:
             self._undo(batch)
             raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"not a record: {error}") from error
-        batch.max_timestamp_ms = max(batch.max_timestamp_ms, timestamp_ms)
-        batch.record_count += 1
         batch.size += size
-        batch.memory += memory
         batch.waiters.append(waiter)
-        batch.stamps.append(timestamp_ms)
-        self.used_bytes += memory
+        stamps.append(timestamp_ms)
+        self.used_bytes = used
         return begun
 
     def close(self, lane: Lane) -> None:
@@ -145,13 +155,13 @@ class Accumulator:
             batch.record_count,
             0,
             batch.base_timestamp_ms,
-            batch.max_timestamp_ms,
+            max(batch.stamps),
             *NOT_STAMPED,
             transactional=False,
             control=False,
         )
-        record_set, batch.record_set = batch.record_set, None
-        batch.sealed = seal(record_set.SerializeToString(), header) if record_set is not None else None
+        batch.sealed = seal(batch.record_set.SerializeToString(), header)
+        batch.record_set, batch.add = _EMPTY, _EMPTY.records.add  # the memory of the messages goes back now
         lane.closed.append(batch)
 
     def take_due(self, now_ms: float) -> list[Lane]:
@@ -181,9 +191,9 @@ class Accumulator:
 
     def release(self, batch: PendingBatch) -> None:
         """Give back the memory of a batch that is settled."""
-        self.used_bytes -= batch.memory
-        batch.memory = 0
-        self.live.pop(batch, None)
+        if batch in self.live:
+            del self.live[batch]
+            self.used_bytes -= batch.size + batch.record_count * RECORD_MEMORY
 
     def has_room(self) -> bool:
         """Say whether a quarter of the memory is free: enough to go on without stopping at each record."""
@@ -200,22 +210,20 @@ class Accumulator:
 
     def _undo(self, batch: PendingBatch) -> None:
         """Take a record back that could not be added whole."""
-        if batch.record_set is not None:
-            del batch.record_set.records[batch.record_count :]
+        del batch.record_set.records[batch.record_count :]
         if not batch.record_count:
             batch.lane.open = None
             self.lingering.pop(batch.lane, None)
             self.live.pop(batch, None)
 
-    def _refuse(self, lane: Lane, size: int, memory: int) -> None:
-        limit = min(lane.max_batch_bytes - BATCH_OVERHEAD, self.limits.buffer_bytes - RECORD_MEMORY)
-        if size > limit:
+    def _refuse(self, lane: Lane, size: int) -> None:
+        if size > lane.max_record_bytes:
+            limit = lane.max_record_bytes
             raise RecordTooLargeError(
                 Reason.RECORD_TOO_LARGE,
-                f"a record of {size} bytes is above the limit of {limit} bytes (topic {lane.topic!r}, producer memory)",
+                f"a record of {size} bytes is above the limit of {limit} bytes (of topic {lane.topic!r}, or of memory)",
                 {"topic": lane.topic, "size": str(size), "limit": str(limit)},
             )
         raise BufferFullError(
-            Reason.OVERLOADED,
-            f"{self.used_bytes} of {self.limits.buffer_bytes} bytes are in use and the record needs {memory}",
+            Reason.OVERLOADED, f"{self.used_bytes} of {self._buffer_bytes} bytes are in use and {size} more are needed"
         )

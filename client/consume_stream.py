@@ -1,8 +1,8 @@
 """One Consume stream to one broker: assignments out, batches in, within a credit of bytes.
 
 Owns the stream's task. Whatever is to be said (assign, unassign, credit) gathers while the last write is under way.
-After a break all cursors are assigned again, from their fetch offsets. Credit: `window_bytes` at the start of a session,
-and back what the application has taken, in steps of a quarter.
+After a break all cursors are assigned again, from their fetch offsets. Credit: `window_bytes` at the start of a
+session, and back what the application has taken, in steps of a quarter.
 """
 
 import asyncio

@@ -123,6 +123,11 @@ class Dispatcher:
             finally:
                 self._flushes.remove(entry)
 
+    async def finish(self) -> None:
+        """Return when all that was written has been read, where no acknowledgement says so (acks none)."""
+        if self._config.acks == "none" and self._streams:
+            await asyncio.gather(*(stream.finish() for stream in self._streams.values()))
+
     def unsettled_records(self) -> int:
         """Records handed over and not settled."""
         held = sum(len(records) for records in self._held.values())
@@ -324,7 +329,7 @@ class Dispatcher:
     def _lead(self, route: Route, leaders: tuple[Leadership, ...]) -> None:
         known = self._session.metadata.catalog.topics[route.topic]
         for partition in range(len(route.lanes), len(leaders)):
-            lane = SendLane(route.topic_id, route.topic, partition, known.max_batch_bytes)
+            lane = SendLane(route.topic_id, route.topic, partition)
             lane.window = Window(
                 lane.closed,
                 Backoff(self._session.rng),
@@ -336,7 +341,7 @@ class Dispatcher:
             route.lanes.append(lane)
         for lane, leadership in zip(route.lanes, leaders, strict=False):
             lane.append_time = known.append_time
-            lane.max_batch_bytes = known.max_batch_bytes
+            self._accumulator.fit(lane, known.max_batch_bytes)
             if leadership.leader_epoch >= lane.leader_epoch:
                 self._follow(lane, leadership)
 

@@ -20,7 +20,8 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._users = 0
+        self.users = 0
+        """Clients that have acquired it; changed under the lock only."""
         self._thread = threading.Thread(target=self._run, name="penstock-client", daemon=True)
         self._thread.start()
 
@@ -28,16 +29,17 @@ class LoopThread:
     def acquire(cls) -> "LoopThread":
         """Give the process's loop thread, started if need be."""
         with cls._lock:
-            if cls._shared is None:
-                cls._shared = cls()
-            cls._shared._users += 1
-            return cls._shared
+            shared = cls._shared
+            if shared is None:
+                shared = cls._shared = cls()
+            shared.users += 1
+            return shared
 
     def release(self) -> None:
         """Give it back; the last one stops it."""
         with LoopThread._lock:
-            self._users -= 1
-            if self._users:
+            self.users -= 1
+            if self.users:
                 return
             LoopThread._shared = None
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -37,8 +37,8 @@ UNANSWERED_GRACE_MS = 2_000
 class SendLane(Lane):
     """A lane with its window and the stream to its leader."""
 
-    def __init__(self, topic_id: bytes, topic: str, partition: int, max_batch_bytes: int) -> None:
-        super().__init__(topic_id, topic, partition, max_batch_bytes)
+    def __init__(self, topic_id: bytes, topic: str, partition: int) -> None:
+        super().__init__(topic_id, topic, partition)
         self.window: Window[PendingBatch, pb.BatchAppended | None]
         self.stream: LeaderStream | None = None
         self.leader_epoch = -1
@@ -80,6 +80,9 @@ class LeaderStream:
         self._attempts: dict[int, tuple[SendLane, float]] = {}
         self._wake = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
+        self._finishing = False
+        self._finished = asyncio.Event()
+        self._finished.set()
 
     def mark(self, lane: SendLane) -> None:
         """Look at this lane for something to send."""
@@ -101,6 +104,12 @@ class LeaderStream:
         """Take the stream for dead; what is under way counts as lost."""
         if self._serving is not None:
             self._serving.cancel()
+
+    async def finish(self) -> None:
+        """Say that nothing more is coming, and return when the server has read all of it."""
+        self._finishing = True
+        self._wake.set()
+        await self._finished.wait()
 
     async def run(self, connections: Connections, rng: random.Random) -> None:
         """Serve until cancelled: connect when there is something to send, again after each break."""
@@ -125,10 +134,14 @@ class LeaderStream:
         self._serving = asyncio.create_task(self._read(call))
         writer = asyncio.create_task(self._write(call))
         tasks = (self._serving, writer)
+        self._finished.clear()
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if writer.done() and not writer.cancelled() and writer.exception() is None:
+                await asyncio.wait({self._serving})
         finally:
             self._serving = None
+            self._finished.set()
             for task in tasks:
                 task.cancel()
             call.cancel()
@@ -146,6 +159,9 @@ class LeaderStream:
                 await call.write(request)
                 if not self._acked:
                     self._all_written()
+            if self._finishing:
+                await call.done_writing()
+                return
 
     async def _read(self, call: Any) -> None:
         async for response in call:

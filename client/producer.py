@@ -9,7 +9,7 @@ told; failures that nobody is told of are raised by the next `flush` or `close`.
 import asyncio
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, Unpack
 
 from penstock.client.accumulator import Accumulator, AccumulatorLimits, Waiter
@@ -20,6 +20,7 @@ from penstock.client.errors import BufferFullError, ClientClosedError, RequestTi
 from penstock.client.options import ProducerConfig, ProducerOptions
 from penstock.client.records import Delivery, Headers, NewRecord
 from penstock.client.retry import CallPolicy
+from penstock.client.routing import Route
 from penstock.client.session import ClientSession
 from penstock.protocol.compression import COMPRESSIONS
 from penstock.protocol.errors import PenstockError
@@ -40,8 +41,9 @@ class Producer:
         self._bootstrap = parse_bootstrap(bootstrap)
         self._clock: Clock = SystemClock()
         self._rng = random.Random()  # noqa: S311 - jitter and stickiness, no secret
-        self._wall_ms = self._clock.wall_ms
+        self._wall_ms = self._clock.wall_ms  # bound once: it is called for each record
         self._refusal: PenstockError | None = ClientClosedError(Reason.NOT_SERVING, "the producer is not open")
+        self._routes: Mapping[str, Route] = {}
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -121,12 +123,12 @@ class Producer:
         Nothing is sent before the caller gives the event loop a turn. Raises BufferFullError when the memory is full
         (see wait_for_room), RecordTooLargeError, UnknownPartitionError, InvalidRequestError; then nothing was taken.
         """
-        if self._refusal is not None or self._dispatcher.fatal is not None:
-            raise self._refused()
         if timestamp_ms is None:
             timestamp_ms = self._wall_ms()
         route = self._routes.get(topic)
-        if route is None:
+        if route is None:  # also when closed, or when nothing can be sent any more: then there are no routes
+            if self._refusal is not None or self._dispatcher.fatal is not None:
+                raise self._refused()
             self._dispatcher.hold(topic, (value, key, headers, timestamp_ms, partition, on_delivery))
             return
         lane = route.lane_of(key, partition, value)
@@ -194,10 +196,11 @@ class Producer:
         """
         if self._refusal is not None:
             return
-        self._refusal = ClientClosedError(Reason.NOT_SERVING, "the producer is closed")
+        self._refuse_more()
         try:
             async with asyncio.timeout(timeout):
                 await self._dispatcher.flush()
+                await self._dispatcher.finish()
         except TimeoutError:
             pass
         finally:
@@ -214,9 +217,13 @@ class Producer:
         self._dispatcher.refuse(waiter, error)
 
     async def _end(self) -> None:
-        self._refusal = ClientClosedError(Reason.NOT_SERVING, "the producer is closed")
-        await self._dispatcher.end(self._refusal)
+        self._refuse_more()
+        await self._dispatcher.end(self._refused())
         await self._session.close()
+
+    def _refuse_more(self) -> None:
+        self._refusal = ClientClosedError(Reason.NOT_SERVING, "the producer is closed")
+        self._routes = {}
 
     def _open_loop(self) -> asyncio.AbstractEventLoop:
         if self._refusal is not None:

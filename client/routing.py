@@ -35,8 +35,7 @@ class Route:
             return lanes[partition_of_key(key, len(lanes))]
         lane = lanes[self._sticky]
         batch = lane.open
-        size = RECORD_OVERHEAD + (len(value) if value is not None else 0)
-        if batch is None or batch.size + size > self._accumulator.limits.batch_bytes:
+        if batch is None or batch.size + RECORD_OVERHEAD + (len(value) if value else 0) > lane.full_bytes:
             return self._turn(lane)
         return lane
 

@@ -12,6 +12,8 @@ Decisions
   at 0 (as KIP-360): what is still under way in the old epoch comes before, or is fenced. A batch of the window whose
   every attempt was refused gets new numbers; one that may have been appended is reported as of unknown outcome,
   because under new numbers it could be appended twice.
+  After 32767 such epochs a new producer id is taken, which fences nothing: then a request that was reported as of
+  unknown outcome, and only such a one, could still land behind later batches.
 - Without idempotence the window is 1 and an unknown outcome is reported at once.
 
 Invariants: flights are in the order of their sequence numbers; each batch handed in is settled exactly once; what was
@@ -36,8 +38,11 @@ _SEQUENCE_ERRORS = frozenset({Reason.OUT_OF_ORDER_SEQUENCE, Reason.UNKNOWN_PRODU
 class Sendable(Protocol):
     """What the window needs to know of a batch."""
 
-    record_count: int
     deadline_ms: int
+
+    @property
+    def record_count(self) -> int:
+        """Number of its records, which are as many sequence numbers."""
 
 
 class Waits(Protocol):

@@ -1,7 +1,7 @@
 """A small cluster that serves the v1 API from lists in memory, on real gRPC, with faults on demand.
 
-Reference for the client's tests: several brokers (grpc.aio servers on loopback) share one `Cluster`. Appends are checked
-as DESIGN rule 14 says. What is appended is committed at once, unless `hold_commits` is set.
+Reference for the client's tests: several brokers (grpc.aio servers on loopback) share one `Cluster`. Appends are
+checked as DESIGN rule 14 says. What is appended is committed at once.
 """
 
 import asyncio
@@ -17,22 +17,30 @@ from typing import Any
 import grpc
 from grpc_status import rpc_status
 
-from penstock.protocol.batch import InvalidBatchError, NewRecord, build, header_of, parse
+from penstock.protocol.batch import InvalidBatchError, NewRecord, build, parse, read
 from penstock.protocol.errors import PenstockError, to_status
-from penstock.protocol.limits import DEFAULT_MAX_BATCH_BYTES, MAX_MESSAGE_BYTES
 from penstock.protocol.keys import partition_of
+from penstock.protocol.limits import DEFAULT_MAX_BATCH_BYTES, MAX_MESSAGE_BYTES
 from penstock.protocol.reasons import Reason
 from penstock.v1 import (
     cluster_service_pb2 as cluster_pb,
+)
+from penstock.v1 import (
     cluster_service_pb2_grpc,
     common_pb2,
-    consumer_service_pb2 as consumer_pb,
     consumer_service_pb2_grpc,
-    producer_service_pb2 as producer_pb,
     producer_service_pb2_grpc,
     record_pb2,
-    topic_service_pb2 as topic_pb,
     topic_service_pb2_grpc,
+)
+from penstock.v1 import (
+    consumer_service_pb2 as consumer_pb,
+)
+from penstock.v1 import (
+    producer_service_pb2 as producer_pb,
+)
+from penstock.v1 import (
+    topic_service_pb2 as topic_pb,
 )
 from tests.client.idempotence import Accepted, Duplicate, ProducerStates
 
@@ -82,7 +90,7 @@ class Cluster:
         self.version = 1
         self.topics: dict[str, topic_pb.Topic] = {}
         self.logs: dict[tuple[bytes, int], PartitionLog] = {}
-        self.brokers: dict[int, "Broker"] = {}
+        self.brokers: dict[int, Broker] = {}
         self.changed: set[asyncio.Event] = set()
         self.producer_ids = itertools.count(1000)
         self.published: dict[str, producer_pb.PublishResponse] = {}
@@ -165,8 +173,6 @@ class Cluster:
         out: list[record_pb2.Record] = []
         for stored in self.log(name, partition).batches:
             parse(stored.batch.SerializeToString())
-            from penstock.protocol.batch import read  # noqa: PLC0415 - beside its use
-
             out.extend(read(stored.batch))
         return out
 
@@ -243,15 +249,19 @@ class Broker:
         log = self.cluster.logs.get((topic_id, partition))
         if log is None:
             raise PenstockError(Reason.UNKNOWN_TOPIC, "no such topic")
+        hint = {"leader": str(log.leader), "leader_epoch": str(log.leader_epoch)}
+        leader = self.cluster.brokers.get(log.leader)
+        if leader is not None:
+            hint |= {"host": "127.0.0.1", "port": str(leader.port)}
         if log.leader != self.node_id:
-            hint = {"leader": str(log.leader), "leader_epoch": str(log.leader_epoch)}
-            leader = self.cluster.brokers.get(log.leader)
-            if leader is not None:
-                hint |= {"host": "127.0.0.1", "port": str(leader.port)}
             raise PenstockError(Reason.NOT_LEADER, f"node {self.node_id} is not the leader", hint)
         if leader_epoch is not None and leader_epoch < log.leader_epoch:
-            raise PenstockError(Reason.STALE_LEADER_EPOCH, "lower than the partition's")
+            raise PenstockError(Reason.STALE_LEADER_EPOCH, "lower than the partition's", hint)
         return log
+
+
+def refuse(reason: Reason, message: str, metadata: dict[str, str] | None = None) -> None:
+    raise PenstockError(reason, message, metadata)
 
 
 async def fail(context: Any, error: PenstockError) -> Any:
@@ -417,7 +427,7 @@ class ProducerApi(Api, producer_service_pb2_grpc.ProducerServiceServicer):
                 if fault == "cut-before":
                     cut.set()
                 elif fault and fault != "cut-after":
-                    raise PenstockError(Reason[fault], "injected")
+                    refuse(Reason[fault], "injected")
                 else:
                     result.appended.CopyFrom(self._append(item))
                     if fault == "cut-after":
@@ -539,8 +549,6 @@ class ConsumerApi(Api, consumer_service_pb2_grpc.ConsumerServiceServicer):
 
     @staticmethod
     def _by_time(log: PartitionLog, timestamp_ms: int, found: Any) -> None:
-        from penstock.protocol.batch import read  # noqa: PLC0415 - beside its use
-
         for stored in log.batches:
             for record in read(stored.batch):
                 stamp = stored.batch.base_timestamp_ms + record.timestamp_delta_ms
@@ -548,10 +556,6 @@ class ConsumerApi(Api, consumer_service_pb2_grpc.ConsumerServiceServicer):
                     found.offset, found.timestamp_ms = stored.base_offset + record.offset_delta, stamp
                     return
         found.offset = log.end
-
-
-class _Wake(asyncio.Event):
-    """An event that also stands for "the stream is to look again"."""
 
 
 class ConsumeStream:
@@ -605,13 +609,13 @@ class ConsumeStream:
                 position.leader_epoch if position.HasField("leader_epoch") else None,
             )
             if position.fetch_offset < log.log_start_offset:
-                raise PenstockError(Reason.OFFSET_BELOW_START, f"log starts at {log.log_start_offset}")
+                refuse(Reason.OFFSET_BELOW_START, f"log starts at {log.log_start_offset}")
             if position.HasField("last_fetched_epoch"):
                 agreed = log.epoch_end(position.last_fetched_epoch)
                 if agreed < position.fetch_offset:
-                    raise PenstockError(Reason.DIVERGED, "the log was cut", {"offset": str(agreed)})
+                    refuse(Reason.DIVERGED, "the log was cut", {"offset": str(agreed)})
             if position.fetch_offset > log.end:
-                raise PenstockError(Reason.OFFSET_ABOVE_END, f"log ends at {log.end}")
+                refuse(Reason.OFFSET_ABOVE_END, f"log ends at {log.end}")
         except PenstockError as error:
             self.errors.append(
                 consumer_pb.ConsumedPartition(assignment_id=position.assignment_id, error=to_status(error))

@@ -1,0 +1,152 @@
+"""The accumulator: bounded memory, order within a partition, nothing left behind at a flush."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.client.accumulator import BATCH_OVERHEAD, RECORD_MEMORY, Accumulator, AccumulatorLimits, Lane
+from penstock.client.errors import BufferFullError, InvalidRequestError, RecordTooLargeError
+from penstock.protocol.batch import parse, read
+from penstock.v1 import record_pb2 as pb
+
+
+class Time:
+    def __init__(self) -> None:
+        self.ms = 0
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+def accumulator(
+    time: Time, batch_bytes: int = 400, buffer_bytes: int = 4000, compression: "pb.Compression.ValueType" = 1
+) -> Accumulator:
+    return Accumulator(AccumulatorLimits(batch_bytes, buffer_bytes, 5, 1000, compression), time)
+
+
+def lane(made: Accumulator, partition: int = 0, max_batch_bytes: int = 2000) -> Lane:
+    out = Lane(b"t" * 16, "orders", partition)
+    made.fit(out, max_batch_bytes)
+    return out
+
+
+def values(of: Lane) -> list[bytes | None]:
+    out: list[bytes | None] = []
+    for batch in of.closed:
+        assert batch.sealed is not None
+        header, sealed = parse(batch.sealed.SerializeToString())
+        records = list(read(sealed))
+        assert [record.offset_delta for record in records] == list(range(header.record_count))
+        out += [record.value if record.HasField("value") else None for record in records]
+    return out
+
+
+Step = tuple[int, int] | str
+STEPS = st.lists(st.one_of(st.tuples(st.integers(0, 2), st.integers(0, 600)), st.sampled_from(["wait", "settle"])))
+
+
+@given(STEPS, st.sampled_from([1, 2, 4, 5]))
+def test_memory_is_bounded_order_is_kept_and_a_flush_leaves_nothing(
+    steps: list[Step], compression: "pb.Compression.ValueType"
+) -> None:
+    time = Time()
+    made = accumulator(time, compression=compression)
+    lanes = [lane(made, partition) for partition in range(3)]
+    sent: list[list[bytes]] = [[], [], []]
+    got: list[list[bytes | None]] = [[], [], []]
+
+    def settle() -> None:
+        for each in lanes:
+            got[each.partition] += values(each)
+            while each.closed:
+                made.release(each.closed.popleft())
+
+    for number, step in enumerate(steps):
+        if step == "wait":
+            time.ms += 3
+            for due in made.take_due(time.ms):
+                made.close(due)
+        elif step == "settle":
+            settle()
+        elif isinstance(step, tuple):
+            value = str(number).encode().ljust(step[1], b".")
+            try:
+                made.append(lanes[step[0]], None, value, (), number, None)
+                sent[step[0]].append(value)
+            except BufferFullError:
+                pass
+        assert made.used_bytes <= 4000
+        live = sum(batch.size + batch.record_count * RECORD_MEMORY for batch in made.live)
+        assert made.used_bytes == live
+    made.flush(lanes)
+    for each in lanes:
+        made.close(each)
+    settle()
+    assert got == sent
+    assert made.used_bytes == 0
+    assert not made.live
+    assert not made.lingering
+
+
+def test_a_batch_is_closed_when_it_is_full_and_not_above_its_limit() -> None:
+    made = accumulator(Time())
+    target = lane(made)
+    assert made.append(target, None, b"x" * 100, (), 0, None)
+    begun = [made.append(target, b"k", b"x" * 100, (), 0, None) for _ in range(6)]
+    assert begun == [False, False, True, False, False, True]
+    assert all(batch.sealed and batch.sealed.ByteSize() <= 400 for batch in target.closed)
+
+
+def test_open_batches_become_due_in_the_order_in_which_they_were_begun() -> None:
+    time = Time()
+    made = accumulator(time)
+    first, second = lane(made, 0), lane(made, 1)
+    made.append(first, None, b"", (), 0, None)
+    time.ms = 2
+    made.append(second, None, b"", (), 0, None)
+    assert made.next_due_ms() == 5
+    assert made.take_due(5) == [first]
+    assert made.next_due_ms() == 7
+    assert made.take_due(7) == [second]
+    assert made.next_due_ms() is None
+
+
+def test_a_record_above_the_topics_limit_is_refused_and_changes_nothing() -> None:
+    made = accumulator(Time(), buffer_bytes=100_000)
+    target = lane(made, max_batch_bytes=1000)
+    with pytest.raises(RecordTooLargeError, match="above the limit of 872 bytes"):
+        made.append(target, None, b"x" * (1000 - BATCH_OVERHEAD), (), 0, None)
+    assert target.open is None
+    assert made.used_bytes == 0
+    made.append(target, None, b"x" * 840, (), 0, None)
+    made.close(target)
+    assert target.closed[0].sealed is not None
+    assert target.closed[0].sealed.ByteSize() <= 1000
+
+
+@pytest.mark.parametrize(("value", "headers"), [("text", ()), (b"", [("h", "text")]), (b"", [(b"\xff", b"")])])
+def test_what_is_no_record_is_refused_and_changes_nothing(value: object, headers: object) -> None:
+    made = accumulator(Time())
+    target = lane(made)
+    made.append(target, None, b"before", (), 0, None)
+    with pytest.raises(InvalidRequestError):
+        made.append(target, None, value, headers, 0, None)  # type: ignore[arg-type]  # that is the point
+    made.append(target, None, b"after", (), 0, None)
+    made.close(target)
+    assert values(target) == [b"before", b"after"]
+    fresh = lane(made, 1)
+    with pytest.raises(InvalidRequestError):
+        made.append(fresh, None, value, headers, 0, None)  # type: ignore[arg-type]  # that is the point
+    assert fresh.open is None
+
+
+def test_timestamps_may_go_back() -> None:
+    made = accumulator(Time())
+    target = lane(made)
+    for stamp in (100, 90, 110):
+        made.append(target, None, b"", (), stamp, None)
+    made.close(target)
+    sealed = target.closed[0].sealed
+    assert sealed is not None
+    assert (sealed.base_timestamp_ms, sealed.max_timestamp_ms) == (100, 110)
+    assert [record.timestamp_delta_ms for record in read(sealed)] == [0, -10, 10]
