@@ -156,7 +156,7 @@ class SyncObj(appending.SyncObj):
     def may_vote(self) -> bool:
         """Whether the journal was founding, or admitted since (rule 27)."""
         # The library's constructor reads all attributes, while it still has a journal of its own.
-        return isinstance(self.__raftLog, RaftJournal) and self.__raftLog.may_vote
+        return bool(getattr(self.__raftLog, "may_vote", False))
 
     @property
     def leader(self) -> int | None:

@@ -115,5 +115,5 @@ async def until(condition: object, timeout_s: float = 20.0) -> None:
     """Wait until condition() holds."""
     assert callable(condition)
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  conditions of all kinds: there is no one event to wait for
             await asyncio.sleep(0.01)

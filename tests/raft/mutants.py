@@ -3,6 +3,7 @@
 Only the tests know these. Each must make the simulator or a focused test fail: tests/raft/test_machine_mutants.
 """
 
+import collections
 from typing import Any
 
 import pysyncobj
@@ -106,7 +107,7 @@ class ChangesUnguarded(RaftMachine):
     def _SyncObj__changeCluster(self, change: Any) -> bool:
         self._change_index = 0
         self._SyncObj__noopIDx = 1
-        return super()._SyncObj__changeCluster(change)
+        return bool(super()._SyncObj__changeCluster(change))
 
 
 class ConfigurationForgotten(RaftMachine):
@@ -153,10 +154,11 @@ class SnapshotWaitersForgotten(RaftMachine):
     """snapshot_waiters: the library forgets who waits for an entry that a snapshot skips."""
 
     def _install(self, snapshot: StoredSnapshot) -> None:
-        waiting = self._SyncObj__commandsWaitingCommit
-        self._SyncObj__commandsWaitingCommit = type(waiting)(list)
+        machine: Any = self
+        waiting = machine._SyncObj__commandsWaitingCommit
+        machine._SyncObj__commandsWaitingCommit = collections.defaultdict(list)
         super()._install(snapshot)
-        self._SyncObj__commandsWaitingCommit = waiting
+        machine._SyncObj__commandsWaitingCommit = waiting
 
 
 class TailDroppedJournal(RaftJournal):

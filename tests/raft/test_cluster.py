@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pysyncobj.pickle
 import pytest
-from tests.raft.members import Member, Members, until
 
 from penstock.raft.cluster import OutcomeUnknown, RaftConfig, RaftNode, SubmitRefused
 from penstock.raft.core import MAX_COMMAND_BYTES
 from penstock.raft.errors import ForeignJournalError, JournalLockedError, NotFormattedError
+from tests.raft.members import Member, Members, until
 
 
 async def test_commands_from_every_node_are_applied_on_every_node_in_one_order(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ async def test_without_a_majority_outcomes_are_refused_or_unknown(tmp_path: Path
 
 async def test_too_large_a_command_is_refused_and_the_largest_passes(tmp_path: Path) -> None:
     async with Members(tmp_path) as cluster:
-        follower = next(m for m in cluster.members.values() if m is not None)
+        follower = next(iter(cluster.members.values()))
         with pytest.raises(SubmitRefused, match="limit"):
             await follower.node.submit(b"x" * (MAX_COMMAND_BYTES + 1), 20)
         await asyncio.gather(*(follower.node.submit(b"x" * MAX_COMMAND_BYTES, 20) for _ in range(10)))

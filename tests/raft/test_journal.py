@@ -8,13 +8,13 @@ import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.raft.small import Bench
-from tests.simulation.consensus.disk import MemoryDisk
 
 from penstock.internal.v1 import raft_pb2
 from penstock.raft import errors
 from penstock.raft.disk import LmdbDisk
 from penstock.raft.journal import NO_OP, Entry, RaftJournal, StoredSnapshot
+from tests.raft.small import Bench
+from tests.simulation.consensus.disk import MemoryDisk
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_newer_format_is_refused(path: Path) -> None:
 
 def test_a_second_process_is_kept_out(path: Path) -> None:
     journal = RaftJournal.open(path)
-    program = "import pathlib, sys; from penstock.raft.journal import RaftJournal; RaftJournal.open(pathlib.Path(sys.argv[1]))"
+    program = "import pathlib, sys, penstock.raft.journal as j; j.RaftJournal.open(pathlib.Path(sys.argv[1]))"
     other = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
     assert "JournalLockedError" in other.stderr
     assert "in use by another process" in other.stderr
@@ -155,7 +155,7 @@ def test_a_damaged_entry_and_a_gap_are_errors(path: Path) -> None:
     with lmdb.open(str(path), max_dbs=2, map_size=1 << 33) as environment:
         log = environment.open_db(b"log")
         with environment.begin(write=True, db=log) as transaction:
-            kept = transaction.pop((3).to_bytes(8, "big"))
+            kept = transaction.pop((3).to_bytes(8, "big")) or b""
     with pytest.raises(errors.DamagedJournalError, match="follow"):
         RaftJournal.open(path)
     _write(path, (3).to_bytes(8, "big"), kept[:-1] + b"y", b"log")

@@ -10,7 +10,6 @@ import grpc.aio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.raft.members import until
 
 from penstock.internal.v1 import raft_pb2, raft_pb2_grpc
 from penstock.raft import messages, transport
@@ -18,6 +17,7 @@ from penstock.raft.journal import Entry, Identity
 from penstock.raft.machine import Connected, Disconnected, Event, Received
 from penstock.raft.snapshot import Chunk
 from penstock.raft.transport import Inbox, PeerTransport, RaftServicer
+from tests.raft.members import until
 
 
 class End:
@@ -142,7 +142,13 @@ async def test_a_new_stream_ends_the_old_one_and_its_messages() -> None:
 )
 async def test_a_wrong_greeting_is_refused(change: dict[str, Any], said: str) -> None:
     async with ends(End(1)) as (one,), grpc.aio.insecure_channel(one.address) as channel:
-        fields = {"protocol": 1, "cluster_id": "c", "from_node": 2, "to_node": 1, "journal_id": b"x"} | change
+        fields: dict[str, Any] = {
+            "protocol": 1,
+            "cluster_id": "c",
+            "from_node": 2,
+            "to_node": 1,
+            "journal_id": b"x",
+        } | change
         call: Any = raft_pb2_grpc.RaftServiceStub(channel).Exchange()
         await call.write(raft_pb2.ExchangeRequest(hello=raft_pb2.RaftHello(**fields)))
         assert await call.code() == grpc.StatusCode.FAILED_PRECONDITION

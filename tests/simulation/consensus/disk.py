@@ -1,11 +1,13 @@
 """A journal's disk in memory: keeps what was committed, loses the rest with the process. Can lose power in a commit."""
 
 import dataclasses
+from pathlib import Path
 
+from penstock.raft.disk import LmdbDisk
 from penstock.raft.journal import Entry, Identity, JournalBatch, JournalImage, JournalState, StoredSnapshot
 
 
-class PowerLoss(Exception):
+class PowerLoss(Exception):  # noqa: N818  an event
     """The node's power went, just before or just after a commit became durable."""
 
 
@@ -51,3 +53,32 @@ class MemoryDisk:
 
     def close(self) -> None:
         pass
+
+
+class MirroredDisk(MemoryDisk):
+    """Writes to a journal in LMDB as well, and checks at each start that it holds the same."""
+
+    def __init__(self, node_id: int, journal_id: bytes, *, founding: bool, path: Path) -> None:
+        super().__init__(node_id, journal_id, founding=founding)
+        self._path = path / f"{node_id}"
+        LmdbDisk.format(self._path, "simulated", node_id, founding=founding, reserve=0)
+        self._real: LmdbDisk | None = None
+
+    def load(self) -> JournalImage:
+        self.release()
+        self._real = LmdbDisk.open(self._path, self.identity.node_id, "simulated")
+        image = super().load()
+        real = self._real.load()
+        assert real._replace(identity=image.identity) == image
+        return image
+
+    def _apply(self, batch: JournalBatch) -> None:
+        super()._apply(batch)
+        assert self._real is not None
+        self._real.commit(batch)
+
+    def release(self) -> None:
+        """Let go of LMDB."""
+        if self._real is not None:
+            self._real.close()
+            self._real = None

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-class Violation(Exception):
+class Violation(Exception):  # noqa: N818  what a checker finds, not what code does wrong
     """An invariant does not hold."""
 
 

@@ -4,7 +4,7 @@ A cut breaks a stream at once, or lets it hang: then messages wait, as TCP has i
 given up. What was under way on a broken stream is lost, or still arrives until the sender's next stream fences it.
 """
 
-from collections.abc import Callable
+import random
 from typing import Any
 
 GIVE_UP_S = 2.0
@@ -30,7 +30,7 @@ class Network:
 
     def __init__(self, world: Any) -> None:
         self._world = world
-        self._rng = world.rng
+        self._rng: random.Random = world.rng
         self.streams: dict[tuple[int, int], Stream] = {}
         self.cuts: set[tuple[int, int]] = set()
         self.slow = False
@@ -116,7 +116,7 @@ class Network:
         self._world.at(self._world.now + 0.2 * self._rng.random(), self.connect, sender, receiver)
 
     def lose_node(self, node_id: int, *, silently: bool) -> None:
-        """A node is gone: its own streams with it; the others' to it at once, or (power loss) when they are given up."""
+        """A node is gone, and its streams; those to it end at once, or (power loss) when they are given up."""
         for (sender, receiver), stream in self.streams.items():
             if sender == node_id:
                 stream.open, stream.keeps = False, not silently and self._rng.random() < 0.5
@@ -125,6 +125,3 @@ class Network:
                 stream.hung = True
                 delay = GIVE_UP_S if silently else 0.001
                 self._world.at(self._world.now + delay, self._give_up, stream)
-
-
-Deliver = Callable[[int, int, Any], None]

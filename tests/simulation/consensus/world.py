@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pysyncobj.syncobj as library
@@ -20,7 +21,7 @@ from penstock.raft.journal import RaftJournal
 from penstock.raft.machine import DEFINITE, Connected, Disconnected, Event, RaftMachine, Received, Submission
 from penstock.raft.membership import Change, Membership, Voter
 from penstock.raft.outbox import Message, Outbox
-from tests.simulation.consensus.disk import MemoryDisk, PowerLoss
+from tests.simulation.consensus.disk import MemoryDisk, MirroredDisk, PowerLoss
 from tests.simulation.consensus.invariants import Invariants, Violation
 from tests.simulation.consensus.network import Network
 
@@ -58,6 +59,7 @@ class Options:
     machine: type[RaftMachine] = RaftMachine  # the mutants' tests put others in place
     journal: type[RaftJournal] = RaftJournal
     outbox: type[Outbox] = Outbox
+    lmdb: Path | None = None  # also keep each journal in LMDB, below this folder
 
     @classmethod
     def of(cls, seed: int, **given: Any) -> "Options":
@@ -104,9 +106,15 @@ class Node:
     def __init__(self, world: "World", node_id: int, *, founding: bool) -> None:
         self.world = world
         self.id = node_id
-        self.disk = MemoryDisk(node_id, world.draw_bytes(), founding=founding)
+        self.disk = self._make_disk(founding=founding)
         self.up = False
         self.generation = 0
+
+    def _make_disk(self, *, founding: bool) -> MemoryDisk:
+        journal_id, path = self.world.draw_bytes(), self.world.options.lmdb
+        if path is None:
+            return MemoryDisk(self.id, journal_id, founding=founding)
+        return MirroredDisk(self.id, journal_id, founding=founding, path=path)
 
     def start(self) -> None:
         world = self.world
@@ -388,6 +396,9 @@ class World:
             self.invariants.at_end(list(self.nodes.values()))
         finally:
             library.monotonicTime = patched
+            for node in self.nodes.values():
+                if isinstance(node.disk, MirroredDisk):
+                    node.disk.release()
         return self
 
     def _plan(self) -> None:
