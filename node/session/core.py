@@ -54,6 +54,8 @@ class SessionCore:
         self.leaderships: int | None = None
         """While draining: how many could still move, as the controller counts; None: not told yet."""
         self.draining = False
+        self._asked_to_drain = False
+        """The heartbeat under way, or the last one, said so."""
         self.left = False
         """Said goodbye: nothing is sent any more."""
         self._must_register = True
@@ -108,6 +110,7 @@ class SessionCore:
         self._sent_ms = now_ms
         if self.node_epoch is None or self._must_register:
             return [SendRegister()]
+        self._asked_to_drain = self.draining
         return [SendHeartbeat(self.node_epoch, self.draining)]
 
     def on_registered(self, node_epoch: int, now_ms: int) -> list[Output]:
@@ -122,7 +125,7 @@ class SessionCore:
         self._answered(now_ms)
         if not known:
             self._register_again(now_ms)
-        if self.draining:
+        if self._asked_to_drain:
             self.leaderships = leaderships if known else 0
 
     def on_failure(self, now_ms: int) -> None:
