@@ -77,6 +77,8 @@ class Disk:
         self.high_watermark = 0
         self.start_ids: list[bytes] = []
         self.queue: list[Write] = []
+        self.fences = True
+        """A write of a lower leader epoch than the one acted in fails."""
         self.keeps_producers = False
         """Rule 13 removed: truncation leaves the producers' state as it is."""
         self.stale_producers: dict[int, ProducerState] = {}
@@ -97,7 +99,7 @@ class Disk:
         if write.kind == "mark":
             self.high_watermark = max(self.high_watermark, write.at)
             return True
-        if write.leader_epoch < self.acted_epoch:
+        if self.fences and write.leader_epoch < self.acted_epoch:
             return False
         if write.kind == "append":
             if write.at != len(self.entries):
@@ -109,7 +111,7 @@ class Disk:
         elif write.kind == "reset":
             self.entries.clear()
         elif write.kind == "act":
-            self.acted_epoch = write.leader_epoch
+            self.acted_epoch = max(self.acted_epoch, write.leader_epoch)
         return True
 
     def _note_stale(self) -> None:
