@@ -195,7 +195,7 @@ class Broker:
             ),
         )
         stack.push_async_callback(self._replicas.close)
-        self._locator = Locator(self._view, self._replicas, lambda: self._session.serving)
+        self._locator = Locator(config.node_id, self._view, self._replicas, lambda: self._session.serving)
         self._publisher = Publisher(config.node_id, self._locator, self._peers.to, limits)
 
     def _report_unreachable(self, node_id: int) -> None:

@@ -24,7 +24,8 @@ class PartitionSource(Protocol):
 class Locator:
     """Looks partitions up by topic id in the applied metadata and among this node's replicas."""
 
-    def __init__(self, view: View, replicas: PartitionSource, serving: Callable[[], bool]) -> None:
+    def __init__(self, node_id: int, view: View, replicas: PartitionSource, serving: Callable[[], bool]) -> None:
+        self._node_id = node_id
         self._view = view
         self._replicas = replicas
         self._serving = serving
@@ -42,7 +43,23 @@ class Locator:
         if partition is not None and partition.is_leader:
             return partition
         topic, info = self.known(topic_id, index)
-        raise not_leader(self.image, topic, info)
+        raise self._not_leader(topic, info)
+
+    def _not_leader(self, topic: TopicInfo, info: PartitionInfo) -> PenstockError:
+        """NOT_LEADER with leader, epoch and address; LEADER_NOT_AVAILABLE where there is none (yet)."""
+        where = {"topic": topic.name, "partition": str(info.partition), "leader_epoch": str(info.leader_epoch)}
+        name = f"partition {info.partition} of {topic.name!r}"
+        if info.leader == NO_LEADER:
+            text = f"{name} has no leader now; ISR {list(info.isr)}, ELR {list(info.elr)}"
+            return PenstockError(Reason.LEADER_NOT_AVAILABLE, text, where)
+        if info.leader == self._node_id:
+            return PenstockError(Reason.LEADER_NOT_AVAILABLE, f"this node is about to lead {name}", where)
+        node = self.image.nodes.get(info.leader)
+        where["leader"] = str(info.leader)
+        if node is not None:
+            where |= {"host": node.client_address.host, "port": str(node.client_address.port)}
+        text = f"this node does not lead {name}; node {info.leader} does"
+        return PenstockError(Reason.NOT_LEADER, text, where)
 
     def known(self, topic_id: bytes, index: int) -> tuple[TopicInfo, PartitionInfo]:
         """Return what the metadata says of a partition. Raises where it knows none."""
@@ -78,7 +95,7 @@ class Locator:
         if error.reason is not Reason.NOT_LEADER:
             return error
         try:
-            return not_leader(self.image, *self.known(topic_id, index))
+            return self._not_leader(*self.known(topic_id, index))
         except PenstockError as gone:
             return gone
 
@@ -89,17 +106,3 @@ def partition_of_topic(topic: TopicInfo, index: int) -> PartitionInfo:
         text = f"topic {topic.name!r} has partitions 0 to {len(topic.partitions) - 1}, not {index}"
         raise PenstockError(Reason.UNKNOWN_PARTITION, text, {"topic": topic.name, "partition": str(index)})
     return topic.partitions[index]
-
-
-def not_leader(image: MetadataImage, topic: TopicInfo, info: PartitionInfo) -> PenstockError:
-    """NOT_LEADER with leader, epoch and address; LEADER_NOT_AVAILABLE where the metadata names no leader."""
-    where = {"topic": topic.name, "partition": str(info.partition), "leader_epoch": str(info.leader_epoch)}
-    if info.leader == NO_LEADER:
-        text = f"partition {info.partition} of {topic.name!r} has no leader now; ISR {info.isr}, ELR {info.elr}"
-        return PenstockError(Reason.LEADER_NOT_AVAILABLE, text, where)
-    node = image.nodes.get(info.leader)
-    where["leader"] = str(info.leader)
-    if node is not None:
-        where |= {"host": node.client_address.host, "port": str(node.client_address.port)}
-    text = f"this node does not lead partition {info.partition} of {topic.name!r}; node {info.leader} does"
-    return PenstockError(Reason.NOT_LEADER, text, where)

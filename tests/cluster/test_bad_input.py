@@ -75,8 +75,8 @@ class Wire:
             raise from_status(result.error)
         return result.appended
 
-    async def end(self) -> int:
-        """Log end of partition 0, as consumers see it."""
+    async def end(self) -> int | None:
+        """Log end of partition 0, as consumers see it; None while the leader does not know it."""
         query = consumer_service_pb2.OffsetQuery(
             topic_id=self.topic.topic_id, latest=consumer_service_pb2.LatestOffset()
         )
@@ -84,7 +84,8 @@ class Wire:
             consumer_service_pb2.ListOffsetsRequest(queries=[query], isolation=common_pb2.ISOLATION_READ_UNCOMMITTED),
             timeout=10,
         )
-        return response.results[0].found.offset
+        (result,) = response.results
+        return result.found.offset if result.HasField("found") else None
 
 
 @pytest.fixture
@@ -97,7 +98,10 @@ async def wire(cluster: DevCluster) -> AsyncIterator[Wire]:
     async with grpc.aio.insecure_channel(address) as channel:
         stub = topic_service_pb2_grpc.TopicServiceStub(channel)
         described = await stub.DescribeTopic(topic_service_pb2.DescribeTopicRequest(name=name), timeout=10)
-        yield Wire(channel, described.topic)
+        wire = Wire(channel, described.topic)
+        while await wire.end() != 0:  # until the leader has taken over
+            pass
+        yield wire
 
 
 async def refused(call: object) -> PenstockError:
