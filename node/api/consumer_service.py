@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 
+from penstock.internal.v1 import data_pb2 as twin
 from penstock.node.api.consume import ConsumeStream, check_isolation
 from penstock.node.api.locate import Locator
 from penstock.node.api.status import Context
@@ -73,7 +73,7 @@ class ConsumerService:
             SERVICE,
             {
                 "Consume": grpc.stream_stream_rpc_method_handler(
-                    self.consume, pb.ConsumeRequest.FromString, Message.SerializeToString
+                    self.consume, pb.ConsumeRequest.FromString, twin.ConsumeResponse.SerializeToString
                 ),
                 "ListOffsets": grpc.unary_unary_rpc_method_handler(
                     self.list_offsets, pb.ListOffsetsRequest.FromString, pb.ListOffsetsResponse.SerializeToString

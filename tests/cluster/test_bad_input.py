@@ -10,7 +10,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from penstock.client import Admin
 from penstock.client.devcluster import DevCluster
 from penstock.protocol.batch import NewRecord, ProducerStamp, build
 from penstock.protocol.calls import from_call
@@ -90,14 +89,22 @@ class Wire:
 
 @pytest.fixture
 async def wire(cluster: DevCluster) -> AsyncIterator[Wire]:
-    async with Admin(cluster.bootstrap) as admin:
-        name = f"bad-{next(NUMBERS)}"
-        topic = await admin.create_topic(name, partitions=1, replication_factor=3, config={"max_batch_bytes": 10_000})
-        leader = topic.partitions[0].leader
+    request = topic_service_pb2.CreateTopicRequest(
+        name=f"bad-{next(NUMBERS)}",
+        partitions=1,
+        replication_factor=3,
+        config=topic_service_pb2.TopicConfig(max_batch_bytes=10_000),
+    )
+    async with grpc.aio.insecure_channel(cluster.plan.nodes[0].client) as channel:
+        created = await topic_service_pb2_grpc.TopicServiceStub(channel).CreateTopic(request, timeout=10)
+    leader = created.topic.partitions[0].leader
     address = next(node.client for node in cluster.plan.nodes if node.node_id == leader)
     async with grpc.aio.insecure_channel(address) as channel:
         stub = topic_service_pb2_grpc.TopicServiceStub(channel)
-        described = await stub.DescribeTopic(topic_service_pb2.DescribeTopicRequest(name=name), timeout=10)
+        described = await stub.DescribeTopic(
+            topic_service_pb2.DescribeTopicRequest(name=request.name, min_metadata_version=created.metadata_version),
+            timeout=10,
+        )
         wire = Wire(channel, described.topic)
         while await wire.end() != 0:  # until the leader has taken over
             pass
