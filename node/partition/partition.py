@@ -12,8 +12,9 @@ from typing import NamedTuple
 from penstock.node.partition.producing import Producers
 from penstock.node.partition.requests import AppendRequest, AppendResult, Done, FoundOffset, ReadRequest
 from penstock.node.replication.events import NO_EPOCH, NO_LEADER, AppendRefusal
+from penstock.node.replication.ports import Host
 from penstock.node.replication.replica import Role
-from penstock.node.replication.shell import Host, ReplicaShell
+from penstock.node.replication.shell import ReplicaShell
 from penstock.node.waiters import Waiters
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason

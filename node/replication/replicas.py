@@ -22,9 +22,19 @@ from penstock.node.replication.shell import ReplicaShell
 from penstock.node.replication.source import Source
 from penstock.node.replication.tail import TailBudget
 from penstock.raft.image import MetadataImage, PartitionInfo, TopicInfo
-from penstock.storage import DamagedStoreError, LogBatch, PartitionKey
-from penstock.storage.log import Log
-from penstock.storage.writes import CreateLog, DropLog, ExpireProducers, ForgetStarts, Outcome, RecordStart, Write
+from penstock.storage import (
+    CreateLog,
+    DamagedStoreError,
+    DropLog,
+    ExpireProducers,
+    ForgetStarts,
+    Log,
+    LogBatch,
+    Outcome,
+    PartitionKey,
+    RecordStart,
+    Write,
+)
 from penstock.v1 import common_pb2
 
 LOG = logging.getLogger(__name__)

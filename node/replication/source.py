@@ -17,8 +17,7 @@ from penstock.internal.v1 import replication_pb2 as pb
 from penstock.node.replication.events import RefusalKind, SessionKey
 from penstock.node.replication.shell import ReplicaShell
 from penstock.node.replication.wire import REFUSALS, append_parts, position_of, seed_message
-from penstock.storage import LogBatch, PartitionKey, StorageError
-from penstock.storage.log import Log
+from penstock.storage import Log, LogBatch, PartitionKey, StorageError
 
 LOG = logging.getLogger(__name__)
 SERVICE = "penstock.internal.v1.ReplicationService"

@@ -10,9 +10,8 @@ from penstock.internal.v1 import data_pb2
 from penstock.internal.v1 import replication_pb2 as pb
 from penstock.node.replication.events import Position, RefusalKind
 from penstock.protocol.batch import CorruptBatchError, crc_of, header_of
-from penstock.storage import LogBatch, ReplicaSeed
+from penstock.storage import EpochStart, LogBatch, ReplicaSeed
 from penstock.storage.producers import ProducerBatch, ProducerState
-from penstock.storage.types import EpochStart
 from penstock.v1 import record_pb2
 
 _APPENDS = bytes([2 << 3 | 2])  # ReplicateResponse.appends

@@ -257,6 +257,8 @@ class Mutant:
     node: type[Node] = Node
     world: type[World] = World
     options: tuple[tuple[str, Any], ...] = ()
+    liveness: bool = False
+    """It shows as I10, no progress; for the others that is not enough."""
     first_seed: int = 0
     """Where the search begins: shortly before a seed that is known to show it."""
 
@@ -270,10 +272,10 @@ class Mutant:
 
 MUTANTS = [
     Mutant("1 cut to own HW", replica=CutToHighWatermark),
-    Mutant("2 not the lesser end", follower=CutToLeadersEnd, first_seed=50),
+    Mutant("2 not the lesser end", follower=CutToLeadersEnd, liveness=True, first_seed=50),
     Mutant("2 one lookup", leader=OneLookup, first_seed=14),
     Mutant("3 any last epoch", leader=AnyLastEpoch),
-    Mutant("4 progress kept", replica=KeepProgress),
+    Mutant("4 progress kept", replica=KeepProgress, first_seed=306),
     Mutant("5 pending not counted", leader=PendingNotCounted, first_seed=17),
     Mutant("5 shrink at once", leader=ShrinkAtOnce, first_seed=94),
     Mutant("5 pending forgotten", leader=ForgetPending, first_seed=14),
@@ -284,7 +286,7 @@ MUTANTS = [
     Mutant("8 pending counted", leader=FrozenByPending),
     Mutant("10 follower acks log end", follower=AckLogEnd, first_seed=12),
     Mutant("10 leader counts log end", leader=CountOwnLogEnd, first_seed=21),
-    Mutant("11 old sessions heard", follower=HearOldSessions),
+    Mutant("11 old sessions heard", follower=HearOldSessions, liveness=True),
     Mutant("12 end always known", leader=EndAlwaysKnown),
     Mutant("13 producers kept", options=(("keeps_producers", True),), first_seed=46),
     Mutant("14 duplicates answered", leader=AnswerDuplicates),
