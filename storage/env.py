@@ -1,7 +1,7 @@
-"""The LMDB environment of a data directory: format, lock, open, key spaces, free room.
+"""The LMDB environment of a data directory: format, lock, open, key spaces, length of the file.
 
 Invariants: one process at a time; synchronous commits unless the operator chose a weaker level; no writable map (a full
-disk would be a SIGBUS). An unformatted, foreign, newer or cut-off file never opens.
+disk would be a SIGBUS). An unformatted, foreign, newer or cut-off file never opens, and is not written to.
 """
 
 import fcntl
@@ -14,19 +14,24 @@ from typing import Any
 import lmdb
 
 from penstock.storage.errors import (
-    DamagedStoreError,
     ForeignStoreError,
     NewerFormatError,
     NotFormattedError,
     StorageError,
     StoreLockedError,
 )
-from penstock.storage.layout import DATABASES, FORMAT_VERSION, LOCAL, damaged
+from penstock.storage.layout import DATABASES, FORMAT_VERSION, LOCAL, damaged, seal, unseal
 from penstock.storage.types import StoreIdentity
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "penstock.lock"
+UNFINISHED = "format.tmp"
+"""A store that is being formatted; what a crash leaves of it is nothing."""
 DURABILITIES = ("commit", "interval", "os")
+AHEAD_BYTES = 64 * 1024 * 1024
+"""The file is kept longer than its pages by this, as a hole that takes no room on disk."""
+_META_BYTES = 2 * 4096
+_IDENTITY = (b"format", b"cluster_id", b"node_id", b"store_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +45,46 @@ class StoreOptions:
     max_readers: int = 512
     producer_cache: int = 100_000  # producer states kept in memory
 
+    def __post_init__(self) -> None:
+        """A misspelt level must not pass for a weak one."""
+        if self.durability not in DURABILITIES:
+            raise StorageError(f"durability {self.durability!r} is none of {', '.join(DURABILITIES)}")
+
 
 class Environment:
     """An open LMDB environment with the store's key spaces. `db[name]` is the handle of a key space."""
 
     def __init__(self, path: Path, options: StoreOptions) -> None:
+        """Raises NotFormattedError, StoreLockedError, NewerFormatError, DamagedStoreError."""
         self.path = path
         self.options = options
+        self.db: dict[str, Any] = {}
         self._lock = _lock(path)
         try:
+            self._check_length(_META_BYTES)  # LMDB would begin a new store in an empty file
             self.lmdb = _open(path, options)
-            self.db = {name: self.lmdb.open_db(name.encode()) for name in DATABASES}
-            self._check_length()
+            try:
+                self._open_spaces()
+            except BaseException:
+                self.lmdb.close()
+                raise
         except lmdb.Error as error:
             os.close(self._lock)
             raise damaged(f"{path / DATA_FILE} cannot be opened: {error}") from error
-        except StorageError:
+        except BaseException:
             os.close(self._lock)
             raise
+
+    def _open_spaces(self) -> None:
+        self._check_length(self._needed())  # reading beyond the end would be a SIGBUS
+        try:
+            self.db["store"] = self.lmdb.open_db(b"store", create=False)
+        except lmdb.NotFoundError as error:
+            raise NotFormattedError(f"{self.path} holds an LMDB file that is no Penstock store") from error
+        check_format(self)  # before the rest: a newer format may have other key spaces
+        self.db.update({name: self.lmdb.open_db(name.encode(), create=False) for name in DATABASES})
+        self._ahead = self._length()
+        self.keep_ahead()
 
     def begin(self, *, write: bool = False) -> Any:
         """Begin a transaction; reads give memoryviews that live as long as it does."""
@@ -72,20 +99,46 @@ class Environment:
         self.lmdb.close()
         os.close(self._lock)
 
-    def file_bytes(self) -> int:
-        """Size of the data file."""
-        return (self.path / DATA_FILE).stat().st_size
+    def keep_ahead(self) -> None:
+        """Keep the file longer than its pages.
+
+        LMDB does not write pages at the end of the file that one transaction takes and frees, so a healthy file could
+        be shorter than its last page; then one that was cut short could not be told, and reading it is a SIGBUS.
+        """
+        needed = self._needed()
+        if self._ahead - needed < AHEAD_BYTES // 2:
+            self._ahead = max(self._length(), needed + AHEAD_BYTES)
+            os.truncate(self.path / DATA_FILE, self._ahead)
+
+    def used_bytes(self, txn: Any) -> int:
+        """Pages in use by rows, live ones and those that wait to be deleted; the rest of the file is free."""
+        pages = 0
+        for database in self.db.values():
+            stat = txn.stat(database)
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages * self._page_bytes())
+
+    def disk_bytes(self) -> int:
+        """What the data file takes of the disk."""
+        return (self.path / DATA_FILE).stat().st_blocks * 512
 
     def free_bytes(self) -> int:
         """What the file system has left for this process."""
         stats = os.statvfs(self.path)
         return stats.f_bavail * stats.f_frsize
 
-    def _check_length(self) -> None:
-        """Reading a page past the end of the file would be a SIGBUS."""
-        needed = (self.lmdb.info()["last_pgno"] + 1) * self.lmdb.stat()["psize"]
-        if self.file_bytes() < needed:
-            raise damaged(f"{self.path / DATA_FILE} has {self.file_bytes()} bytes of {needed}")
+    def _check_length(self, needed: int) -> None:
+        if self._length() < needed:
+            raise damaged(f"{self.path / DATA_FILE} was cut short: it has {self._length()} of {needed} bytes")
+
+    def _length(self) -> int:
+        return (self.path / DATA_FILE).stat().st_size
+
+    def _needed(self) -> int:
+        return int((self.lmdb.info()["last_pgno"] + 1) * self._page_bytes())
+
+    def _page_bytes(self) -> int:
+        return int(self.lmdb.stat()["psize"])
 
 
 def _lock(path: Path) -> int:
@@ -103,7 +156,8 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _open(path: Path, options: StoreOptions) -> Any:
+def _open(path: Path, options: StoreOptions, *, create: bool = False) -> Any:
+    """Open the LMDB file in a directory; `create`: that file itself, which must not be there."""
     durable = options.durability == "commit"
     return lmdb.open(
         str(path),
@@ -114,33 +168,47 @@ def _open(path: Path, options: StoreOptions) -> Any:
         metasync=durable,
         writemap=False,
         readahead=True,
-        subdir=True,
+        subdir=not create,
+        create=create,
         mode=0o600,
     )
 
 
 def format_directory(path: Path, cluster_id: str, node_id: int) -> StoreIdentity:
-    """Make a new, empty store in a directory that holds nothing yet, and return its identity."""
-    if not cluster_id or node_id < 1:
+    """Make a new, empty store in a directory that holds nothing yet, and return its identity.
+
+    The data file gets its name when it is whole: a crash leaves a store, or nothing and this can be called again.
+    """
+    if not cluster_id or not 1 <= node_id < 2**32:
         raise StorageError("a store needs a cluster id and a node id of 1 or more")
+    unfinished = [UNFINISHED, f"{UNFINISHED}-lock"]
     path.mkdir(parents=True, exist_ok=True)
-    found = sorted(entry.name for entry in path.iterdir())
+    found = sorted(entry.name for entry in path.iterdir() if entry.name not in unfinished)
     if DATA_FILE in found:
         raise StorageError(f"{path} is formatted already; to give its data up, move it away first")
     if found:
         raise StorageError(f"{path} is not empty: it holds {', '.join(found[:5])}")
+    for name in unfinished:
+        (path / name).unlink(missing_ok=True)
     identity = StoreIdentity(cluster_id, node_id, secrets.token_bytes(16))
-    environment = _open(path, StoreOptions(map_bytes=1 << 24))
-    db = environment.open_db(b"store")
-    with environment.begin(write=True) as txn:
-        txn.put(b"format", LOCAL.pack(FORMAT_VERSION), db=db)
-        txn.put(b"cluster_id", cluster_id.encode(), db=db)
-        txn.put(b"node_id", LOCAL.pack(node_id), db=db)
-        txn.put(b"store_id", identity.store_id, db=db)
-    environment.close()
+    _write_identity(path / UNFINISHED, identity)
+    (path / unfinished[1]).unlink()
+    (path / UNFINISHED).rename(path / DATA_FILE)
     _sync_directory(path)
     _sync_directory(path.parent)
     return identity
+
+
+def _write_identity(file: Path, identity: StoreIdentity) -> None:
+    values = (LOCAL.pack(FORMAT_VERSION), identity.cluster_id.encode(), LOCAL.pack(identity.node_id), identity.store_id)
+    environment = _open(file, StoreOptions(map_bytes=1 << 24), create=True)
+    try:
+        spaces = {name: environment.open_db(name.encode()) for name in DATABASES}
+        with environment.begin(write=True) as txn:
+            for name, value in zip(_IDENTITY, values, strict=True):
+                txn.put(name, seal(name, value), db=spaces["store"])
+    finally:
+        environment.close()
 
 
 def _sync_directory(path: Path) -> None:
@@ -151,26 +219,30 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_identity(environment: Environment) -> StoreIdentity:
-    """Read who the store is. Raises NotFormattedError, NewerFormatError, DamagedStoreError."""
+def check_format(environment: Environment) -> None:
+    """Raise NotFormattedError, NewerFormatError."""
     with environment.begin() as txn:
-        rows = {
-            name: txn.get(name, db=environment.db["store"], default=None)
-            for name in (b"format", b"cluster_id", b"node_id", b"store_id")
-        }
-        values = {name: None if row is None else bytes(row) for name, row in rows.items()}
-    version = values[b"format"]
-    if version is None:
-        raise NotFormattedError(f"{environment.path} holds an LMDB file that is no Penstock store")
-    if LOCAL.unpack(version)[0] > FORMAT_VERSION:
+        row = txn.get(b"format", db=environment.db["store"])
+        if row is None:
+            raise NotFormattedError(f"{environment.path} holds an LMDB file that is no Penstock store")
+        version = LOCAL.unpack(unseal(b"format", row))[0]
+    if version > FORMAT_VERSION:
         raise NewerFormatError(
-            f"{environment.path} has format {LOCAL.unpack(version)[0]}, this version reads up to {FORMAT_VERSION}; "
+            f"{environment.path} has format {version}, this version reads up to {FORMAT_VERSION}; "
             "start it with the version that wrote it, or a newer one"
         )
-    cluster_id, node_id, store_id = values[b"cluster_id"], values[b"node_id"], values[b"store_id"]
-    if cluster_id is None or node_id is None or store_id is None:
-        raise damaged("its identity is incomplete")
-    return StoreIdentity(cluster_id.decode(), LOCAL.unpack(node_id)[0], store_id)
+
+
+def read_identity(environment: Environment) -> StoreIdentity:
+    """Read who the store is. Raises DamagedStoreError."""
+    values = []
+    with environment.begin() as txn:
+        for name in _IDENTITY:
+            row = txn.get(name, db=environment.db["store"])
+            if row is None:
+                raise damaged("its identity is incomplete")
+            values.append(unseal(name, row))
+    return StoreIdentity(values[1].decode(), LOCAL.unpack(values[2])[0], values[3])
 
 
 def check_identity(environment: Environment, found: StoreIdentity, cluster_id: str | None, node_id: int | None) -> None:
@@ -181,14 +253,3 @@ def check_identity(environment: Environment, found: StoreIdentity, cluster_id: s
     if node_id is not None and found.node_id != node_id:
         text = f"{environment.path} belongs to node {found.node_id}, not {node_id}"
         raise ForeignStoreError(f"{text}; correct data_dir or node_id")
-
-
-__all__ = [
-    "DURABILITIES",
-    "DamagedStoreError",
-    "Environment",
-    "StoreOptions",
-    "check_identity",
-    "format_directory",
-    "read_identity",
-]

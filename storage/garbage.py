@@ -1,74 +1,56 @@
-"""Deleting what was dropped, reset or trimmed, in chunks, between other commits."""
-
-from typing import TYPE_CHECKING, Any
+"""Deleting what was dropped, reset or trimmed, in chunks, between other commits. Nothing here is ever read."""
 
 from penstock.storage import layout
-from penstock.storage.layout import GARBAGE_ALL, LogRow
-
-if TYPE_CHECKING:
-    from penstock.storage.store import Store
+from penstock.storage.layout import GARBAGE_ALL
+from penstock.storage.rows import Rows
 
 _SPACES = ("batches", "epochs", "times", "producers", "undo")
 
 
-def delete_chunk(
-    store: "Store", txn: Any, data: int, below: int, max_rows: int
-) -> tuple[bool, tuple[int, LogRow] | None]:
-    """Delete up to `max_rows` rows; whether that was all, and the log's row where its size changed."""
-    if below == GARBAGE_ALL:
-        done, freed = _delete_all(store, txn, data, max_rows), None
-    else:
-        done, freed = _delete_below(store, txn, data, below, max_rows)
+class _Budget:
+    """What one chunk may delete: each row costs something, and its bytes."""
+
+    def __init__(self, rows: int, size: int) -> None:
+        self._rows, self._size = rows, size
+
+    def take(self, size: int) -> bool:
+        """Whether another row fits."""
+        self._rows -= 1
+        self._size -= size
+        return self._rows >= 0 and self._size >= 0
+
+
+def delete_chunk(rows: Rows, data: int, below: int, max_rows: int, max_bytes: int) -> bool:
+    """Delete up to so many rows and bytes of a data id; whether that was all."""
+    budget = _Budget(max_rows, max_bytes)
+    done = _delete_all(rows, data, budget) if below == GARBAGE_ALL else _delete_below(rows, data, below, budget)
     if done:
-        txn.delete(layout.LOCAL.pack(data), db=store.environment.db["garbage"])
-    return done, freed
+        rows.delete("garbage", layout.LOCAL.pack(data))
+    return done
 
 
-def _delete_all(store: "Store", txn: Any, data: int, max_rows: int) -> bool:
-    prefix = layout.LOCAL.pack(data)
-    for space in _SPACES:
-        with txn.cursor(store.environment.db[space]) as cursor:
-            found = cursor.set_range(prefix)
-            while found and bytes(cursor.key()[:4]) == prefix:
-                if max_rows == 0:
-                    return False
-                max_rows -= 1
-                found = cursor.delete() and bool(cursor.key())
+def _delete_all(rows: Rows, data: int, budget: _Budget) -> bool:
+    first, beyond = layout.LOCAL.pack(data), layout.LOCAL.pack(data + 1)
+    return all(_delete(rows, space, first, beyond, budget) for space in _SPACES)
+
+
+def _delete_below(rows: Rows, data: int, below: int, budget: _Budget) -> bool:
+    """Delete batches and undo rows below the log start, which is the base of a batch, and their time index."""
+    first, until = layout.LOCAL.pack(data), layout.offset_key(data, below)
+    return all(_delete(rows, space, first, until, budget) for space in ("batches", "undo")) and _delete_times(
+        rows, data, below, budget
+    )
+
+
+def _delete(rows: Rows, space: str, first: bytes, until: bytes, budget: _Budget) -> bool:
+    return all(budget.take(len(row)) for _, row in rows.pop(space, first, until))
+
+
+def _delete_times(rows: Rows, data: int, below: int, budget: _Budget) -> bool:
+    """Both maximum and offset rise from row to row."""
+    for key, row in rows.pop("times", layout.LOCAL.pack(data), layout.LOCAL.pack(data + 1)):
+        if layout.read_time_key(key)[2] >= below:
+            return True
+        if not budget.take(len(row)):
+            return False
     return True
-
-
-def _delete_below(
-    store: "Store", txn: Any, data: int, below: int, max_rows: int
-) -> tuple[bool, tuple[int, LogRow] | None]:
-    """Delete whole batches below an offset, and their entries in the time index; the batch that holds it stays."""
-    local = store.local_of(data)
-    if local is None:  # dropped or reset since: all of it is garbage by another entry
-        return True, None
-    prefix, freed, done = layout.LOCAL.pack(data), 0, False
-    with txn.cursor(store.environment.db["batches"]) as cursor:
-        found = cursor.set_range(prefix)
-        for _ in range(max_rows):
-            if not found or bytes(cursor.key()[:4]) != prefix:
-                done = True
-                break
-            if layout.unpack_batch(bytes(cursor.key()), cursor.value()).last_offset >= below:
-                done = True
-                break
-            freed += len(cursor.value())
-            found = cursor.delete() and bool(cursor.key())
-    if done:
-        _delete_times(store, txn, data, below)
-    row = store.row_of(local)
-    row = row._replace(state=row.state._replace(size_bytes=row.state.size_bytes - freed))
-    txn.put(layout.LOCAL.pack(local), layout.pack_log(local, row), db=store.environment.db["partitions"])
-    return done, (local, row)
-
-
-def _delete_times(store: "Store", txn: Any, data: int, below: int) -> None:
-    prefix = layout.LOCAL.pack(data)
-    with txn.cursor(store.environment.db["times"]) as cursor:
-        found = cursor.set_range(prefix)
-        while found and bytes(cursor.key()[:4]) == prefix:
-            if layout.read_time_key(bytes(cursor.key()))[2] >= below:
-                return
-            found = cursor.delete() and bool(cursor.key())

@@ -4,14 +4,14 @@ Key spaces (named databases). A log's row has a stable local id; its data is und
 counter), which changes when the log is reset, so that a reset costs nothing and the old data goes in the background:
     store       name -> value            identity, format version, start ids, next local id
     partitions  local id -> LogRow
-    batches     p, base_offset -> BatchRow + payload
-    epochs      p, leader_epoch -> start offset
-    times       p, running maximum timestamp, base_offset -> nothing    sparse: at most one in INDEX_BYTES
+    batches     p, base_offset -> BatchHead + payload
+    epochs      p, leader_epoch -> start offset, the epoch before it
+    times       p, running maximum timestamp, base_offset -> nothing    sparse: one in INDEX_BYTES
     producers   p, producer_id -> ProducerState
     undo        p, base_offset -> producer_id and the ProducerState that the batch replaced, above the high watermark
     garbage     p -> offset              batches of p that begin below it are to be deleted; GARBAGE_ALL: all of p
-Rows of `partitions` and `batches` carry a CRC-32C over key and row (payloads have their producer's), since LMDB has no
-page checksums.
+LMDB has no page checksums, so every row begins with a CRC-32C over its key and content (`seal`). A batch's covers its
+head, which has another one of the payload: many lookups need the head alone.
 """
 
 import struct
@@ -41,13 +41,18 @@ U64 = struct.Struct(">Q")
 
 _SIGN = 1 << 63
 _CRC = struct.Struct(">I")
-# CRC, last_offset, leader_epoch, append_time; then the header: compression, record_count, records_size, base and max
-# timestamp, producer id, epoch, base sequence, transactional, control; payload length
-_BATCH = struct.Struct(">IqiqBIIqqqii??I")
-BATCH_ROW_BYTES = _BATCH.size
-# CRC, topic id, index, data id, log start, log end, high watermark, last and acted epoch, size, running maximum,
-# unindexed bytes
-_LOG = struct.Struct(">I16sIIqqqiiQqQ")
+CRC_BYTES = _CRC.size
+MAX_SMALL_ROW = 256 * 1024
+"""No row but a batch's is longer; what seems to be is damage, and may lie outside the file."""
+# after the CRC: position, CRC of the payload, last_offset, leader_epoch, append_time; then the header: compression,
+# record_count, records_size, base and max timestamp, producer id, epoch, base sequence, transactional, control; then
+# the payload's length
+_BATCH = struct.Struct(">QIqiqBIIqqqii??I")
+BATCH_ROW_BYTES = CRC_BYTES + _BATCH.size
+# topic id, index, data id, log start, log end, high watermark, last and acted epoch, size, end position, running
+# maximum, unindexed bytes
+_LOG = struct.Struct(">16sIIqqqiiQQqQ")
+_EPOCH = struct.Struct(">Qi")
 _PRODUCER = struct.Struct(">iqB")
 _PRODUCER_BATCH = struct.Struct(">iiqq")
 _UNDO = struct.Struct(">q?")
@@ -59,8 +64,26 @@ class LogRow(NamedTuple):
     key: PartitionKey
     data: int  # data id
     state: LogState
+    end_position: int  # bytes of all batches that were appended to this data id, less those cut off its end
     max_timestamp_ms: int  # the largest so far; NO_MAXIMUM for none
     unindexed_bytes: int  # since the last row in `times`
+
+
+class BatchHead(NamedTuple):
+    """A row of `batches` without its payload."""
+
+    position: int  # bytes of the batches before it
+    payload_crc: int
+    last_offset: int
+    leader_epoch: int
+    append_time_ms: int
+    header: BatchHeader
+    payload_bytes: int
+
+    @property
+    def row_bytes(self) -> int:
+        """What the batch counts for in sizes and positions."""
+        return BATCH_ROW_BYTES + self.payload_bytes
 
 
 NO_MAXIMUM = -(2**63)
@@ -93,71 +116,103 @@ def read_producer_key(key: bytes) -> tuple[int, int]:
     return local, producer_id - _SIGN
 
 
-def _crc(key: bytes, row: "bytes | memoryview") -> int:
-    return int(google_crc32c.extend(google_crc32c.value(key), bytes(row)))
+def seal(key: bytes, body: bytes) -> bytes:
+    """Row of a key: its content, after the CRC of both."""
+    return _CRC.pack(google_crc32c.value(key + body)) + body
 
 
-def pack_batch(key: bytes, batch: LogBatch) -> bytes:
-    """Row head of a batch; the payload follows it."""
-    row = _BATCH.pack(0, batch.last_offset, batch.leader_epoch, batch.append_time_ms, *batch.header, len(batch.payload))
-    return _CRC.pack(_crc(key, row[4:])) + row[4:]
+def unseal(key: bytes, row: "bytes | memoryview") -> bytes:
+    """Content of a row. Raises DamagedStoreError."""
+    if CRC_BYTES <= len(row) <= MAX_SMALL_ROW:
+        body = bytes(row[CRC_BYTES:])
+        if _CRC.unpack_from(row)[0] == google_crc32c.value(key + body):
+            return body
+    raise damaged(f"the checksum of the row of key {key.hex()} is wrong")
+
+
+def pack_batch(key: bytes, batch: LogBatch, position: int) -> bytes:
+    """Head of a batch's row; the payload follows it."""
+    payload = batch.payload
+    crc = google_crc32c.value(payload)
+    _, last_offset, leader_epoch, append_time_ms, header, _ = batch
+    return seal(key, _BATCH.pack(position, crc, last_offset, leader_epoch, append_time_ms, *header, len(payload)))
+
+
+def unpack_head(key: bytes, row: memoryview) -> BatchHead:
+    """Read the head of a row of `batches`; its payload is not touched. Raises DamagedStoreError."""
+    if len(row) >= BATCH_ROW_BYTES:
+        fields = _BATCH.unpack_from(row, CRC_BYTES)
+        crc = google_crc32c.value(key + bytes(row[CRC_BYTES:BATCH_ROW_BYTES]))
+        if _CRC.unpack_from(row)[0] == crc and fields[-1] == len(row) - BATCH_ROW_BYTES:
+            return BatchHead._make((*fields[:5], BatchHeader._make(fields[5:-1]), fields[-1]))
+    raise _damaged_batch(key)
 
 
 def unpack_batch(key: bytes, row: memoryview) -> LogBatch:
     """Read a row of `batches`. Raises DamagedStoreError."""
+    head = unpack_head(key, row)
+    payload = bytes(row[BATCH_ROW_BYTES:])
+    if google_crc32c.value(payload) != head.payload_crc:
+        raise _damaged_batch(key)
+    base_offset = OFFSET_KEY.unpack(key)[1]
+    return LogBatch(base_offset, head.last_offset, head.leader_epoch, head.append_time_ms, head.header, payload)
+
+
+def _damaged_batch(key: bytes) -> DamagedStoreError:
+    if len(key) != OFFSET_KEY.size:
+        return damaged(f"key {key[:64].hex()} is none of a batch")
     local, base_offset = OFFSET_KEY.unpack(key)
-    if len(row) < BATCH_ROW_BYTES:
-        raise damaged(f"the batch at offset {base_offset} of local partition {local} is cut short")
-    fields = _BATCH.unpack_from(row)
-    if fields[0] != _crc(key, row[4:BATCH_ROW_BYTES]) or fields[-1] != len(row) - BATCH_ROW_BYTES:
-        raise damaged(f"the checksum of the batch at offset {base_offset} of local partition {local} is wrong")
-    header = BatchHeader._make(fields[4:-1])
-    return LogBatch(base_offset, fields[1], fields[2], fields[3], header, bytes(row[BATCH_ROW_BYTES:]))
+    return damaged(f"the checksum of the batch at offset {base_offset} of local partition {local} is wrong")
 
 
-def pack_log(local: int, row: LogRow) -> bytes:
-    """Row of `partitions`."""
-    body = _LOG.pack(0, *row.key, row.data, *row.state, row.max_timestamp_ms, row.unindexed_bytes)
-    return _CRC.pack(_crc(LOCAL.pack(local), body[4:])) + body[4:]
+def pack_log(row: LogRow) -> bytes:
+    """Content of a row of `partitions`."""
+    return _LOG.pack(*row.key, row.data, *row.state, row.end_position, row.max_timestamp_ms, row.unindexed_bytes)
 
 
-def unpack_log(local: int, row: bytes) -> LogRow:
-    """Read a row of `partitions`. Raises DamagedStoreError."""
-    if len(row) != _LOG.size or _CRC.unpack_from(row)[0] != _crc(LOCAL.pack(local), row[4:]):
-        raise damaged(f"the checksum of the row of local partition {local} is wrong")
-    fields = _LOG.unpack(row)
-    return LogRow(PartitionKey(*fields[1:3]), fields[3], LogState(*fields[4:10]), fields[10], fields[11])
+def unpack_log(body: bytes) -> LogRow:
+    """Read the content of a row of `partitions`."""
+    fields = _LOG.unpack(body)
+    return LogRow(PartitionKey(*fields[:2]), fields[2], LogState(*fields[3:9]), *fields[9:])
+
+
+def pack_epoch(start_offset: int, former_epoch: int) -> bytes:
+    """Content of a row of `epochs`."""
+    return _EPOCH.pack(start_offset, former_epoch)
+
+
+def unpack_epoch(body: bytes) -> tuple[int, int]:
+    """Start offset of the epoch, and the epoch before it."""
+    start_offset, former_epoch = _EPOCH.unpack(body)
+    return start_offset, former_epoch
 
 
 def pack_producer(state: ProducerState) -> bytes:
-    """Row of `producers`."""
-    batches = b"".join(_PRODUCER_BATCH.pack(*batch) for batch in state.batches)
+    """Content of a row of `producers`."""
+    batches = b"".join([_PRODUCER_BATCH.pack(*batch) for batch in state.batches])
     return _PRODUCER.pack(state.producer_epoch, state.timestamp_ms, len(state.batches)) + batches
 
 
-def unpack_producer(row: bytes) -> ProducerState:
-    """Read a row of `producers`. Raises DamagedStoreError."""
-    try:
-        epoch, timestamp_ms, count = _PRODUCER.unpack_from(row)
-        start = _PRODUCER.size
-        batches = tuple(
-            ProducerBatch._make(_PRODUCER_BATCH.unpack_from(row, start + index * _PRODUCER_BATCH.size))
-            for index in range(count)
-        )
-    except struct.error as error:
-        raise damaged("a producer's row is cut short") from error
+def unpack_producer(body: bytes) -> ProducerState:
+    """Read the content of a row of `producers`."""
+    epoch, timestamp_ms, count = _PRODUCER.unpack_from(body)
+    start = _PRODUCER.size
+    batches = tuple(
+        ProducerBatch._make(_PRODUCER_BATCH.unpack_from(body, start + index * _PRODUCER_BATCH.size))
+        for index in range(count)
+    )
     return ProducerState(epoch, batches, timestamp_ms)
 
 
 def pack_undo(producer_id: int, replaced: ProducerState | None) -> bytes:
-    """Row of `undo`."""
+    """Content of a row of `undo`."""
     return _UNDO.pack(producer_id, replaced is not None) + (b"" if replaced is None else pack_producer(replaced))
 
 
-def unpack_undo(row: bytes) -> tuple[int, ProducerState | None]:
+def unpack_undo(body: bytes) -> tuple[int, ProducerState | None]:
     """Return the producer id and the state to put back; None: it was not known."""
-    producer_id, known = _UNDO.unpack_from(row)
-    return producer_id, unpack_producer(row[_UNDO.size :]) if known else None
+    producer_id, known = _UNDO.unpack_from(body)
+    return producer_id, unpack_producer(body[_UNDO.size :]) if known else None
 
 
 def damaged(what: str) -> DamagedStoreError:

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import lmdb
+
 from penstock.protocol.batch import InvalidBatchError, parse
 from penstock.protocol.batch import read as read_records
 from penstock.storage.env import Environment
-from penstock.storage.errors import LogDroppedError, OffsetAboveEndError, OffsetBelowStartError
+from penstock.storage.errors import LogDroppedError, OffsetAboveEndError, OffsetBelowStartError, StorageError
 from penstock.storage.layout import (
     EPOCH_KEY,
     LOCAL,
-    U64,
     damaged,
     offset_key,
     producer_key,
@@ -23,17 +24,20 @@ from penstock.storage.layout import (
     read_time_key,
     time_key,
     unpack_batch,
+    unpack_epoch,
     unpack_log,
     unpack_producer,
+    unseal,
 )
 from penstock.storage.producers import ProducerState
+from penstock.storage.rows import Rows, key_of
 from penstock.storage.types import NO_EPOCH, EpochEnd, EpochStart, LogBatch, LogState, PartitionKey, ReplicaSeed
 
 
 class Snapshot(NamedTuple):
     """A read transaction, and the log's row in it: the two belong together, whatever the writer does meanwhile."""
 
-    txn: Any
+    rows: Rows
     data: int
     state: LogState
 
@@ -79,7 +83,7 @@ class Log:
         return None
 
     def epochs(self) -> list[EpochStart]:
-        """All epochs that the log holds records of, or held before its start, in order."""
+        """All epochs that the log holds records of, and that of the last record before its start, in order."""
         with self._snapshot() as snapshot:
             return self._epochs(snapshot)
 
@@ -99,8 +103,8 @@ class Log:
     def producer(self, producer_id: int) -> ProducerState | None:
         """What the log knows of an idempotent producer."""
         with self._snapshot() as snapshot:
-            row = snapshot.txn.get(producer_key(snapshot.data, producer_id), db=self._environment.db["producers"])
-            return None if row is None else unpack_producer(bytes(row))
+            body = snapshot.rows.get("producers", producer_key(snapshot.data, producer_id))
+            return None if body is None else unpack_producer(body)
 
     def find_timestamp(self, timestamp_ms: int, end: int) -> tuple[int, int] | None:
         """Offset and timestamp of the first record at or after a time, below `end`; None where there is none."""
@@ -120,8 +124,8 @@ class Log:
         with self._snapshot() as snapshot:
             start = snapshot.state.log_start_offset
             epochs = tuple(epoch for epoch in self._epochs(snapshot) if epoch.start_offset < start)
-            for key, row in self._rows(snapshot, "producers"):
-                state = unpack_producer(bytes(row))
+            for key, row in snapshot.rows.scan("producers", LOCAL.pack(snapshot.data)):
+                state = unpack_producer(unseal(key, row))
                 before = tuple(batch for batch in state.batches if batch.last_offset < start)
                 if before:
                     producers.append((read_producer_key(key)[1], state._replace(batches=before)))
@@ -131,73 +135,66 @@ class Log:
 
     @contextmanager
     def _snapshot(self) -> Iterator[Snapshot]:
-        with self._environment.begin() as txn:
-            row = txn.get(LOCAL.pack(self.local), db=self._environment.db["partitions"])
-            if row is None:
-                raise LogDroppedError(f"the log of {self.key} was dropped")
-            log_row = unpack_log(self.local, bytes(row))
-            yield Snapshot(txn, log_row.data, log_row.state)
+        try:
+            with self._environment.begin() as txn:
+                rows = Rows(txn, self._environment.db)
+                body = rows.get("partitions", LOCAL.pack(self.local))
+                if body is None:
+                    raise LogDroppedError(f"the log of {self.key} was dropped")
+                row = unpack_log(body)
+                yield Snapshot(rows, row.data, row.state)
+        except lmdb.ReadersFullError as error:
+            raise StorageError(f"too many readers at once: {error}") from error
+        except lmdb.Error as error:
+            raise damaged(f"reading {self.key}: {error}") from error
 
     def _epochs(self, snapshot: Snapshot) -> list[EpochStart]:
-        return [
-            EpochStart(EPOCH_KEY.unpack(key)[1], U64.unpack(value)[0]) for key, value in self._rows(snapshot, "epochs")
-        ]
-
-    def _rows(self, snapshot: Snapshot, space: str) -> Iterator[tuple[bytes, memoryview]]:
-        """All rows of this log in a key space."""
-        prefix = LOCAL.pack(snapshot.data)
-        with snapshot.txn.cursor(self._environment.db[space]) as cursor:
-            if not cursor.set_range(prefix):
-                return
-            for key, value in cursor.iternext():
-                if bytes(key[:4]) != prefix:
-                    return
-                yield bytes(key), value
+        """The epochs; each row names the one before it, and the log's row the last one, so that none can be missing."""
+        found: list[EpochStart] = []
+        start, last = snapshot.state.log_start_offset, NO_EPOCH
+        for key, row in snapshot.rows.scan("epochs", LOCAL.pack(snapshot.data)):
+            start_offset, former = unpack_epoch(unseal(key, row))
+            if former != last and (found or start_offset >= start):
+                raise damaged(f"the epoch before offset {start_offset} of {self.key} is missing")
+            last = EPOCH_KEY.unpack(key)[1]
+            found.append(EpochStart(last, start_offset))
+        if last != snapshot.state.last_epoch:
+            raise damaged(f"the last epoch of {self.key} is {last}, its row says {snapshot.state.last_epoch}")
+        return found
 
     def _batches(self, snapshot: Snapshot, start: int, end: int) -> Iterator[LogBatch]:
         """Batches from the one that holds `start`, while they begin before `end`; checked."""
         end = min(end, snapshot.state.log_end_offset)
         if start >= end:
             return
-        lowest, expected = 0, start
-        with snapshot.txn.cursor(self._environment.db["batches"]) as cursor:
-            self._seek(cursor, snapshot.data, start)
-            for key, row in cursor.iternext():
-                batch = self._checked(snapshot.data, bytes(key), row, expected)
-                if batch.base_offset < lowest:
-                    raise damaged(f"the batches of {self.key} overlap at offset {expected}")
+        prefix, expected = LOCAL.pack(snapshot.data), start
+        with snapshot.rows.txn.cursor(self._environment.db["batches"]) as cursor:
+            found = self._seek(cursor, offset_key(snapshot.data, start))
+            while expected < end:
+                key = key_of(cursor) if found else b""
+                if key[: LOCAL.size] != prefix:
+                    raise damaged(f"{self.key} has no batch at offset {expected}")
+                batch = unpack_batch(key, cursor.value())
+                tiles = batch.base_offset == expected or (expected == start and batch.base_offset < start)
+                if not tiles or batch.last_offset < expected:
+                    raise damaged(f"{self.key} has no batch at offset {expected}, but one at {batch.base_offset}")
                 yield batch
-                lowest = expected = batch.last_offset + 1
-                if expected >= end:
-                    return
-        raise damaged(f"{self.key} ends at offset {expected}, its row says {snapshot.state.log_end_offset}")
+                expected = batch.last_offset + 1
+                found = cursor.next()
 
-    def _seek(self, cursor: Any, data: int, start: int) -> None:
-        """Put the cursor on the batch that holds `start`: the last one that does not begin after it."""
-        key = offset_key(data, start)
-        if cursor.set_range(key):
-            if bytes(cursor.key()) == key or cursor.prev():
-                return
-        elif cursor.last():
-            return
-        raise damaged(f"{self.key} has no batch at offset {start}")
-
-    def _checked(self, data: int, key: bytes, row: memoryview, expected: int) -> LogBatch:
-        if key[:4] != LOCAL.pack(data):
-            raise damaged(f"{self.key} has no batch at offset {expected}")
-        batch = unpack_batch(key, row)
-        if not batch.base_offset <= expected <= batch.last_offset:
-            raise damaged(f"{self.key} has no batch at offset {expected}, but one at {batch.base_offset}")
-        return batch
+    def _seek(self, cursor: Any, key: bytes) -> bool:
+        """Put the cursor on the batch that holds an offset: the last one that does not begin after it."""
+        if not cursor.set_range(key):
+            return bool(cursor.last())
+        return key_of(cursor) == key or bool(cursor.prev())
 
     def _indexed_before(self, snapshot: Snapshot, timestamp_ms: int) -> int:
         """Offset of a batch before which all timestamps are lower than the one asked for."""
-        with snapshot.txn.cursor(self._environment.db["times"]) as cursor:
-            at_or_after = cursor.set_range(time_key(snapshot.data, timestamp_ms, 0))
-            if not (cursor.prev() if at_or_after else cursor.last()):
-                return 0
-            data, _, base_offset = read_time_key(bytes(cursor.key()))
-            return base_offset if data == snapshot.data else 0
+        found = snapshot.rows.last("times", snapshot.data, time_key(snapshot.data, timestamp_ms, 0))
+        if found is None:
+            return 0
+        unseal(*found)
+        return read_time_key(found[0])[2]
 
     def _record_at_or_after(self, batch: LogBatch, timestamp_ms: int, log_start: int) -> tuple[int, int] | None:
         try:

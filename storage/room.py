@@ -1,6 +1,6 @@
 """How much the store may still take. Appends are refused before the file system is full, so that all else goes on."""
 
-import os
+import logging
 from typing import TYPE_CHECKING
 
 from penstock.storage.errors import StoreFullError
@@ -8,8 +8,10 @@ from penstock.storage.errors import StoreFullError
 if TYPE_CHECKING:
     from penstock.storage.env import Environment
 
-OVERHEAD = 1.2
-"""File size over live data: keys, page rounding, and pages that wait to be used again (measured: 1.13)."""
+_log = logging.getLogger(__name__)
+
+OVERHEAD = 1.15
+"""File size over pages in use: pages that wait to be used again (measured: 1.13)."""
 REFRESH_BYTES = 16 * 1024 * 1024
 """The file system is asked again after this much was appended."""
 WARN_SHARE = 0.85
@@ -17,40 +19,45 @@ EXHAUSTED_BYTES = 1024 * 1024
 
 
 class Room:
-    """Compares the live data with the limit: the operator's, or what the file system leaves less a reserve."""
+    """Compares the pages in use with the limit: the operator's, or what the file system leaves less a reserve."""
 
     def __init__(self, environment: "Environment") -> None:
         self._environment = environment
-        self._live_bytes = 0
         self._capacity = self._measure()
         self._unmeasured = 0
+        self._needed = 0
+        self._warned = False
 
     def _measure(self) -> int:
         options = self._environment.options
-        fits = self._environment.file_bytes() + self._environment.free_bytes() - options.reserve_bytes
+        fits = self._environment.disk_bytes() + self._environment.free_bytes() - options.reserve_bytes
         limit = min(fits, options.map_bytes)
         return min(limit, options.limit_bytes) if options.limit_bytes else limit
 
-    def count(self, live_bytes: int) -> None:
-        """Set the size of all live and not yet deleted data."""
-        self._live_bytes = live_bytes
-
-    def check(self, appended: int) -> None:
-        """Raise StoreFullError when so many bytes more do not fit."""
+    def check(self, appended: int, used: int) -> None:
+        """Raise StoreFullError when so many bytes more do not fit beside those in use."""
         self._unmeasured += appended
-        needed = int((self._live_bytes + appended) * OVERHEAD)
-        if self._unmeasured >= REFRESH_BYTES or needed > self._capacity:
+        self._needed = int((used + appended) * OVERHEAD)
+        if self._unmeasured >= REFRESH_BYTES or self._needed > self._capacity:
             self._capacity = self._measure()
             self._unmeasured = 0
-        if needed > self._capacity:
-            text = f"the store at {self._environment.path} is full: it holds about {needed} of {self._capacity} bytes"
+        self._warn()
+        if self._needed > self._capacity:
+            text = f"the store at {self._environment.path} is full: it needs {self._needed} of {self._capacity} bytes"
             raise StoreFullError(f"{text}; delete or trim topics, or give it more room")
 
     def share_used(self) -> float:
-        """Share of the capacity in use, 0 to 1 and above; a warning is due from WARN_SHARE on."""
-        return self._live_bytes * OVERHEAD / max(1, self._capacity)
+        """Share of the capacity in use as of the last append, 0 to 1 and above; see WARN_SHARE."""
+        return self._needed / max(1, self._capacity)
 
     def is_exhausted(self) -> bool:
         """Whether the file system has no room left at all, so that a failed commit means just that."""
-        stats = os.statvfs(self._environment.path)
-        return stats.f_bavail * stats.f_frsize < EXHAUSTED_BYTES
+        return self._environment.free_bytes() < EXHAUSTED_BYTES
+
+    def _warn(self) -> None:
+        """Say it once when the store is nearly full, and once more after it was not."""
+        nearly = self.share_used() >= WARN_SHARE
+        if nearly and not self._warned:
+            share = round(100 * self.share_used())
+            _log.warning("the store at %s uses %d %% of its room; appends end at 100", self._environment.path, share)
+        self._warned = nearly

@@ -4,15 +4,17 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
+import lmdb
+
 from penstock.storage import layout
 from penstock.storage.env import Environment, StoreOptions, check_identity, format_directory, read_identity
+from penstock.storage.group import START_ID_BYTES
 from penstock.storage.layout import LogRow
 from penstock.storage.log import Log
 from penstock.storage.producers import ProducerState
 from penstock.storage.room import Room
+from penstock.storage.rows import Rows
 from penstock.storage.types import PartitionKey, StoreIdentity
-
-START_ID_BYTES = 16
 
 
 class Store:
@@ -29,9 +31,10 @@ class Store:
         self.expiry_position = b""
         self._logs: dict[PartitionKey, Log] = {}
         self._rows: dict[int, LogRow] = {}  # by local id
-        self._locals: dict[int, int] = {}  # local id by data id
-        self._live_bytes = 0
-        self._load()
+        try:
+            self._load()
+        except lmdb.Error as error:
+            raise layout.damaged(str(error)) from error
 
     @classmethod
     def format(cls, path: Path, *, cluster_id: str, node_id: int) -> StoreIdentity:
@@ -84,33 +87,24 @@ class Store:
     # ---- for the committer
 
     def _load(self) -> None:
-        db = self.environment.db
+        """Read all that memory holds: work for each log, not for what is in it."""
         with self.environment.begin() as txn:
-            next_id = txn.get(b"next_id", db=db["store"])
+            rows = Rows(txn, self.environment.db)
+            next_id, starts = rows.get("store", b"next_id"), rows.get("store", b"start_ids") or b""
             self.next_id = layout.LOCAL.unpack(next_id)[0] if next_id is not None else 1
-            starts = bytes(txn.get(b"start_ids", db=db["store"], default=b""))
             self.recorded_starts = tuple(
                 starts[at : at + START_ID_BYTES] for at in range(0, len(starts), START_ID_BYTES)
             )
-            for key, value in txn.cursor(db["partitions"]):
-                local = layout.LOCAL.unpack(key)[0]
-                row = layout.unpack_log(local, bytes(value))
+            for key, body in rows.all("partitions"):
+                local, row = layout.LOCAL.unpack(key)[0], layout.unpack_log(body)
                 self.add(Log(self.environment, row.key, local, row.state))
                 self.replace(local, row)
-            for key, value in txn.cursor(db["garbage"]):
-                self.garbage[layout.LOCAL.unpack(key)[0]] = layout.U64.unpack(value)[0]
+            for key, body in rows.all("garbage"):
+                self.garbage[layout.LOCAL.unpack(key)[0]] = layout.U64.unpack(body)[0]
 
     def row(self, local: int) -> LogRow | None:
         """The row of a log."""
         return self._rows.get(local)
-
-    def row_of(self, local: int) -> LogRow:
-        """The row of a log that exists."""
-        return self._rows[local]
-
-    def local_of(self, data: int) -> int | None:
-        """Local id of the log that has this data id now."""
-        return self._locals.get(data)
 
     def add(self, log: Log) -> None:
         """A log was created."""
@@ -118,26 +112,14 @@ class Store:
 
     def replace(self, local: int, row: LogRow) -> None:
         """A log's row was committed."""
-        former = self._rows.get(local)
-        if former is not None:
-            self._live_bytes -= former.state.size_bytes
-            if former.data != row.data:
-                self._locals.pop(former.data, None)
-        self._live_bytes += row.state.size_bytes
         self._rows[local] = row
-        self._locals[row.data] = local
         self._logs[row.key].state = row.state
-        self.room.count(self._live_bytes)
 
     def remove(self, log: Log) -> None:
         """A log was dropped."""
+        self._rows.pop(log.local, None)
         if self._logs.get(log.key) is log:
             del self._logs[log.key]
-        row = self._rows.pop(log.local, None)
-        if row is not None:
-            self._live_bytes -= row.state.size_bytes
-            self._locals.pop(row.data, None)
-            self.room.count(self._live_bytes)
 
     def remember_producers(self, changed: Mapping[tuple[int, int], ProducerState | None]) -> None:
         """Keep the latest producers in memory, within the cache's bound."""

@@ -16,7 +16,10 @@ class CreateLog:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Append batches that continue the log. Fails as a whole."""
+    """Append batches that continue the log, none of an epoch above `leader_epoch`. Fails as a whole.
+
+    Like Truncate and ResetLog it fails, too, where a write to the log before it in the same commit failed.
+    """
 
     log: Log
     leader_epoch: int
@@ -43,7 +46,7 @@ class ResetLog:
 
 @dataclass(frozen=True, slots=True)
 class MoveStart:
-    """Drop whole batches below `log_start_offset` and refuse reads there."""
+    """Let the log begin with the batch that holds `log_start_offset`: what is below is refused at once, deleted later."""
 
     log: Log
     leader_epoch: int
@@ -60,7 +63,7 @@ class CheckpointHighWatermark:
 
 @dataclass(frozen=True, slots=True)
 class ActIn:
-    """From now on the log acts in this leader epoch; writes of a lower one fail (rule 26)."""
+    """From now on the log acts in this leader epoch; writes of a lower one fail (rule 26). Other writes imply it."""
 
     log: Log
     leader_epoch: int

@@ -1,0 +1,207 @@
+"""What a write changes in one log, inside the group's transaction: appends, cuts, resets, the start.
+
+Each takes the log's row and returns the new one. Invariants: batches tile [log start, log end); epochs never fall; the
+log start is the base of a batch (or the log end), so that a replica that is filled from there can append what it gets.
+"""
+
+from itertools import pairwise
+
+from penstock.protocol.batch import NO_PRODUCER
+from penstock.storage import layout
+from penstock.storage.errors import AppendFailedError
+from penstock.storage.layout import NO_MAXIMUM, BatchHead, LogRow
+from penstock.storage.producer_rows import ProducerRows
+from penstock.storage.producers import advance
+from penstock.storage.rows import Rows
+from penstock.storage.types import NO_EPOCH, LogBatch, LogState, ReplicaSeed
+from penstock.storage.writes import Append, ResetLog
+
+FORGET_ROWS = 4_096
+"""Undo rows that one checkpoint drops, so that it never holds up appends for long; the next one goes on. What is left
+does no harm: a cut applies undo rows from the end down, whatever the high watermark."""
+
+
+def check_append(write: Append, state: LogState) -> None:
+    """Each batch begins where the one before ended, in an epoch that is not lower, nor above the write's."""
+    end, epoch = state.log_end_offset, max(0, state.last_epoch)
+    for batch in write.batches:
+        if batch.base_offset != end:
+            raise AppendFailedError(f"batch at offset {batch.base_offset} of {write.log.key}, whose log ends at {end}")
+        if batch.last_offset < batch.base_offset or not epoch <= batch.leader_epoch <= write.leader_epoch:
+            text = f"batch {batch.base_offset} to {batch.last_offset} of epoch {batch.leader_epoch}"
+            raise AppendFailedError(f"{text} in {write.log.key}, after epoch {epoch} and by epoch {write.leader_epoch}")
+        end, epoch = batch.last_offset + 1, batch.leader_epoch
+
+
+def append(rows: Rows, producers: ProducerRows, row: LogRow, batches: tuple[LogBatch, ...]) -> LogRow:
+    """Append checked batches."""
+    data, state = row.data, row.state
+    position, epoch = row.end_position, state.last_epoch
+    maximum, unindexed = row.max_timestamp_ms, row.unindexed_bytes
+    database = rows.databases["batches"]
+    for batch in batches:
+        key = layout.offset_key(data, batch.base_offset)
+        head = layout.pack_batch(key, batch, position)
+        rows.txn.put(key, head + batch.payload, db=database)
+        if batch.leader_epoch != epoch:
+            body = layout.pack_epoch(batch.base_offset, epoch)
+            rows.put("epochs", layout.EPOCH_KEY.pack(data, batch.leader_epoch), body)
+            epoch = batch.leader_epoch
+        if batch.header.producer_id != NO_PRODUCER:
+            _advance_producer(rows, producers, data, batch)
+        maximum = max(maximum, batch.header.max_timestamp_ms)
+        position += len(head) + len(batch.payload)
+        unindexed += len(head) + len(batch.payload)
+        if unindexed >= layout.INDEX_BYTES:
+            rows.put("times", layout.time_key(data, maximum, batch.base_offset), b"")
+            unindexed = 0
+    end = batches[-1].last_offset + 1 if batches else state.log_end_offset
+    size = state.size_bytes + position - row.end_position
+    state = state._replace(log_end_offset=end, last_epoch=epoch, size_bytes=size)
+    return LogRow(row.key, data, state, position, maximum, unindexed)
+
+
+def _advance_producer(rows: Rows, producers: ProducerRows, data: int, batch: LogBatch) -> None:
+    producer_id = batch.header.producer_id
+    replaced = producers.get(data, producer_id)
+    rows.put("undo", layout.offset_key(data, batch.base_offset), layout.pack_undo(producer_id, replaced))
+    producers.set(data, producer_id, advance(replaced, batch.header, batch.base_offset, batch.append_time_ms))
+
+
+def truncate(rows: Rows, producers: ProducerRows, row: LogRow, end: int) -> LogRow:
+    """Drop everything from `end` on, and undo what it changed (rule 13)."""
+    state, data = row.state, row.data
+    if not state.log_start_offset <= end <= state.log_end_offset:
+        raise AppendFailedError(f"cannot cut {row.key}, {state.log_start_offset} to {state.log_end_offset}, at {end}")
+    if end == state.log_end_offset:
+        return row
+    first, beyond = layout.offset_key(data, end), layout.LOCAL.pack(data + 1)
+    head = _head_at(rows, first)
+    if head is None:
+        raise AppendFailedError(f"no batch of {row.key} begins at offset {end}, where it was to be cut")
+    undone = [layout.unpack_undo(layout.unseal(*undo)) for undo in rows.pop("undo", first, beyond)]
+    for producer_id, replaced in reversed(undone):
+        producers.set(data, producer_id, replaced)
+    if end < state.high_watermark:  # only after an unclean election, or at a weak durability: undo rows are gone
+        producers.trim(data, end)
+    for _ in rows.pop("batches", first, beyond):
+        pass
+    size = head.position - (row.end_position - state.size_bytes)
+    state = state._replace(
+        log_end_offset=end,
+        high_watermark=min(state.high_watermark, end),
+        last_epoch=_cut_epochs(rows, data, end),
+        size_bytes=size,
+    )
+    return _cut_times(rows, row._replace(state=state, end_position=head.position))
+
+
+def _head_at(rows: Rows, key: bytes) -> BatchHead | None:
+    found = next(rows.scan("batches", key), None)
+    return None if found is None or found[0] != key else layout.unpack_head(*found)
+
+
+def _epochs(rows: Rows, data: int) -> list[tuple[bytes, int]]:
+    """Keys and start offsets of a log's epochs."""
+    found = rows.scan("epochs", layout.LOCAL.pack(data))
+    return [(key, layout.unpack_epoch(layout.unseal(key, row))[0]) for key, row in found]
+
+
+def _cut_epochs(rows: Rows, data: int, end: int) -> int:
+    """Drop the epochs that begin at or after `end`; the last one left."""
+    last = NO_EPOCH
+    for key, start_offset in _epochs(rows, data):
+        if start_offset >= end:
+            rows.delete("epochs", key)
+        else:
+            last = layout.EPOCH_KEY.unpack(key)[1]
+    return last
+
+
+def _cut_times(rows: Rows, row: LogRow) -> LogRow:
+    """Drop the time index from the log end on; find the running maximum again, and the bytes since the last index row.
+
+    Reads no more batches than those after the last index row that is left.
+    """
+    data, end, start = row.data, row.state.log_end_offset, row.state.log_start_offset
+    maximum, indexed = NO_MAXIMUM, start
+    while (last := rows.last("times", data)) is not None:
+        layout.unseal(*last)
+        _, timestamp, base_offset = layout.read_time_key(last[0])
+        if base_offset < end:
+            if base_offset >= start:
+                maximum, indexed = timestamp, base_offset
+            break
+        rows.delete("times", last[0])
+    unindexed = 0
+    for key, value in rows.scan("batches", layout.offset_key(data, indexed)):
+        head = layout.unpack_head(key, value)
+        if maximum == NO_MAXIMUM or layout.OFFSET_KEY.unpack(key)[1] > indexed:
+            unindexed += head.row_bytes
+        maximum = max(maximum, head.header.max_timestamp_ms)
+    return row._replace(max_timestamp_ms=maximum, unindexed_bytes=unindexed)
+
+
+def check_seed(write: ResetLog) -> None:
+    """Epochs and their start offsets rise, below the start."""
+    seed, former, lowest = write.seed, NO_EPOCH, 0
+    for epoch in seed.epochs:
+        if epoch.leader_epoch <= former or not lowest <= epoch.start_offset < seed.start_offset:
+            raise AppendFailedError(f"the seed for {write.log.key} has epoch {epoch.leader_epoch} after {former}")
+        former, lowest = epoch.leader_epoch, epoch.start_offset + 1
+    if seed.start_offset < 0 or former > write.leader_epoch:
+        text = f"offset {seed.start_offset}, epoch {former}, by epoch {write.leader_epoch}"
+        raise AppendFailedError(f"the seed for {write.log.key} is impossible: {text}")
+
+
+def reset(rows: Rows, producers: ProducerRows, row: LogRow, data: int, seed: ReplicaSeed) -> LogRow:
+    """Start anew under a new data id, knowing what the seed says of the log before its start (rule 14)."""
+    former = NO_EPOCH
+    for epoch in seed.epochs:
+        body = layout.pack_epoch(epoch.start_offset, former)
+        rows.put("epochs", layout.EPOCH_KEY.pack(data, epoch.leader_epoch), body)
+        former = epoch.leader_epoch
+    for producer_id, known in seed.producers:
+        producers.set(data, producer_id, known)
+    start = seed.start_offset
+    state = LogState(start, start, start, former, row.state.acted_epoch, 0)
+    return LogRow(row.key, data, state, 0, NO_MAXIMUM, 0)
+
+
+def move_start(rows: Rows, row: LogRow, asked: int) -> LogRow:
+    """Let the log begin with the batch that holds `asked`; what is below is deleted in the background."""
+    state, data = row.state, row.data
+    if asked <= state.log_start_offset:
+        return row
+    start, size = state.log_end_offset, 0
+    if asked < start:
+        found = rows.last("batches", data, layout.offset_key(data, asked + 1))
+        head = None if found is None else layout.unpack_head(*found)
+        if found is None or head is None or head.last_offset < asked:
+            raise layout.damaged(f"{row.key} has no batch at offset {asked}")
+        start, size = layout.OFFSET_KEY.unpack(found[0])[1], row.end_position - head.position
+    if start == state.log_start_offset:
+        return row
+    _forget_epochs(rows, data, start)
+    high_watermark = max(state.high_watermark, start)
+    return row._replace(state=state._replace(log_start_offset=start, high_watermark=high_watermark, size_bytes=size))
+
+
+def _forget_epochs(rows: Rows, data: int, start: int) -> None:
+    """Drop the epochs that ended before the last record below the start."""
+    epochs = _epochs(rows, data)
+    for (key, _), (_, ended_at) in pairwise(epochs):
+        if ended_at < start:
+            rows.delete("epochs", key)
+
+
+def checkpoint(rows: Rows, row: LogRow, asked: int) -> LogRow:
+    """Remember the high watermark, and drop undo rows below it: nothing there is truncated."""
+    high_watermark = min(asked, row.state.log_end_offset)
+    if high_watermark <= row.state.high_watermark:
+        return row
+    first, below = layout.LOCAL.pack(row.data), layout.offset_key(row.data, high_watermark)
+    for dropped, _ in enumerate(rows.pop("undo", first, below)):
+        if dropped == FORGET_ROWS:
+            break
+    return row._replace(state=row.state._replace(high_watermark=high_watermark))

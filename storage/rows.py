@@ -1,0 +1,129 @@
+"""The rows of a transaction: sealed, and looked up so that damage shows.
+
+LMDB has no page checksums: a damaged branch page leads a search astray, to rows that are intact but not those asked
+for. So a row is believed by its CRC, and the lack of one only where its neighbours are in order around the gap.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from penstock.storage.layout import LOCAL, damaged, seal, unseal
+
+MAX_KEY = 64
+
+
+class Rows:
+    """All key spaces in one transaction. Not thread-safe; dies with the transaction."""
+
+    def __init__(self, txn: Any, databases: dict[str, Any]) -> None:
+        self.txn = txn
+        self.databases = databases
+
+    def get(self, space: str, key: bytes) -> bytes | None:
+        """Content of a row, or None. Raises DamagedStoreError."""
+        row = self.txn.get(key, db=self.databases[space])
+        if row is not None:
+            return unseal(key, row)
+        with self.txn.cursor(self.databases[space]) as cursor:
+            if seek(cursor, key):
+                _check_order(key, key_of(cursor), strict=True)
+        return None
+
+    def put(self, space: str, key: bytes, body: bytes) -> None:
+        """Write a row."""
+        self.txn.put(key, seal(key, body), db=self.databases[space])
+
+    def delete(self, space: str, key: bytes) -> None:
+        """Delete a row, where it is."""
+        self.txn.delete(key, db=self.databases[space])
+
+    def scan(self, space: str, first: bytes) -> Iterator[tuple[bytes, memoryview]]:
+        """Keys and unopened rows from `first` on under the same id, in order. The space must not change meanwhile."""
+        prefix, before, strict = first[: LOCAL.size], first, False
+        with self.txn.cursor(self.databases[space]) as cursor:
+            found = seek(cursor, first)
+            while found:
+                key = key_of(cursor)
+                _check_order(before, key, strict=strict)
+                if key[: LOCAL.size] != prefix:
+                    return
+                yield key, cursor.value()
+                before, strict = key, True
+                found = cursor.next()
+
+    def all(self, space: str) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and contents of all rows of a space, which must be as many as it says."""
+        count, before = 0, b""
+        with self.txn.cursor(self.databases[space]) as cursor:
+            found = cursor.first()
+            while found:
+                key = key_of(cursor)
+                _check_order(before, key, strict=True)
+                yield key, unseal(key, cursor.value())
+                count, before = count + 1, key
+                found = cursor.next()
+        expected = self.txn.stat(self.databases[space])["entries"]
+        if count != expected:
+            raise damaged(f"there are {count} rows of {expected} in {space}")
+
+    def keys_from(self, space: str, first: bytes) -> Iterator[bytes]:
+        """All keys of a space from `first` on."""
+        with self.txn.cursor(self.databases[space]) as cursor:
+            found = cursor.set_range(first) if first else cursor.first()
+            while found:
+                yield key_of(cursor)
+                found = cursor.next()
+
+    def last(self, space: str, local: int, before: bytes | None = None) -> tuple[bytes, memoryview] | None:
+        """Last row under an id; `before`: the last one with a lower key than that."""
+        limit = before if before is not None else LOCAL.pack(local + 1)
+        with self.txn.cursor(self.databases[space]) as cursor:
+            if seek(cursor, limit):
+                _check_order(limit, key_of(cursor), strict=False)
+                found = cursor.prev()
+            else:
+                found = cursor.last()
+            if not found:
+                return None
+            key = key_of(cursor)
+            _check_order(key, limit, strict=True)
+            return (key, cursor.value()) if key[: LOCAL.size] == LOCAL.pack(local) else None
+
+    def pop(self, space: str, first: bytes, until: bytes) -> Iterator[tuple[bytes, memoryview]]:
+        """Yield the rows from `first` to below `until`, in order; each is deleted when the next one is asked for."""
+        before, strict = first, False
+        with self.txn.cursor(self.databases[space]) as cursor:
+            found = seek(cursor, first)
+            while found:
+                key = key_of(cursor)
+                _check_order(before, key, strict=strict)
+                if key >= until:
+                    return
+                yield key, cursor.value()
+                before, strict = key, True
+                found = cursor.delete() and len(cursor.key()) > 0  # delete() moves on to the next, if there is one
+
+
+def seek(cursor: Any, key: bytes) -> bool:
+    """Put the cursor on the first row at or after `key`. Raises DamagedStoreError where one before it is not lower."""
+    if not cursor.set_range(key):
+        if cursor.last():
+            _check_order(key_of(cursor), key, strict=True)
+        return False
+    if cursor.prev():
+        _check_order(key_of(cursor), key, strict=True)
+        return bool(cursor.next())
+    return bool(cursor.first())
+
+
+def key_of(cursor: Any) -> bytes:
+    """Key under the cursor."""
+    key = cursor.key()
+    if len(key) > MAX_KEY:
+        raise damaged(f"a key has {len(key)} bytes")
+    return bytes(key)
+
+
+def _check_order(lower: bytes, higher: bytes, *, strict: bool) -> None:
+    if lower > higher or (strict and lower == higher):
+        raise damaged(f"key {higher.hex()} comes after {lower.hex()}")
