@@ -321,7 +321,8 @@ class RaftNode:
         if not self._running:
             raise SubmitRefused("consensus is not running on this node")
         self._events.append(event)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     async def _submit(self, entry: bytes, timeout_s: float) -> Applied:
         deadline = self._loop.time() + timeout_s

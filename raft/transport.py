@@ -86,11 +86,10 @@ class SendQueue:
             except TimeoutError:
                 pass
             self._ready.clear()
-            if not self._waiting:
-                await write([])
+            idle = not self._waiting
             while self._waiting:
                 await self._write_some(write)
-            if loop.time() >= due:
+            if idle or loop.time() >= due:
                 await write([])
                 due = loop.time() + keepalive_s
 
@@ -137,6 +136,7 @@ class Link:
         self.address = address
         self._transport = transport
         self._hint = asyncio.Event()
+        self._closing = False
         self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"raft link to node {peer}")
 
     def redial(self) -> None:
@@ -145,6 +145,7 @@ class Link:
 
     async def close(self) -> None:
         """End the stream and stop dialing."""
+        self._closing = True
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -155,8 +156,13 @@ class Link:
             try:
                 await self._session()
                 wait, problem = BACKOFF_S[0], "the stream ended"
-            except (grpc.aio.AioRpcError, TimeoutError, HandshakeError, OSError) as error:
-                problem = str(error.details()) if isinstance(error, grpc.aio.AioRpcError) else str(error) or "timeout"
+            except asyncio.CancelledError:
+                if self._closing:
+                    raise
+                problem = "the peer cancelled the stream"  # which gRPC raises as if this task had been cancelled
+            except Exception as error:  # noqa: BLE001  whatever ended the stream: the link lives on
+                problem = str(error.details() if isinstance(error, grpc.aio.AioRpcError) else error)
+                problem = problem or type(error).__name__
             if problem != known:
                 log.info("no consensus stream to node %d at %s: %s", self.peer, self.address, problem)
                 known = problem
@@ -390,7 +396,8 @@ async def _first_of(*coroutines: Any) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
-        task.result()
+        if not task.cancelled():  # gRPC raises CancelledError in a reader whose stream the peer cancelled
+            task.result()
 
 
 class RaftServicer(raft_pb2_grpc.RaftServiceServicer):

@@ -46,7 +46,7 @@ class Peer:
         self.sent: deque[tuple[int, Message]] = deque()
         self.full = False
         self.recorder = Recorder()
-        self.journal = RaftJournal(disk)
+        self.journal = bench.journal(disk)
         self.answers: list[tuple[Any, int]] = []
         bench.starts += 1
         rng = random.Random(bench.starts)
@@ -79,6 +79,7 @@ class Bench:
         self.starts = 0
         patch.setattr(library, "monotonicTime", lambda: self.now)
         self.machine = machine
+        self.journal: type[RaftJournal] = RaftJournal
         self.options: dict[str, Any] = {}
         self.founders = Membership.of({node_id: f"n{node_id}" for node_id in range(1, count + 1)})
         self.disks: dict[int, MemoryDisk] = {}

@@ -13,6 +13,7 @@ from penstock.internal.v1 import raft_pb2
 from penstock.raft import errors
 from penstock.raft.disk import LmdbDisk
 from penstock.raft.journal import NO_OP, Entry, RaftJournal, StoredSnapshot
+from tests.raft import mutants
 from tests.raft.small import Bench
 from tests.simulation.consensus.disk import MemoryDisk
 
@@ -224,12 +225,15 @@ def test_both_disks_hold_the_same(tmp_path_factory: pytest.TempPathFactory, step
     real.close()
 
 
-def test_a_vote_outlives_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("journal", [RaftJournal, mutants.ForgetfulJournal])
+def test_a_vote_outlives_the_process(journal: type[RaftJournal], monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch)
+    bench.journal = journal
     bench.start(1, 2, 3)
     question = {"type": "request_vote", "term": 5, "last_log_index": 9, "last_log_term": 4, "journal_id": b""}
     bench.peers[1].receive(2, dict(question))
     assert [message["type"] for _, message in bench.peers[1].sent] == ["response_vote"]
     bench.start(1)
     bench.peers[1].receive(3, dict(question))
-    assert not bench.peers[1].sent
+    votes_again = bool(bench.peers[1].sent)
+    assert votes_again == (journal is mutants.ForgetfulJournal)

@@ -110,6 +110,34 @@ async def test_a_restarted_peer_is_found_again(monkeypatch: pytest.MonkeyPatch) 
             await until(lambda: Connected(2) in one.events)
 
 
+async def test_a_link_outlives_whatever_ends_its_stream() -> None:
+    """A peer that cancels, or sends nonsense, is dialed again."""
+    calls = 0
+
+    class Rude(raft_pb2_grpc.RaftServiceServicer):
+        async def Exchange(self, _: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802  gRPC's
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                await context.abort(grpc.StatusCode.CANCELLED, "go away")
+            await context.read()
+            hello = raft_pb2.RaftHello(protocol=1, cluster_id="c", from_node=2, to_node=1)
+            await context.write(raft_pb2.ExchangeResponse(hello=hello))
+            if calls == 2:
+                await context.abort(grpc.StatusCode.CANCELLED, "go away")
+            await context.write(raft_pb2.ExchangeResponse(messages=[raft_pb2.RaftMessage(term=1)]))
+
+    one = End(1)
+    server = grpc.aio.server()
+    raft_pb2_grpc.add_RaftServiceServicer_to_server(Rude(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with ends(one):
+        one.transport.set_voters({2: f"127.0.0.1:{port}"})
+        await until(lambda: calls >= 5)
+    await server.stop(None)
+
+
 async def test_a_new_stream_ends_the_old_one_and_its_messages() -> None:
     async with ends(End(1)) as (one,), grpc.aio.insecure_channel(one.address) as channel:
         stub = raft_pb2_grpc.RaftServiceStub(channel)
