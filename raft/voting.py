@@ -2,10 +2,11 @@
 
 Invariants: a vote counts once and only from a voter of the configuration in force. A node whose journal was formatted
 to join (rule 27) votes and stands only by a configuration that names this very journal: committed (then for good), in
-its own log, or in the candidate's. Whoever's log has such a configuration has the removal of the journal before, too, so
-no leader elected with that one's votes is missed; and without the candidate's word for it, a voter added to a single one
-could never be heard if power went before it got the entry. A node stands only after a majority said that it would vote
-for it, and nobody says so who has heard from a leader within the shortest election timeout (pre-vote, Raft thesis 9.6).
+its own log, or in the candidate's. Whose log has such a configuration has the removal of the journal before, too, so
+no leader elected with that one's votes is missed; and without the candidate's word for it, a voter added to a single
+one could never be heard if power went before it got the entry. A node stands only after a majority said that it would
+vote for it, and nobody says so who has heard from a leader within the shortest election timeout (pre-vote, Raft thesis
+9.6).
 """
 
 from pysyncobj import FAIL_REASON
