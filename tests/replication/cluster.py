@@ -60,6 +60,8 @@ class TestNode:
         self.port = free_port()
         self.running = False
         self.fatal: list[BaseException] = []
+        self.refused: list[int] = []
+        """Leaders whose address refused the connection."""
         Store.format(self.path, cluster_id="c", node_id=node_id)
 
     async def start(self) -> None:
@@ -80,7 +82,7 @@ class TestNode:
             dial=self.cluster.dial,
             refuses=self.cluster.refuses,
             alter=self.cluster.alter,
-            connection_refused=lambda _: None,
+            connection_refused=self.refused.append,
             fatal=self.fatal.append,
         )
         self.replicas = Replicas(("c", self.id), self.store, self.writer.submit, self.cluster.options, seams)
@@ -141,6 +143,8 @@ class TestCluster:
         self.options = options or ReplicationOptions(replica_lag_max_ms=60_000)
         self.holds_changes = False
         """ISR changes find no controller."""
+        self.elect_epochs = 1
+        """Elections at the start: the leader epoch that the cluster begins with."""
         info = PartitionInfo(0, NODES, NODES, (), NO_LEADER, 0, 0, 0)
         topic = TopicInfo(TOPIC, "t", TopicConfig(min_insync_replicas=2), (info,))
         self.image = MetadataImage(1, "c", 1, {}, {TOPIC: topic}, {"t": TOPIC})
@@ -149,7 +153,8 @@ class TestCluster:
     async def start(self) -> None:
         for node in self.nodes.values():
             await node.start()
-        self.elect(1)
+        for _ in range(self.elect_epochs):
+            self.elect(1)
         await self.until_leading(1)
         slots = self.nodes[1].partition.shell._slots
         await until(lambda: len(slots) == 2, "both followers have their streams")

@@ -5,13 +5,26 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
+from penstock.internal.v1 import replication_pb2, replication_pb2_grpc
 from penstock.node.partition import ReadRequest
 from penstock.node.replication.replicas import ReplicationOptions
 from penstock.protocol.batch import ProducerStamp
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
+from penstock.storage import (
+    Append,
+    CheckpointHighWatermark,
+    Committer,
+    CreateLog,
+    LogBatch,
+    MoveStart,
+    Store,
+    StoreOptions,
+    Write,
+)
 from penstock.v1 import common_pb2
 from tests.replication.cluster import KEY, NODES, TestCluster, read_all, request_of, send, until
 
@@ -210,3 +223,69 @@ async def test_data_goes_only_with_the_removed_topic_and_strays_are_kept(cluster
     assert cluster.nodes[1].replicas.find(KEY) is None
     await node.start()
     assert node.replicas.strays() == [KEY]
+
+
+async def test_a_refused_connection_to_the_leader_is_reported(cluster: TestCluster) -> None:
+    await cluster.nodes[1].stop()
+    await until(lambda: 1 in cluster.nodes[2].refused, "node 2 reports")
+
+
+async def test_a_stream_meant_for_another_node_or_cluster_is_refused(cluster: TestCluster) -> None:
+    hellos = [
+        replication_pb2.Hello(cluster_id="other", node_id=2, leader_node_id=1, stream_number=9),
+        replication_pb2.Hello(cluster_id="c", node_id=2, leader_node_id=3, stream_number=9),
+    ]
+    async with cluster.dial(1) as channel:
+        for hello in hellos:
+            call = replication_pb2_grpc.ReplicationServiceStub(channel).Replicate()
+            await call.write(replication_pb2.ReplicateRequest(hello=hello, node_epoch=99))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call.read()
+            assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    await produce(cluster, 1)
+
+
+async def test_a_late_stream_of_a_follower_does_not_replace_its_present_one(cluster: TestCluster) -> None:
+    stream = cluster.nodes[1].replicas.source._streams[2]
+    late = replication_pb2.Hello(cluster_id="c", node_id=2, leader_node_id=1, stream_number=0)
+    async with cluster.dial(1) as channel:
+        call = replication_pb2_grpc.ReplicationServiceStub(channel).Replicate()
+        await call.write(replication_pb2.ReplicateRequest(hello=late, node_epoch=stream.node_epoch))
+        assert await call.read() is grpc.aio.EOF
+    assert cluster.nodes[1].replicas.source._streams[2] is stream
+    await produce(cluster, 1)
+
+
+def write_trimmed_log(cluster: TestCluster, node_id: int) -> None:
+    """Four batches of one producer in two epochs, of which the first two are dropped."""
+    store = Store.open(cluster.nodes[node_id].path, StoreOptions(map_bytes=1 << 28))
+    committer = Committer(store)
+    (created,) = committer.commit([CreateLog(KEY)])
+    log = created.log
+    assert log is not None
+    batches = []
+    for offset, epoch in enumerate((0, 0, 1, 1)):
+        request = request_of(f"old{offset}".encode(), stamp=ProducerStamp(7, 0, offset))
+        batches.append(LogBatch(offset, offset, epoch, 1, request.header, request.payload))
+    writes: list[Write] = [Append(log, 1, tuple(batches)), CheckpointHighWatermark(log, 4), MoveStart(log, 1, 2)]
+    assert all(outcome.error is None for outcome in committer.commit(writes))
+    store.close()
+
+
+async def test_rule_14_replicas_that_start_at_a_trimmed_log_receive_what_came_before_it(tmp_path: Path) -> None:
+    cluster = TestCluster(tmp_path)
+    write_trimmed_log(cluster, 1)
+    cluster.elect_epochs = 2
+    await cluster.start()
+    await cluster.until_isr(NODES)
+    await produce(cluster, 1)
+    await cluster.until_equal()
+    for node in cluster.nodes.values():
+        assert [batch.base_offset for batch in node.stored()] == [2, 3, 4]
+        assert node.partition.log_start_offset == 2
+    cluster.elect(2)
+    await cluster.until_leading(2)
+    for offset in (0, 3):  # of before the start, and of after it
+        again = await send(cluster.leader.partition, request_of(b"", stamp=ProducerStamp(7, 0, offset)))
+        assert (again.base_offset, again.duplicate) == (offset, True)
+    await cluster.stop()
