@@ -216,7 +216,8 @@ class ControllerClient:
         if channel is None:
             raise _no_controller(f"the address of the controller, node {leader}, is not known")
         try:
-            await asyncio.wait_for(channel.channel_ready(), min(timeout_s, CONNECT_S))
+            async with asyncio.timeout(min(timeout_s, CONNECT_S)):
+                await channel.channel_ready()
         except TimeoutError:
             raise _no_controller(f"the controller, node {leader}, cannot be reached") from None
         method = getattr(services.ControllerServiceStub(channel), attempt.call.rpc)
@@ -235,7 +236,8 @@ def _worth_repeating(error: PenstockError, call: _Call) -> bool:
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
 
 
 def _no_controller(text: str) -> PenstockError:

@@ -48,9 +48,9 @@ class ControllerCore:
         """node_epoch of those that want to stop."""
         self._probing: set[int] = set()
         self._probe_due_ms: dict[int, int] = {}
-        for node_id in sorted(image.nodes):
-            if not image.nodes[node_id].fenced:
-                self._sessions.grant(node_id, now_ms)
+        self._node_epochs: dict[int, int] = {}
+        """Whose session it is: a former registration's silence says nothing about the present one."""
+        self._follow_nodes(image, now_ms)
 
     def decide(self, image: MetadataImage, now_ms: int) -> Decision:
         """Return what is to be done now. A node that another controller registered has its first session here."""
@@ -92,8 +92,9 @@ class ControllerCore:
             text = f"another node {registration.node_id}, at {known.peer_address}, is alive; its store is another one"
             raise PenstockError(Reason.NOT_SERVING, text, {"node_id": str(registration.node_id)})
 
-    def on_registered(self, node_id: int, now_ms: int) -> None:
-        """A registration was applied."""
+    def on_registered(self, image: MetadataImage, node_id: int, now_ms: int) -> None:
+        """A registration that came to this controller was applied."""
+        self._follow_nodes(image, now_ms)
         self._sessions.heard(node_id, now_ms)
         self._stopping.pop(node_id, None)
 
@@ -117,7 +118,8 @@ class ControllerCore:
         for node_id, node in image.nodes.items():
             if node.fenced:
                 self._sessions.forget(node_id)
-            elif node_id not in self._sessions:
+            elif node_id not in self._sessions or self._node_epochs[node_id] != node.node_epoch:
+                self._node_epochs[node_id] = node.node_epoch
                 self._sessions.grant(node_id, now_ms)
 
     def _overdue(self, image: MetadataImage, now_ms: int) -> list[NodeInfo]:

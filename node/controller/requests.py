@@ -57,7 +57,7 @@ class Controller(ControllerShell):
             return metadata.MetadataCommand(register_node=command)
 
         outcome = await self._decide(plan, timeout_s)
-        self.active().on_registered(node_id, self.clock())
+        self.active().on_registered(outcome.image, node_id, self.clock())
         self.wake()
         return pb.RegisterResponse(node_epoch=outcome.index, kept_places=outcome.result.kept_places)
 

@@ -206,7 +206,7 @@ class ControllerShell:
         core = reign.core = ControllerCore(self.raft.cluster_id, self._timing, self.view.image, self.clock())
         _log.info("controller since term %d, metadata version %d", reign.term, self.view.image.version)
         reign.spawn(self._admit_voters(reign))
-        while True:
+        while reign is self._reign:
             reign.wake.clear()
             decision = core.decide(self.view.image, self.clock())
             for node_id in decision.probes:
@@ -214,7 +214,8 @@ class ControllerShell:
             if decision.commands and await self._submit_all(decision.commands):
                 continue  # decided on the image before: look again at once
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(reign.wake.wait(), TICK_S)
+                async with asyncio.timeout(TICK_S):  # wait_for of Python 3.11 may swallow a cancellation
+                    await reign.wake.wait()
 
     async def _take_over(self, reign: Reign) -> None:
         while True:

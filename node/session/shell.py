@@ -127,7 +127,8 @@ class Session:
             wake_ms = self._core.next_wake_ms()
             pause_s = None if wake_ms is None else max(0, wake_ms - now_ms) / 1000
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), pause_s)
+                async with asyncio.timeout(pause_s):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._changed.wait()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

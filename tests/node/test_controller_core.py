@@ -85,7 +85,7 @@ def test_a_fenced_node_is_told_to_register_and_lives_again() -> None:
     rule.run(SESSION_MS)
     assert rule.heartbeat(1).status == REGISTER
     rule.world.register(1)
-    rule.core.on_registered(1, rule.now_ms)
+    rule.core.on_registered(rule.world.image, 1, rule.now_ms)
     assert rule.heartbeat(1).status == OK
     rule.alive = {1, 2, 3}
     assert rule.run(4 * SESSION_MS) == []
@@ -96,7 +96,7 @@ def test_a_heartbeat_of_an_earlier_registration_prolongs_nothing() -> None:
     rule = ruled()
     former = rule.world.image.nodes[1].node_epoch
     rule.world.register(1)
-    rule.core.on_registered(1, rule.now_ms)
+    rule.core.on_registered(rule.world.image, 1, rule.now_ms)
     rule.alive = {2, 3}
     for _ in range(SESSION_MS // HEARTBEAT_MS):
         assert rule.heartbeat(1, node_epoch=former).status == REGISTER
@@ -109,6 +109,15 @@ def test_a_controller_behind_the_node_says_so_instead_of_having_it_register() ->
     with pytest.raises(PenstockError) as raised:
         rule.heartbeat(1, node_epoch=10_000)
     assert raised.value.reason is Reason.NO_CONTROLLER
+
+
+def test_the_silence_before_a_registration_is_not_held_against_it() -> None:
+    rule = ruled()
+    rule.alive = {2, 3}
+    rule.run(SESSION_MS - 50)
+    rule.now_ms += 50
+    rule.world.register(1)  # applied and in the image before the controller hears that its command is through
+    assert rule.settle() == []
 
 
 def test_an_unknown_node_is_told_to_register() -> None:
@@ -136,7 +145,7 @@ def test_the_last_in_sync_member_dead_its_heir_in_the_elr_leads() -> None:
     assert (info.leader, info.isr) == (NO_LEADER, ())
     heir = info.elr[0]
     rule.world.register(heir)
-    rule.core.on_registered(heir, rule.now_ms)
+    rule.core.on_registered(rule.world.image, heir, rule.now_ms)
     assert rule.settle() == ["elect_leaders"]
     assert rule.world.partition().leader == heir
 
