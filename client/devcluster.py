@@ -32,6 +32,8 @@ STOP_TIMEOUT_S = 10.0
 POLL_S = 0.05
 FORMAT_TIMEOUT_S = 60.0
 LOG_TAIL_LINES = 15
+START_MARK = "-- start --"
+"""Line of the log before each start of the node."""
 LOG_MAX_BYTES = 32 * 1024 * 1024
 """A larger log is set aside as node.log.1 at the next start."""
 _HEALTH = "/grpc.health.v1.Health/Check"
@@ -165,6 +167,8 @@ class DevCluster:
         log = self.log_path(node.node_id)
         if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
             log.replace(folder / "node.log.1")
+        with log.open("a") as file:
+            file.write(START_MARK + "\n")
         process = DetachedProcess.spawn([*self.program, "start", "--config", str(folder / "node.toml")], log)
         process.save(folder / "process.json")
 
@@ -203,10 +207,10 @@ class DevCluster:
             time.sleep(POLL_S)
 
     def log_tail(self, node_id: int) -> str:
-        """Give the end of the node's log, headed by its path."""
+        """Give the end of what the node logged since its last start, headed by the log's path."""
         path = self.log_path(node_id)
         try:
-            lines = path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            lines = path.read_text(errors="replace").rpartition(START_MARK)[2].strip().splitlines()[-LOG_TAIL_LINES:]
         except OSError:
             lines = []
         return "\n".join([f"the end of its log, {path}:", *(f"  {line}" for line in lines or ["(empty)"])])

@@ -74,6 +74,18 @@ def test_a_node_that_ends_while_starting_is_told_with_its_log(make: Make) -> Non
         cluster.wait_serving()
 
 
+def test_the_log_that_is_told_is_that_of_the_last_start(make: Make) -> None:
+    cluster = make(1)
+    cluster.node_dir(1).mkdir()
+    cluster.log_path(1).write_text("long ago\n")
+    (cluster.node_dir(1) / "broken").touch()
+    cluster.start()
+    with pytest.raises(DevClusterError, match="on fire") as caught:
+        cluster.wait_serving()
+    assert "long ago" not in str(caught.value)
+    assert cluster.log_path(1).read_text().startswith("long ago\n")
+
+
 def test_a_node_that_never_serves_is_told(make: Make) -> None:
     cluster = make(1)
     cluster.node_dir(1).mkdir()
