@@ -72,7 +72,8 @@ class View:
             entry = (version, waiter)
             self._waiters.append(entry)
             try:
-                await asyncio.wait_for(waiter, timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await waiter
             finally:
                 if entry in self._waiters:
                     self._waiters.remove(entry)
