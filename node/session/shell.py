@@ -94,11 +94,11 @@ class Session:
     async def drain(self, timeout_s: float) -> bool:
         """Have this node's leaderships moved; False if some are left after the time (or cannot move)."""
         self._core.drain(self._clock())
-        self._changed.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._core.leaderships != 0:
                     self._core.hurry(self._clock())
+                    self._changed.set()
                     await asyncio.sleep(self._limits.heartbeat_interval_ms / 4000)
         return self._core.leaderships == 0
 
@@ -152,9 +152,8 @@ class Session:
     async def _register(self) -> None:
         registration = self._registration()
         response = await self._controller.register(registration, self._limits.session_timeout_ms / 1000)
-        _log.info(
-            "registered with node_epoch %d%s", response.node_epoch, "" if response.kept_places else ", no places kept"
-        )
+        kept = "kept" if response.kept_places else "not kept (a new store, or one that may lack what it acknowledged)"
+        _log.info("registered with node_epoch %d; places among the in-sync replicas are %s", response.node_epoch, kept)
         for output in self._core.on_registered(response.node_epoch, self._clock()):
             if isinstance(output, Accepted):
                 self._call(self.on_accepted, registration.start_ids[-1])
