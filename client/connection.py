@@ -40,6 +40,8 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+_CONNECTING = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+
 
 class Connection:
     """A channel to one broker and its stubs."""
@@ -61,13 +63,11 @@ class Connection:
         state = self.channel.get_state(try_to_connect=True)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_MS / 1000):
-                while state is not grpc.ChannelConnectivity.READY:
+                while state in _CONNECTING:
                     await self.channel.wait_for_state_change(state)
                     state = self.channel.get_state(try_to_connect=True)
-                    if state in {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}:
-                        break
         except TimeoutError:
-            state = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            pass
         if state is not grpc.ChannelConnectivity.READY:
             raise UnavailableError(Reason.NOT_SERVING, f"cannot connect to {self.address}", {"address": self.address})
 

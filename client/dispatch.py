@@ -198,7 +198,7 @@ class Dispatcher:
         if settled:
             self._settle(settled, append_time=lane.append_time)
         window = lane.window
-        if window.waits_to_retry and window.flights and window.retry_at_ms > self._clock.monotonic_ms():
+        if window.waits_to_retry and window.retry_at_ms > self._clock.monotonic_ms():
             self._retrying[lane] = None
             self._arm(window.retry_at_ms)
         elif lane.open is not None or not window.is_empty:

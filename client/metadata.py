@@ -131,18 +131,17 @@ class Metadata:
     async def _watch(self) -> None:
         backoff = Backoff(self._rng)
         while True:
-            names = tuple(self._wanted)
-            if not names:
-                names = ("",)  # no topic has this name: brokers only
             for address in self.addresses():
                 with contextlib.suppress(UnavailableError, grpc.aio.AioRpcError):
-                    await self._watch_at(address, names, backoff)
-                    break
-            if tuple(self._wanted) == names:
+                    if await self._watch_at(address, backoff):
+                        break
+            else:
                 await self._clock.sleep_ms(backoff.next_ms())
 
-    async def _watch_at(self, address: str, names: Sequence[str], backoff: Backoff) -> None:
+    async def _watch_at(self, address: str, backoff: Backoff) -> bool:
+        """Watch at one broker; True when the call was ended to watch other topics."""
         connection = await self._connections.ready(address)
+        names = tuple(self._wanted) or ("",)  # no topic has this name: brokers only
         selection = pb.TopicSelection(names=names)
         call: Any = connection.cluster.WatchMetadata(
             pb.WatchMetadataRequest(topics=selection, min_metadata_version=self.catalog.version)
@@ -156,7 +155,8 @@ class Metadata:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Else only the call was cancelled: by `topic`, to watch one more.
+            return True  # only the call was cancelled: by `topic`, to watch one more
         finally:
             call.cancel()
             self._watch_call = None
+        return False

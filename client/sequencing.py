@@ -89,7 +89,7 @@ class Window(Generic[B, A]):
     def __init__(self, closed: deque[B], backoff: Waits, *, idempotent: bool, max_in_flight: int) -> None:
         self.flights: deque[Flight[B]] = deque()
         self.retry_at_ms: float = 0.0
-        """Before this time nothing is sent again."""
+        """Before this time nothing is sent again; where nothing is left to send again it means nothing."""
         self._closed = closed
         self._backoff = backoff
         self._idempotent = idempotent
@@ -112,7 +112,7 @@ class Window(Generic[B, A]):
     @property
     def waits_to_retry(self) -> bool:
         """Something is to be sent again at `retry_at_ms`."""
-        return self._draining and not self.under_way
+        return self._draining and bool(self.flights) and not self.under_way
 
     @property
     def under_way(self) -> bool:
@@ -136,7 +136,7 @@ class Window(Generic[B, A]):
         if self.needs_producer:
             return None
         if self._draining:
-            if self.under_way or now_ms < self.retry_at_ms:
+            if self.under_way or (self.flights and now_ms < self.retry_at_ms):
                 return None
             self._draining = False
         for flight in self.flights:

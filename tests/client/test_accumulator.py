@@ -19,7 +19,10 @@ class Time:
 
 
 def accumulator(
-    time: Time, batch_bytes: int = 400, buffer_bytes: int = 4000, compression: "pb.Compression.ValueType" = 1
+    time: Time,
+    batch_bytes: int = 400,
+    buffer_bytes: int = 4000,
+    compression: "pb.Compression.ValueType" = pb.COMPRESSION_NONE,
 ) -> Accumulator:
     return Accumulator(AccumulatorLimits(batch_bytes, buffer_bytes, 5, 1000, compression), time)
 

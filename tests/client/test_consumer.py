@@ -188,7 +188,7 @@ async def test_a_log_that_was_cut_is_an_error_or_gone_on_with_by_policy(cluster:
     cluster.create("orders")
     fill(cluster)
     for policy in ("error", "continue"):
-        async with Consumer(cluster.bootstrap(), on_divergence=policy) as consumer:  # type: ignore[arg-type]
+        async with Consumer(cluster.bootstrap(), on_divergence=policy) as consumer:
             await consumer.assign([P0], start="earliest")
             end = cluster.log("orders").end
             await read(consumer, end)
@@ -259,7 +259,7 @@ async def test_what_cannot_be_assigned(cluster: Cluster) -> None:
             await consumer.assign_topics(["nope"])
         for start in ("latest", 0):
             with pytest.raises(UnknownPartitionError):
-                await consumer.assign([P1], start=start)  # type: ignore[arg-type]
+                await consumer.assign([P1], start=start)
         with pytest.raises(InvalidRequestError):
             await consumer.assign([P0], start=-1)
         with pytest.raises(InvalidRequestError, match="not assigned"):
