@@ -195,16 +195,20 @@ class LeaderLink:
     async def _serve(self, channel: grpc.aio.Channel, node_epoch: int) -> bool:
         """Serve one stream until it breaks; whether it ever stood."""
         welcomed = False
+        call = pb_grpc.ReplicationServiceStub(channel).Replicate()
         try:
-            call = pb_grpc.ReplicationServiceStub(channel).Replicate()
             await self._hello(call, node_epoch)
             welcome: Any = await call.read()
             if welcome is grpc.aio.EOF or not welcome.HasField("welcome"):
                 return False
             welcomed = True
             await self._exchange(call, welcome)
-        except grpc.aio.AioRpcError as error:
-            self._note_break(error)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the latter: a write after the call had ended
+            await self._note_break(call)
+        except asyncio.CancelledError:  # also raised where the other side cancelled the call
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
         finally:
             self._break()
             await channel.close()
@@ -233,6 +237,7 @@ class LeaderLink:
         for replica in list(self._members.values()):
             self._connect(replica)
         writer = asyncio.create_task(self._write(call))
+        writer.add_done_callback(self._writer_ended)
         try:
             response: Any = first
             while response is not grpc.aio.EOF:
@@ -241,6 +246,12 @@ class LeaderLink:
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
+
+    def _writer_ended(self, task: "asyncio.Task[None]") -> None:
+        """A break of the stream is the reader's to notice; anything else is a fault of the code."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, grpc.aio.AioRpcError | asyncio.InvalidStateError):
+            self._host.fatal(error)
 
     async def _write(self, call: Call) -> None:
         while True:
@@ -264,10 +275,10 @@ class LeaderLink:
         for replica in list(self._members.values()):
             replica.disconnect()
 
-    def _note_break(self, error: grpc.aio.AioRpcError) -> None:
-        details = error.details() or ""
-        LOG.info("stream to leader node %d ended: %s %s", self.leader, error.code(), details)
-        if error.code() is grpc.StatusCode.UNAVAILABLE and "onnection refused" in details:
+    async def _note_break(self, call: Call) -> None:
+        code, details = await call.code(), await call.details() or ""
+        LOG.info("stream to leader node %d ended: %s %s", self.leader, code, details)
+        if code is grpc.StatusCode.UNAVAILABLE and "onnection refused" in details:
             self._host.connection_refused(self.leader)
 
     # ---- from the leader

@@ -105,6 +105,7 @@ class FollowerStream:
         self._ready: deque[Slot] = deque()
         self._credit = {False: 0, True: 0}
         self._changed = asyncio.Event()
+        self._closing = asyncio.Event()
         self._reads: set[asyncio.Task[None]] = set()
 
     # ---- lifecycle
@@ -115,17 +116,30 @@ class FollowerStream:
         return self.node_epoch, self.stream_number
 
     async def run(self) -> None:
-        """Serve the call until the follower goes."""
-        writer = asyncio.create_task(self._write())
+        """Serve the call until the follower goes or `close`. Returning ends it; cancelling the handler would not."""
+        parts = [asyncio.create_task(part) for part in (self._write(), self._read(), self._closing.wait())]
         try:
-            while (request := await self._context.read()) is not grpc.aio.EOF:
-                self._take(request)
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                self._note_end(part)
         finally:
-            writer.cancel()
-            for task in self._reads:
+            for task in (*parts, *self._reads):
                 task.cancel()
             for number in list(self._slots):
                 self.close_slot(number)
+
+    def close(self) -> None:
+        """End the call; the follower may dial again."""
+        self._closing.set()
+
+    async def _read(self) -> None:
+        while (request := await self._context.read()) is not grpc.aio.EOF:
+            self._take(request)
+
+    def _note_end(self, part: "asyncio.Task[Any]") -> None:
+        error = None if part.cancelled() else part.exception()
+        if error is not None:
+            LOG.info("stream to follower node %d ends: %s", self.node_id, error, exc_info=error)
 
     async def welcome(self) -> bool:
         """Read the hello and prepare the answer; False: the follower went at once. Aborts a call meant for another."""
@@ -299,18 +313,16 @@ class Source:
     def __init__(self, host: SourceHost) -> None:
         self._host = host
         self._streams: dict[int, FollowerStream] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def replicate(self, request_iterator: object, context: Context) -> None:
         """Serve one Replicate call."""
         del request_iterator
         stream = FollowerStream(self._host, context)
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
         try:
             if await stream.welcome() and self._is_newest(stream):
+                former = self._streams.get(stream.node_id)
+                if former is not None:
+                    former.close()
                 self._streams[stream.node_id] = stream
                 await stream.run()
         finally:
@@ -331,5 +343,5 @@ class Source:
 
     def close(self) -> None:
         """End all streams."""
-        for task in self._tasks:
-            task.cancel()
+        for stream in self._streams.values():
+            stream.close()

@@ -289,3 +289,29 @@ async def test_rule_14_replicas_that_start_at_a_trimmed_log_receive_what_came_be
         again = await send(cluster.leader.partition, request_of(b"", stamp=ProducerStamp(7, 0, offset)))
         assert (again.base_offset, again.duplicate) == (offset, True)
     await cluster.stop()
+
+
+async def test_a_leader_that_restarts_and_leads_again_is_dialled_again(cluster: TestCluster) -> None:
+    await produce(cluster, 2)
+    for _ in range(3):
+        await cluster.nodes[1].stop()
+        await cluster.nodes[1].start()
+        await cluster.until_leading(1)
+        await cluster.until_isr(NODES)
+        await produce(cluster, 2)
+    await cluster.until_equal()
+    assert len(cluster.nodes[3].stored()) == 8
+
+
+async def test_a_call_that_the_leader_cancels_is_dialled_again(cluster: TestCluster) -> None:
+    await produce(cluster, 1)
+    cluster.nodes[1].replicas.source.close()
+    slots = cluster.nodes[1].partition.shell._slots
+    former = {follower: slot.session for follower, (slot, _) in slots.items()}
+
+    def all_new() -> bool:
+        return len(slots) == 2 and all(slot.session > former[follower] for follower, (slot, _) in slots.items())
+
+    await until(all_new, "new sessions of both")
+    await produce(cluster, 1)
+    await cluster.until_isr(NODES)
