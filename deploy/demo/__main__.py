@@ -30,6 +30,7 @@ QUIET_TIME_S = 1.5
 SERVED_AGAIN_TIMEOUT_S = 20.0
 BACK_IN_SYNC_TIMEOUT_S = 20.0
 DELIVERY_TIMEOUT_MS = 30_000
+STOP_TIMEOUT_S = 3.0
 _BEGIN = time.monotonic()
 
 
@@ -154,17 +155,22 @@ async def story(cluster: DevCluster) -> bool:
         publisher = Publisher(producer, ledger)
         publishing = asyncio.create_task(publisher.run())
         following = asyncio.create_task(follow(consumer, seen))
-        await asyncio.sleep(QUIET_TIME_S)
-        say(f"{len(ledger.places):,} orders acknowledged, {len(seen):,} consumed so far, as they come in")
-        for record in seen[:2]:
-            say(f"    {record.topic}/{record.partition}@{record.offset}  {(record.value or b'').decode()}")
-        victim = await crash(cluster, admin, publisher)
-        await asyncio.sleep(QUIET_TIME_S)
-        await come_back(cluster, admin, victim)
-        publisher.stopping.set()
-        await publishing
-        say(f"publishing ends: {ledger.summary()}")
-        await _caught_up(consumer, following)
+        try:
+            await asyncio.sleep(QUIET_TIME_S)
+            say(f"{len(ledger.places):,} orders acknowledged, {len(seen):,} consumed so far, as they come in")
+            for record in seen[:2]:
+                say(f"    {record.topic}/{record.partition}@{record.offset}  {(record.value or b'').decode()}")
+            victim = await crash(cluster, admin, publisher)
+            await asyncio.sleep(QUIET_TIME_S)
+            await come_back(cluster, admin, victim)
+            publisher.stopping.set()
+            await publishing
+            say(f"publishing ends: {ledger.summary()}")
+            await _caught_up(consumer, following)
+        finally:
+            publishing.cancel()
+            following.cancel()
+            await asyncio.wait([publishing, following])
     return _verdict(ledger, seen, await read_back(cluster.bootstrap))
 
 
@@ -175,8 +181,6 @@ async def _caught_up(consumer: Consumer, following: "asyncio.Task[None]") -> Non
             if following.done():
                 await following  # raises what ended it
             await asyncio.sleep(0.02)
-    following.cancel()
-    await asyncio.wait([following])
 
 
 def _verdict(ledger: Ledger, seen: list[Record], everything: list[Record]) -> bool:
@@ -187,12 +191,25 @@ def _verdict(ledger: Ledger, seen: list[Record], everything: list[Record]) -> bo
     good = count - len(ledger.missing(everything))
     order = "none missing, none twice, each customer's in order" if not problems else f"{len(problems)} problems"
     print(f"{good:,} of {count:,} acknowledged records were read back: {order}", flush=True)
-    return not problems
+    return not problems and count > 0
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End the demo, once: a second Ctrl-C must not leave nodes behind."""
+    del number, frame
+    _ignore_signals()
+    raise KeyboardInterrupt
 
 
 def main() -> int:
     """Run it; the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     home = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
     cluster = DevCluster.create(home, make_plan(free_ports(2 * NODES)))
     keep = False
@@ -211,7 +228,8 @@ def main() -> int:
         say(f"the nodes' logs are kept in {home}")
         return 1
     finally:
-        cluster.stop(timeout_s=3.0)
+        _ignore_signals()
+        cluster.stop(timeout_s=STOP_TIMEOUT_S)
         if not keep:
             shutil.rmtree(home)
     return 0 if good else 1
