@@ -180,7 +180,7 @@ class Log:
                     raise damaged(f"{self.key} has no batch at offset {expected}, but one at {batch.base_offset}")
                 yield batch
                 expected = batch.last_offset + 1
-                found = cursor.next()
+                found = expected >= end or cursor.set_key(offset_key(snapshot.data, expected))
 
     def _seek(self, cursor: Any, key: bytes) -> bool:
         """Put the cursor on the batch that holds an offset: the last one that does not begin after it."""

@@ -49,7 +49,7 @@ class Rows:
                     return
                 yield key, cursor.value()
                 before, strict = key, True
-                found = cursor.next()
+                found = following(cursor, key)
 
     def all(self, space: str) -> Iterator[tuple[bytes, bytes]]:
         """Keys and contents of all rows of a space, which must be as many as it says."""
@@ -61,7 +61,7 @@ class Rows:
                 _check_order(before, key, strict=True)
                 yield key, unseal(key, cursor.value())
                 count, before = count + 1, key
-                found = cursor.next()
+                found = following(cursor, key)
         expected = self.txn.stat(self.databases[space])["entries"]
         if count != expected:
             raise damaged(f"there are {count} rows of {expected} in {space}")
@@ -71,8 +71,9 @@ class Rows:
         with self.txn.cursor(self.databases[space]) as cursor:
             found = cursor.set_range(first) if first else cursor.first()
             while found:
-                yield key_of(cursor)
-                found = cursor.next()
+                key = key_of(cursor)
+                yield key
+                found = following(cursor, key)
 
     def last(self, space: str, local: int, before: bytes | None = None) -> tuple[bytes, memoryview] | None:
         """Last row under an id; `before`: the last one with a lower key than that."""
@@ -112,8 +113,12 @@ def seek(cursor: Any, key: bytes) -> bool:
         return False
     if cursor.prev():
         _check_order(key_of(cursor), key, strict=True)
-        return bool(cursor.next())
-    return bool(cursor.first())
+    return bool(cursor.set_range(key))
+
+
+def following(cursor: Any, key: bytes) -> bool:
+    """Put the cursor on the row after `key`. By a search: LMDB's step to the next page aborts where that is no leaf."""
+    return bool(cursor.set_range(key + b"\0"))
 
 
 def key_of(cursor: Any) -> bytes:

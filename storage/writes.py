@@ -46,7 +46,7 @@ class ResetLog:
 
 @dataclass(frozen=True, slots=True)
 class MoveStart:
-    """Let the log begin with the batch that holds `log_start_offset`: what is below is refused at once, deleted later."""
+    """Let the log begin with the batch that holds `log_start_offset`; what is below is refused now, deleted later."""
 
     log: Log
     leader_epoch: int

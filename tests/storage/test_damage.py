@@ -1,0 +1,124 @@
+"""Bytes of the data file change under the store: reads give the right data or a DamagedStoreError, never other data."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from penstock.protocol.batch import ProducerStamp
+from penstock.storage import DamagedStoreError, Log, LogDroppedError, RecordStart, Store, Truncate
+from penstock.storage.layout import LOCAL, read_producer_key, read_time_key
+from tests.storage.support import append, batch, commit, done, new_log, new_store, options
+
+ROOT = Path(__file__).parents[2]
+KINDS = {"bit": 90, "structure": 90, "zeros": 40, "sector": 40, "misplaced": 40}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_never_gives_other_data(kind: str) -> None:
+    seed = int.from_bytes(os.urandom(4))
+    command = [sys.executable, "-m", "tests.storage.damage_run", str(seed), str(KINDS[kind]), kind]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    tally = json.loads(ran.stdout)
+    print(f"seed {seed}: {tally}")
+    assert tally["bad"] == [], ran.stderr
+    assert tally["damaged"] > KINDS[kind] // 3  # else the damage was where nobody reads
+
+
+def read_space(space: str, key: bytes, log: Log) -> object:
+    """Read by way of a row."""
+    if space == "producers":
+        return log.producer(read_producer_key(key)[1])
+    if space == "times":
+        return log.find_timestamp(read_time_key(key)[1] + 1, log.state.log_end_offset)
+    return log.epochs() if space == "epochs" else log.read(0, log.state.log_end_offset, 2**30)
+
+
+@pytest.mark.parametrize("space", ["partitions", "batches", "epochs", "times", "producers", "undo"])
+def test_every_row_is_under_a_checksum(tmp_path: Path, space: str) -> None:
+    store = new_store(tmp_path / "store")
+    log = new_log(store)
+    for index in range(4):
+        stamp = ProducerStamp(1, 0, index)
+        append(store, log, batch(index, [index * 100], epoch=index, value=b"v" * 70_000, stamp=stamp))
+    rows = rows_of(store, space)
+    assert rows
+    for key, row in rows:
+        for changed in flipped(row):
+            put(store, space, key, changed)
+            with pytest.raises(DamagedStoreError, match="format --join"):
+                commit(store, Truncate(log, 9, 0)) if space == "undo" else read_space(space, key, log)
+        put(store, space, key, row)
+    store.close()
+
+
+def test_identity_and_start_ids_are_under_a_checksum(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "store")
+    done(store, RecordStart(b"s" * 16))
+    new_log(store)
+    rows = rows_of(store, "store")
+    store.close()
+    assert {key for key, _ in rows} >= {b"format", b"cluster_id", b"node_id", b"store_id", b"start_ids", b"next_id"}
+    for key, row in rows:
+        for changed in flipped(row):
+            raw_put(tmp_path / "store", key, changed)
+            with pytest.raises(DamagedStoreError, match="format --join"):
+                Store.open(tmp_path / "store", options())
+        raw_put(tmp_path / "store", key, row)
+    Store.open(tmp_path / "store", options()).close()
+
+
+def rows_of(store: Store, space: str) -> list[tuple[bytes, bytes]]:
+    with store.environment.lmdb.begin() as txn:
+        return [(bytes(key), bytes(row)) for key, row in txn.cursor(store.environment.db[space])]
+
+
+def flipped(row: bytes) -> list[bytes]:
+    """The row, with one byte changed, at many places."""
+    places = sorted({0, 3, *range(4, min(len(row), 90)), len(row) - 1})
+    return [row[:at] + bytes([row[at] ^ 0x10]) + row[at + 1 :] for at in places]
+
+
+def raw_put(path: Path, key: bytes, row: bytes) -> None:
+    with (
+        lmdb.open(str(path), max_dbs=8, map_size=1 << 30) as environment,
+        environment.begin(write=True, db=environment.open_db(b"store")) as txn,
+    ):
+        txn.put(key, row)
+
+
+def test_a_row_that_is_missing_shows(tmp_path: Path) -> None:
+    """A search that is led astray finds no row, or others than those asked for."""
+    store = new_store(tmp_path / "store")
+    log = new_log(store)
+    for index in range(4):
+        append(store, log, batch(index, epoch=index))
+    local, data = LOCAL.pack(log.local), LOCAL.pack(log.local + 1)
+    for space, key in (
+        ("batches", data + (2).to_bytes(8)),
+        ("batches", data + (3).to_bytes(8)),
+        ("epochs", data + (0).to_bytes(4)),
+        ("epochs", data + (1).to_bytes(4)),
+        ("epochs", data + (3).to_bytes(4)),
+    ):
+        with store.environment.lmdb.begin(write=True) as txn:
+            row = txn.pop(key, db=store.environment.db[space])
+        assert row is not None
+        with pytest.raises(DamagedStoreError):
+            read_space(space, key, log)
+        put(store, space, key, row)
+    assert len(log.read(0, 4, 2**20)) == 4
+    with store.environment.lmdb.begin(write=True) as txn:
+        txn.delete(local, db=store.environment.db["partitions"])
+    with pytest.raises(LogDroppedError):
+        log.read(0, 4, 2**20)
+    store.close()
+
+
+def put(store: Store, space: str, key: bytes, row: bytes) -> None:
+    with store.environment.lmdb.begin(write=True) as txn:
+        txn.put(key, row, db=store.environment.db[space])
