@@ -66,8 +66,8 @@ def test_another_nodes_directory_never_starts(node: Node) -> None:
 
 def test_directories_of_two_clusters_never_start(node: Node, tmp_path: Path) -> None:
     node.format("--new-cluster")
-    other = Node(tmp_path / "other") if (tmp_path / "other").mkdir() is None else None
-    assert other is not None
+    (tmp_path / "other").mkdir()
+    other = Node(tmp_path / "other")
     other.format("--new-cluster", cluster_id="d")
     (node.data / "raft").rename(tmp_path / "aside")
     (other.data / "raft").rename(node.data / "raft")
