@@ -5,24 +5,22 @@ loop; nothing awaits between a check and the act that rests on it.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from typing import TypeAlias
 
 from penstock.client.accumulator import Accumulator, PendingBatch, Waiter
-from penstock.client.catalog import Leadership
+from penstock.client.catalog import KnownTopic, Leadership
 from penstock.client.deliveries import Deliveries
 from penstock.client.errors import (
-    BufferFullError,
     OutcomeUnknownError,
     UnavailableError,
     UnknownTopicError,
     error_of,
 )
+from penstock.client.held import Held, HeldRecords
 from penstock.client.options import ACKS, ProducerConfig
 from penstock.client.produce_stream import UNANSWERED_GRACE_MS, LeaderStream, SendLane, end
 from penstock.client.producer_ids import ProducerIds
-from penstock.client.records import Headers
 from penstock.client.retry import Backoff
 from penstock.client.routing import Route
 from penstock.client.sequencing import Settled, Window
@@ -35,10 +33,8 @@ EXPIRY_INTERVAL_MS = 100
 """How often deadlines are looked at."""
 STUCK_MS = 1_000
 """A batch unanswered for this long makes the metadata be asked for again, from another broker."""
-HELD_RECORD_MEMORY = 512
 
 Done: TypeAlias = Settled[PendingBatch, pb.BatchAppended | None]
-Held: TypeAlias = tuple[bytes | None, bytes | None, Headers, int, int | None, Waiter]
 _MOVED = frozenset({Reason.NOT_LEADER, Reason.STALE_LEADER_EPOCH})
 _GONE = frozenset({Reason.UNKNOWN_TOPIC, Reason.UNKNOWN_PARTITION})
 
@@ -64,9 +60,7 @@ class Dispatcher:
         self._streams: dict[str, LeaderStream] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._ids = ProducerIds(session, self._adopted, self._fail)
-        self._held: dict[str, deque[Held]] = {}
-        self._held_bytes = 0
-        self._resolving: dict[str, asyncio.Task[None]] = {}
+        self.held = HeldRecords(session.metadata, self, config.buffer_bytes, config.delivery_timeout_ms)
         self._retrying: dict[SendLane, None] = {}
         self._room: list[asyncio.Future[None]] = []
         self._flushes: list[tuple[set[PendingBatch], asyncio.Future[None]]] = []
@@ -90,16 +84,6 @@ class Dispatcher:
             self._mark(lane)
         self._arm(self._clock.monotonic_ms() + self._config.linger_ms)
 
-    def hold(self, topic: str, record: Held) -> None:
-        """Keep a record until its topic is known."""
-        size = HELD_RECORD_MEMORY + len(record[0] or b"") + len(record[1] or b"")
-        if self._held_bytes + size > self._config.buffer_bytes:
-            raise BufferFullError(Reason.OVERLOADED, f"{self._held_bytes} bytes wait for metadata of their topics")
-        self._held_bytes += size
-        self._held.setdefault(topic, deque()).append(record)
-        if topic not in self._resolving:
-            self._resolving[topic] = asyncio.create_task(self._resolve(topic))
-
     async def wait_for_room(self) -> None:
         """Return when memory is free again; let the event loop run in any case."""
         if self._has_room():
@@ -112,8 +96,7 @@ class Dispatcher:
 
     async def flush(self) -> None:
         """Return when all that was handed over before is settled."""
-        if self._resolving:
-            await asyncio.wait(list(self._resolving.values()))
+        await self.held.handed_over()
         self._flush_open()
         if self._accumulator.live:
             entry = (set(self._accumulator.live), self._loop.create_future())
@@ -130,8 +113,7 @@ class Dispatcher:
 
     def unsettled_records(self) -> int:
         """Records handed over and not settled."""
-        held = sum(len(records) for records in self._held.values())
-        return held + sum(batch.record_count for batch in self._accumulator.live)
+        return self.held.count + sum(batch.record_count for batch in self._accumulator.live)
 
     def raise_unobserved(self) -> None:
         """Raise the first failure nobody was told of since the last time."""
@@ -148,7 +130,8 @@ class Dispatcher:
         if self._metadata_changed in self._session.metadata.listeners:
             self._session.metadata.listeners.remove(self._metadata_changed)
         await self._ids.close()
-        await end([*self._resolving.values(), *self._tasks])
+        await self.held.close()
+        await end(self._tasks)
         self._fail(error)
         if self._timer is not None:
             self._timer.cancel()
@@ -191,6 +174,25 @@ class Dispatcher:
         """See StreamOwner."""
         self._session.metadata.refresh_soon()
 
+    # -- what the held records call (Host)
+
+    def begin_route(self, known: KnownTopic) -> Route:
+        """See Host."""
+        route = self._known[known.name] = Route(known.topic_id, known.name, self._accumulator, self._session.rng)
+        self._lead(route, known.partitions)
+        return route
+
+    def put(self, route: Route, record: Held) -> None:
+        """See Host."""
+        value, key, headers, timestamp_ms, partition, waiter = record
+        lane = route.lane_of(key, partition, value)
+        if self._accumulator.append(lane, key, value, headers, timestamp_ms, waiter):
+            self.begun(lane)
+
+    def open_route(self, route: Route) -> None:
+        """See Host."""
+        self.routes[route.topic] = route
+
     # -- settling
 
     def _after(self, lane: SendLane, settled: list[Done]) -> None:
@@ -217,15 +219,14 @@ class Dispatcher:
                 waiting.discard(batch)
                 if not waiting and not future.done():
                     future.set_result(None)
-        self._wake_room()
+        self.memory_freed()
         if fenced is not None and self.fatal is None:
             self._fail(fenced)
 
     def _fail(self, error: PenstockError) -> None:
         """Nothing can be sent any more: settle everything."""
         self.fatal = error
-        for topic in list(self._held):
-            self._refuse_held(topic, error)
+        self.held.refuse_all(error)
         for route in list(self._known.values()):
             self._abort(route, error)
         for waiter in self._room:
@@ -236,6 +237,7 @@ class Dispatcher:
     def _abort(self, route: Route, error: PenstockError) -> None:
         self.routes.pop(route.topic, None)
         self._known.pop(route.topic, None)
+        route.is_closed = True
         for lane in route.lanes:
             self._accumulator.close(lane)
             self._retrying.pop(lane, None)
@@ -244,9 +246,10 @@ class Dispatcher:
             self._settle(lane.window.abort(error), append_time=False)
 
     def _has_room(self) -> bool:
-        return self._accumulator.has_room() and self._held_bytes <= self._config.buffer_bytes * 3 // 4
+        return self._accumulator.has_room() and self.held.bytes_held <= self._config.buffer_bytes * 3 // 4
 
-    def _wake_room(self) -> None:
+    def memory_freed(self) -> None:
+        """See Host; also whenever a batch is settled."""
         if self._room and self._has_room():
             for waiter in self._room:
                 if not waiter.done():
@@ -381,46 +384,3 @@ class Dispatcher:
                 if lane.window.needs_producer:
                     lane.window.adopt(*self._ids.present)
                     self._mark(lane)
-
-    # -- records of topics not known yet
-
-    async def _resolve(self, topic: str) -> None:
-        try:
-            known = await self._session.metadata.topic(topic, self._config.delivery_timeout_ms)
-            route = Route(known.topic_id, topic, self._accumulator, self._session.rng)
-            self._known[topic] = route
-            self._lead(route, known.partitions)
-            await self._release_held(topic, route)
-        except PenstockError as error:
-            self._refuse_held(topic, error)
-        finally:
-            self._resolving.pop(topic, None)
-
-    async def _release_held(self, topic: str, route: Route) -> None:
-        held = self._held[topic]
-        while held:
-            if self._known.get(topic) is not route:
-                raise UnknownTopicError(Reason.UNKNOWN_TOPIC, f"topic {topic!r} was deleted", {"topic": topic})
-            value, key, headers, timestamp_ms, partition, waiter = held[0]
-            try:
-                lane = route.lane_of(key, partition, value)
-                begun = self._accumulator.append(lane, key, value, headers, timestamp_ms, waiter)
-            except BufferFullError:
-                await self.wait_for_room()
-                continue
-            except PenstockError as error:
-                self._deliveries.refuse(waiter, error)
-            else:
-                if begun:
-                    self.begun(lane)
-            held.popleft()
-            self._held_bytes -= HELD_RECORD_MEMORY + len(value or b"") + len(key or b"")
-        del self._held[topic]
-        self.routes[topic] = route
-        self._wake_room()
-
-    def _refuse_held(self, topic: str, error: PenstockError) -> None:
-        for value, key, _, _, _, waiter in self._held.pop(topic, ()):
-            self._held_bytes -= HELD_RECORD_MEMORY + len(value or b"") + len(key or b"")
-            self._deliveries.refuse(waiter, error)
-        self._wake_room()

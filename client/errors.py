@@ -1,14 +1,11 @@
 """Errors that the client raises: PenstockError, with a subclass for each reason that programs tell apart.
 
-Owns the way from a failed gRPC call, or a status in a stream, to one of them. A write whose answer was lost is always
-OutcomeUnknownError, never "failed".
+Pure: the way from a failed gRPC call to one of them is in `failures`.
 """
 
 from collections.abc import Mapping
 
-import grpc
 from google.rpc import status_pb2
-from grpc_status import rpc_status
 
 from penstock.protocol.errors import PenstockError, from_status
 from penstock.protocol.reasons import Outcome, Reason
@@ -106,13 +103,6 @@ _CLASSES: dict[Reason, type[PenstockError]] = {
     Reason.DIVERGED: LogDivergedError,
 }
 
-_BY_CODE = {
-    grpc.StatusCode.UNIMPLEMENTED: Reason.UNSUPPORTED,
-    grpc.StatusCode.INVALID_ARGUMENT: Reason.INVALID_ARGUMENT,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.OVERLOADED,
-}
-"""Codes that gRPC itself answers with before any handler ran, so that nothing happened."""
-
 
 def make_error(reason: Reason, message: str, metadata: Mapping[str, str] | None = None) -> PenstockError:
     """Make the error of the class that stands for `reason`."""
@@ -123,21 +113,6 @@ def error_of(status: status_pb2.Status) -> PenstockError:
     """Make the error that a status inside a stream carries."""
     plain = from_status(status)
     return make_error(plain.reason, plain.message, plain.metadata)
-
-
-def error_of_call(failure: grpc.aio.AioRpcError, *, write: bool) -> PenstockError:
-    """Make the error of a failed call. Without a reason from the server, a `write` is of unknown outcome."""
-    status = rpc_status.from_call(failure)
-    if status is not None and status.details:
-        return error_of(status)
-    code, details = failure.code(), failure.details() or "no details"
-    if code in _BY_CODE:
-        return make_error(_BY_CODE[code], details)
-    if write:
-        return make_error(Reason.OUTCOME_UNKNOWN, f"{code.name}: {details}")
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return RequestTimeoutError(Reason.NOT_SERVING, f"no answer within the deadline: {details}")
-    return UnavailableError(Reason.NOT_SERVING, f"{code.name}: {details}")
 
 
 def is_unknown(error: PenstockError) -> bool:

@@ -18,8 +18,8 @@ from penstock.client.connection import Connections
 from penstock.client.errors import (
     OutcomeUnknownError,
     UnavailableError,
-    error_of_call,
 )
+from penstock.client.failures import error_of_call
 from penstock.client.retry import Backoff
 from penstock.client.sequencing import Flight, Window
 from penstock.protocol.batch import NOT_STAMPED, crc_of, header_of

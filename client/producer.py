@@ -129,7 +129,7 @@ class Producer:
         if route is None:  # also when closed, or when nothing can be sent any more: then there are no routes
             if self._refusal is not None or self._dispatcher.fatal is not None:
                 raise self._refused()
-            self._dispatcher.hold(topic, (value, key, headers, timestamp_ms, partition, on_delivery))
+            self._dispatcher.held.hold(topic, (value, key, headers, timestamp_ms, partition, on_delivery))
             return
         lane = route.lane_of(key, partition, value)
         if self._accumulator.append(lane, key, value, headers, timestamp_ms, on_delivery):

@@ -17,10 +17,10 @@ from penstock.client.errors import (
     OutcomeUnknownError,
     RequestTimeoutError,
     UnavailableError,
-    error_of_call,
     is_retriable,
     is_unknown,
 )
+from penstock.client.failures import error_of_call
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 

@@ -3,7 +3,7 @@
 import random
 
 from penstock.client.accumulator import RECORD_OVERHEAD, Accumulator
-from penstock.client.errors import UnknownPartitionError
+from penstock.client.errors import UnknownPartitionError, UnknownTopicError
 from penstock.client.partitioner import next_sticky, partition_of_key
 from penstock.client.produce_stream import SendLane
 from penstock.protocol.reasons import Reason
@@ -16,9 +16,17 @@ class Route:
         self.topic_id = topic_id
         self.topic = topic
         self.lanes: list[SendLane] = []
+        self.is_closed = False
+        """The topic was deleted, or the producer can send no more."""
         self._accumulator = accumulator
         self._rng = rng
         self._sticky = 0
+
+    def check_open(self) -> None:
+        """Raise UnknownTopicError where nothing can be put in any more."""
+        if self.is_closed:
+            message = f"topic {self.topic!r} was deleted"
+            raise UnknownTopicError(Reason.UNKNOWN_TOPIC, message, {"topic": self.topic})
 
     def lane_of(self, key: bytes | None, partition: int | None, value: bytes | None) -> SendLane:
         """Choose the lane: the partition named, else by key, else the sticky one while its batch has room."""

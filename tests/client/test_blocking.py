@@ -105,7 +105,7 @@ def test_many_threads_share_a_producer(served: ServedCluster) -> None:
 
 
 def test_the_hand_over_is_bounded(served: ServedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocking, "HANDOVER_RECORDS", 10)
+    monkeypatch.setattr("penstock.client.blocking.producer.HANDOVER_RECORDS", 10)
     served.cluster.create("orders")
     with blocking.Producer(served.cluster.bootstrap()) as producer:
         full = False

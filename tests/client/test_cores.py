@@ -16,9 +16,9 @@ from penstock.client.errors import (
     OutcomeUnknownError,
     RequestTimeoutError,
     UnavailableError,
-    error_of_call,
     make_error,
 )
+from penstock.client.failures import error_of_call
 from penstock.client.options import ConsumerConfig, ProducerConfig
 from penstock.client.partitioner import next_sticky, partition_of_key
 from penstock.client.records import TopicPartition

@@ -1,0 +1,127 @@
+"""The blocking consumer: records cross from the background thread in bulk, positions are those of records given out."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Self, Unpack
+
+from penstock.client import consumer as _consumer
+from penstock.client.blocking.face import Face, soon
+from penstock.client.cursor import FetchedBatch
+from penstock.client.options import ConsumerOptions
+from penstock.client.records import Position, Record, TopicPartition
+
+LOOKAHEAD_RECORDS = 500
+"""Records that iterating takes from the background thread at once."""
+ITERATION_WAIT_S = 60.0
+
+
+class Consumer(Face):
+    """Reads partitions; see penstock.client.Consumer. Iterating gives records without end."""
+
+    def __init__(self, bootstrap: str | Sequence[str], **options: Unpack[ConsumerOptions]) -> None:
+        super().__init__()
+        self._inner = _consumer.Consumer(bootstrap, **options)
+        self._lookahead: deque[Record] = deque()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Give records as they come. Leaving the loop loses none: positions are those of the records given."""
+        while True:
+            while self._lookahead:
+                yield self._lookahead.popleft()
+            self._run(self._fill(LOOKAHEAD_RECORDS, ITERATION_WAIT_S))
+
+    def open(self) -> None:
+        """Start. Needs no broker yet."""
+        self._start(self._inner.open)
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._thread is not None:
+            try:
+                self._run(self._inner.close())
+            finally:
+                self._stop()
+
+    def assign(
+        self, partitions: Iterable[TopicPartition] | Mapping[TopicPartition, Position], start: Position = "latest"
+    ) -> None:
+        """See penstock.client.Consumer.assign."""
+        self._run(self._inner.assign(partitions, start))
+        self._lookahead.clear()
+
+    def assign_topics(self, topics: Iterable[str], start: Position = "latest") -> None:
+        """See penstock.client.Consumer.assign_topics."""
+        self._run(self._inner.assign_topics(topics, start))
+        self._lookahead.clear()
+
+    def assignment(self) -> tuple[TopicPartition, ...]:
+        """See penstock.client.Consumer.assignment."""
+        return self._inner.assignment()
+
+    def seek(self, partition: TopicPartition, to: Position) -> None:
+        """See penstock.client.Consumer.seek."""
+        self._run(self._inner.seek(partition, to))
+        self._lookahead = deque(record for record in self._lookahead if record[:2] != tuple(partition))
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """See penstock.client.Consumer.pause."""
+        self._put_back()
+        self._run(soon(lambda: self._inner.pause(*partitions)))
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """See penstock.client.Consumer.resume."""
+        self._run(soon(lambda: self._inner.resume(*partitions)))
+
+    def paused(self) -> tuple[TopicPartition, ...]:
+        """See penstock.client.Consumer.paused."""
+        return self._run(soon(self._inner.paused))
+
+    def position(self, partition: TopicPartition) -> int:
+        """See penstock.client.Consumer.position."""
+        ahead = (record.offset for record in self._lookahead if record[:2] == tuple(partition))
+        first = next(ahead, None)
+        return self._run(soon(lambda: self._inner.position(partition))) if first is None else first
+
+    def poll(self, max_records: int = 500, timeout: float = 1.0) -> list[Record]:
+        """See penstock.client.Consumer.poll."""
+        if not self._lookahead:
+            self._run(self._fill(max_records, timeout))
+        return [self._lookahead.popleft() for _ in range(min(max_records, len(self._lookahead)))]
+
+    def poll_batches(self, max_batches: int = 100, timeout: float = 1.0) -> list[FetchedBatch]:
+        """See penstock.client.Consumer.poll_batches."""
+        self._put_back()
+        return self._run(self._inner.poll_batches(max_batches, timeout))
+
+    async def _fill(self, max_records: int, timeout_s: float) -> None:
+        """Put what is read where an interrupted wait leaves it for the next one."""
+        self._lookahead.extend(await self._inner.poll(max_records, timeout_s))
+
+    def _put_back(self) -> None:
+        """Read again, later, what was taken from the background thread and not given out."""
+        firsts: dict[TopicPartition, int] = {}
+        for record in self._lookahead:
+            firsts.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+        for partition, offset in firsts.items():
+            self._run(self._inner.seek(partition, offset))
+        self._lookahead.clear()
+
+    def earliest_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """See penstock.client.Consumer.earliest_offsets."""
+        return self._run(self._inner.earliest_offsets(partitions))
+
+    def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """See penstock.client.Consumer.end_offsets."""
+        return self._run(self._inner.end_offsets(partitions))
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See penstock.client.Consumer.lag."""
+        ends = self.end_offsets(self.assignment())
+        return {partition: max(0, end - self.position(partition)) for partition, end in ends.items()}
