@@ -217,6 +217,18 @@ async def test_a_controller_that_hangs_does_not_hold_up_what_may_be_repeated(clu
     assert cluster.asked()[3] == 1
 
 
+async def test_what_may_not_be_repeated_waits_for_its_answer_though_the_controller_changed(cluster: Cluster) -> None:
+    held = asyncio.Event()
+    cluster.answers[2].first.append(held)
+    call = asyncio.ensure_future(cluster.client.delete_topic(delete(), 30))
+    await cluster.answers[2].arrived.wait()
+    cluster.move(3)
+    await asyncio.sleep(0)
+    held.set()
+    assert (await call).metadata_version == 4
+    assert cluster.asked()[3] == 0
+
+
 async def test_a_call_that_hangs_ends_by_its_deadline_as_unknown(cluster: Cluster) -> None:
     for leader in (1, 2):
         cluster.move(leader)

@@ -1,9 +1,12 @@
 """The controller's decisions, in virtual time, on a real state machine."""
 
+from dataclasses import replace
+
 import pytest
 
 from penstock.internal.v1 import controller_pb2 as controller
 from penstock.internal.v1 import metadata_pb2 as pb
+from penstock.node.controller.admission import AddVoter, RemoveVoter, next_step
 from penstock.node.controller.leaders import ELECTIONS_PER_COMMAND, resignation
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
@@ -196,6 +199,23 @@ def test_a_draining_node_hands_its_leaderships_over_and_hears_when_none_is_left(
     assert rule.run(PREFERRED_MS + 100) == []
 
 
+def test_what_other_replicas_do_meanwhile_does_not_delay_the_preferred_one() -> None:
+    rule = ruled()
+    rule.world.elect(2, [1, 2, 3])
+    rule.run(PREFERRED_MS - 500)
+    rule.world.alter_isr([1, 2])
+    assert rule.run(450) == []
+    assert rule.run(100) == ["elect_leaders"]
+
+
+def test_the_wish_to_stop_ends_with_the_registration_that_had_it() -> None:
+    rule = ruled()
+    rule.heartbeat(1, draining=True)
+    rule.world.register(1)  # a restart, by way of another controller
+    assert rule.settle() == []
+    assert not rule.world.image.nodes[1].draining
+
+
 def test_a_draining_node_without_an_heir_is_not_kept_waiting() -> None:
     world = World.with_nodes(1)
     world.create("t", [1], minimum=1)
@@ -287,3 +307,24 @@ def test_a_resignation_of_a_former_leadership_changes_nothing() -> None:
     unknown = resignation(world.image, controller.Resignation(topic_id=b"?"))
     assert isinstance(unknown, pb.ChangeResult)
     assert unknown.refusal == pb.REFUSAL_UNKNOWN_PARTITION
+
+
+def test_rule_27_a_voter_is_not_removed_while_another_voter_is_down() -> None:
+    world = World.with_nodes(3)
+    node = world.image.nodes[3]
+    world.image = replace(world.image, nodes={**world.image.nodes, 3: replace(node, may_vote=False)})
+    assert next_step(world.image, [1, 2, 3]) == RemoveVoter(3)
+    assert next_step(world.image, [1, 2]) == AddVoter(3, "node3:9092", node.journal_id)
+    world.fence(2)
+    assert next_step(world.image, [1, 2, 3]) is None
+    world.register(2)
+    world.fence(3)
+    assert next_step(world.image, [1, 2, 3]) is None
+
+
+def test_rule_27_who_may_vote_or_is_no_voter_is_left_alone() -> None:
+    world = World.with_nodes(3)
+    assert next_step(world.image, [1, 2, 3]) is None
+    node = replace(world.image.nodes[3], may_vote=False, voter=False)
+    world.image = replace(world.image, nodes={**world.image.nodes, 3: node})
+    assert next_step(world.image, [1, 2]) is None

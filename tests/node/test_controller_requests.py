@@ -402,6 +402,11 @@ async def test_who_does_not_lead_consensus_refuses_everything(seat: Seat) -> Non
         assert (await refusal(work)).reason is Reason.NO_CONTROLLER
 
 
+async def test_a_leadership_that_ended_unannounced_is_no_controllership_either(seat: Seat) -> None:
+    seat.raft.is_leader = False
+    assert (await refusal(seat.create())).reason is Reason.NO_CONTROLLER
+
+
 async def test_a_reign_begins_with_a_barrier_that_is_tried_until_it_holds() -> None:
     seat = Seat()
     seat.raft.failures.extend([REFUSED, UNKNOWN])
@@ -417,7 +422,9 @@ async def test_each_term_is_a_reign_of_its_own_with_fresh_sessions(seat: Seat) -
     seat.now_ms += 1_400
     seat.raft.lead(2, leader=False)
     seat.raft.lead(3)
+    assert (await refusal(seat.create())).reason is Reason.NO_CONTROLLER  # not before the barrier
     await seat.until(lambda: seat.controller.is_active)
+    assert seat.raft.barriers == 2
     seat.now_ms += 1_400
     heartbeat = pb.HeartbeatRequest(node_id=1, node_epoch=seat.view.image.nodes[1].node_epoch)
     assert (await seat.controller.heartbeat(heartbeat, T)).status == pb.HEARTBEAT_STATUS_OK
