@@ -195,11 +195,14 @@ class Window(Generic[B, A]):
         """Give up what is past its deadline."""
         settled = []
         for flight in [flight for flight in self.flights if flight.batch.deadline_ms <= now_ms]:
-            why = f"; last: {flight.error}" if flight.error else ""
-            settled.append(self._given_up(flight, _timeout(f"not acknowledged within the delivery timeout{why}")))
+            settled.append(
+                self._given_up(flight, _timeout("not acknowledged within the delivery timeout", flight.error))
+            )
             self._pause(now_ms)
         while self._closed and self._closed[0].deadline_ms <= now_ms:
-            settled.append(Settled(self._closed.popleft(), None, _timeout("not sent within the delivery timeout")))
+            settled.append(
+                Settled(self._closed.popleft(), None, _timeout("not sent within the delivery timeout", None))
+            )
         return settled + self._mend()
 
     def abort(self, error: PenstockError) -> list[Settled[B, A]]:
@@ -270,8 +273,11 @@ class Window(Generic[B, A]):
         return settled
 
 
-def _timeout(message: str) -> RequestTimeoutError:
-    return RequestTimeoutError(Reason.LEADER_NOT_AVAILABLE, message)
+def _timeout(message: str, last: PenstockError | None) -> RequestTimeoutError:
+    """The error of a batch that was certainly not appended in time; its reason is the last refusal's."""
+    if last is None:
+        return RequestTimeoutError(Reason.LEADER_NOT_AVAILABLE, message)
+    return RequestTimeoutError(last.reason, f"{message}; last: {last}", last.metadata)
 
 
 def _unknown(error: PenstockError | None) -> PenstockError:

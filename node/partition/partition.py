@@ -54,6 +54,8 @@ class Partition:
 
     def __init__(self, key: PartitionKey, host: Host) -> None:
         self.key = key
+        self.topic_name = ""
+        """As the metadata has it, for messages."""
         self._host = host
         self.shell = ReplicaShell(key, host, self)
         """The replica below; for Replicas and the streams, not for the API."""
@@ -321,4 +323,4 @@ class Partition:
         return None if self.shell.log is None else self.shell.log.producer(producer_id)
 
     def _name(self) -> str:
-        return f"{self.key.topic_id.hex()}/{self.key.partition}"
+        return f"{self.key.partition} of {self.topic_name!r}"

@@ -171,6 +171,7 @@ class Replicas:
                 continue
             if partition is None:
                 partition = self._create(key)
+                partition.topic_name = topic.name
             partition.shell.on_view(_view_of(topic, info), node_epoch)
 
     def _create(self, key: PartitionKey) -> Partition:
