@@ -243,7 +243,7 @@ class Window(Generic[B, A]):
         if flight is not self.flights[0] or not self._idempotent:
             return []
         if flight.uncertain:
-            return [self._given_up(flight, flight.error or _timeout("out of sequence"))]
+            return [self._given_up(flight, flight.error or _timeout("out of sequence", None))]
         self._gap = True
         return []
 
