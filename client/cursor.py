@@ -110,6 +110,8 @@ class Cursor:
         self.fetch_offset = position
         self.last_epoch = NO_EPOCH
         """Leader epoch of the batch before `fetch_offset`; NO_EPOCH where none was read."""
+        self._given_epoch = NO_EPOCH
+        """The same of the batch before `position`."""
         self.leader_epoch = NO_EPOCH
         """Highest leadership seen."""
         self.high_watermark = -1
@@ -167,6 +169,7 @@ class Cursor:
             return None, None
         batch = self._fetched.popleft()
         self.position = batch.last_offset + 1
+        self._given_epoch = batch.leader_epoch
         return batch, batch
 
     def take(self, count: int) -> tuple[list[Record], list[FetchedBatch]]:
@@ -198,6 +201,7 @@ class Cursor:
 
     def _open_next(self) -> FetchedBatch:
         batch = self._current = self._fetched.popleft()
+        self._given_epoch = batch.leader_epoch
         self._decoded.extend(batch.to_records())
         return batch
 
@@ -207,9 +211,17 @@ class Cursor:
         self._fetched.clear()
         self._decoded.clear()
         self.position = self.fetch_offset = offset
-        self.last_epoch = NO_EPOCH
+        self.last_epoch = self._given_epoch = NO_EPOCH
         self.stopped = False
         self.above_end = 0
+        return dropped
+
+    def rewind(self) -> list[FetchedBatch]:
+        """Fetch again what was not given out; gives what is dropped. The log is still held to what was given out."""
+        stopped, given_epoch = self.stopped, self._given_epoch
+        dropped = self.move(self.position)
+        self.stopped = stopped
+        self.last_epoch = self._given_epoch = given_epoch
         return dropped
 
     def skip_to(self, offset: int) -> None:

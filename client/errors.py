@@ -68,7 +68,7 @@ class OffsetOutOfRangeError(PenstockError):
 
 
 class LogDivergedError(PenstockError):
-    """The log no longer holds what was read from it; `metadata["offset"]` says where it agrees."""
+    """The log no longer holds what was read from it; `metadata["end_offset"]` says where that ends."""
 
 
 class LogDamagedError(PenstockError):

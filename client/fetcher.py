@@ -78,9 +78,7 @@ class Fetcher:
         if not cursor.paused:
             cursor.paused = True
             self._leave(cursor)
-            was_stopped = cursor.stopped
-            self.give_back(cursor, cursor.move(cursor.position))
-            cursor.stopped = was_stopped
+            self.give_back(cursor, cursor.rewind())
 
     def resume(self, cursor: Cursor) -> None:
         """Fetch again from the position."""
@@ -276,14 +274,18 @@ class Fetcher:
         return True
 
     def _diverged(self, cursor: Cursor, error: PenstockError) -> bool:
-        """What was fetched is no longer in the log. What was not given out yet is simply fetched again."""
+        """What was fetched last is not in the log. What was not given out is fetched again, and the rest checked so."""
+        if cursor.fetch_offset > cursor.position:
+            self.give_back(cursor, cursor.rewind())
+            self._place(cursor)
+            return False
         try:
-            offset = int(error.metadata["offset"])
+            end_offset = int(error.metadata["end_offset"])
         except (KeyError, ValueError):
             raise error from None
-        if offset < cursor.position and self._config.on_divergence == "error":
+        if self._config.on_divergence == "error":
             raise error
-        self._move(cursor, min(offset, cursor.position))
+        self._move(cursor, min(end_offset, cursor.position))
         return False
 
     async def _offset(self, cursor: Cursor, position: Literal["earliest", "latest"]) -> int:

@@ -613,7 +613,7 @@ class ConsumeStream:
             if position.HasField("last_fetched_epoch"):
                 agreed = log.epoch_end(position.last_fetched_epoch)
                 if agreed < position.fetch_offset:
-                    refuse(Reason.DIVERGED, "the log was cut", {"offset": str(agreed)})
+                    refuse(Reason.DIVERGED, "the log was cut", {"end_offset": str(agreed)})
             if position.fetch_offset > log.end:
                 refuse(Reason.OFFSET_ABOVE_END, f"log ends at {log.end}")
         except PenstockError as error:
