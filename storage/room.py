@@ -15,6 +15,8 @@ OVERHEAD = 1.15
 REFRESH_BYTES = 16 * 1024 * 1024
 """The file system is asked again after this much was appended."""
 WARN_SHARE = 0.85
+CALM_SHARE = 0.75
+"""The next warning is due only after the share was below this."""
 EXHAUSTED_BYTES = 1024 * 1024
 
 
@@ -56,8 +58,10 @@ class Room:
 
     def _warn(self) -> None:
         """Say it once when the store is nearly full, and once more after it was not."""
-        nearly = self.share_used() >= WARN_SHARE
-        if nearly and not self._warned:
-            share = round(100 * self.share_used())
-            _log.warning("the store at %s uses %d %% of its room; appends end at 100", self._environment.path, share)
-        self._warned = nearly
+        share = self.share_used()
+        if share >= WARN_SHARE and not self._warned:
+            self._warned = True
+            percent = round(100 * share)
+            _log.warning("the store at %s uses %d %% of its room; appends end at 100", self._environment.path, percent)
+        elif share < CALM_SHARE:
+            self._warned = False
