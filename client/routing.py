@@ -1,4 +1,4 @@
-"""The lanes of one topic, and which of them a record goes to. Pure."""
+"""The lanes of one topic, and which of them a record goes to."""
 
 import random
 
