@@ -216,7 +216,7 @@ def test_a_crash_while_formatting_leaves_nothing_or_a_store(
         patch.setattr(env_module, "_sync_directory", doomed(env_module._sync_directory))
         patch.setattr(env_module, "_open", doomed(env_module._open))
         patch.setattr(os, "truncate", doomed(os.truncate))
-        patch.setattr(env_module, "seal", doomed(env_module.seal))
+        patch.setattr(env_module, "seal", doomed(seal))
         with contextlib.suppress(Crash):
             Store.format(path, cluster_id=CLUSTER, node_id=NODE)
     if (path / DATA_FILE).exists():

@@ -27,6 +27,7 @@ from penstock.storage import (
     Store,
     StoreFullError,
     Truncate,
+    Write,
 )
 from tests.storage.support import append, batch, commit, done, error_of, formatted, key, new_log, new_store, options
 
@@ -123,7 +124,7 @@ def test_what_relies_on_a_refused_append_fails_and_the_rest_goes_on(tmp_path: Pa
         append(store, other, *(batch(at) for at in range(4)))
         append(store, third, *(batch(at) for at in range(4)))
         fill(store, log)
-        group = [
+        group: list[tuple[Write, type[Exception] | None]] = [
             (Truncate(third, 0, 2), None),
             (Append(other, 0, (batch(4, value=BIG),)), StoreFullError),
             (Truncate(other, 0, 2), AppendFailedError),

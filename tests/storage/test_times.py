@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.protocol.batch import read as read_records
-from penstock.storage import Append, Log, MoveStart, Store, Truncate
+from penstock.storage import Append, Log, MoveStart, Store, Truncate, layout
 from penstock.storage import log as log_module
 from penstock.storage.layout import INDEX_BYTES
 from penstock.v1 import record_pb2
@@ -74,7 +74,7 @@ def test_lookups_and_cuts_read_a_bounded_part(tmp_path: Path, monkeypatch: pytes
         log = new_log(store)
         fill(store, log, [[1_000 + at * step] for at in range(400)])
         seen = 0
-        real = log_module.unpack_batch
+        real = layout.unpack_batch
 
         def counted(*args: object) -> object:
             nonlocal seen
