@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from penstock.client import Admin, Consumer, Delivery, OutcomeUnknownError, Producer, TopicPartition
+from penstock.client import Admin, Delivery, OutcomeUnknownError, Producer, TopicPartition
 from penstock.client.devcluster import DevCluster
+from tests.cluster.reading import read_all
 
 PARTITIONS = 6
 IN_FLIGHT = 200
@@ -59,20 +60,6 @@ class Writer:
         await asyncio.gather(self._task, return_exceptions=True)
         await self._producer.flush(60)
         await asyncio.gather(*self._pending)
-
-
-async def read_all(bootstrap: str, topic: str) -> dict[TopicPartition, list[tuple[int, bytes]]]:
-    """Every record of the topic up to the present ends."""
-    found: dict[TopicPartition, list[tuple[int, bytes]]] = {}
-    async with Consumer(bootstrap) as consumer:
-        await consumer.assign_topics([topic], start="earliest")
-        ends = await consumer.end_offsets(consumer.assignment())
-        while any(consumer.position(partition) < end for partition, end in ends.items()):
-            for record in await consumer.poll(10_000, timeout=5.0):
-                assert record.value is not None
-                partition = TopicPartition(record.topic, record.partition)
-                found.setdefault(partition, []).append((record.offset, record.value))
-    return found
 
 
 def check(writer: Writer, found: dict[TopicPartition, list[tuple[int, bytes]]]) -> None:
