@@ -98,6 +98,10 @@ class ControllerCore:
         self._sessions.heard(node_id, now_ms)
         self._stopping.pop(node_id, None)
 
+    def on_pause(self, pause_ms: int) -> None:
+        """This process stood still for so long: heartbeats that wait to be read are no silence."""
+        self._sessions.postpone(pause_ms)
+
     def on_probed(self, node_id: int, now_ms: int, *, refused: bool) -> None:
         """A look at a node's address has ended."""
         self._probing.discard(node_id)

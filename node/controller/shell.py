@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from penstock.node.clock import monotonic_ms
 from penstock.node.config import Limits
 from penstock.node.controller.admission import AddVoter, RemoveVoter, next_step
 from penstock.node.controller.core import ControllerCore, Timing
+from penstock.node.controller.reign import TICK_S, Reign
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.cluster import Applied
@@ -28,11 +29,11 @@ from penstock.raft.view import View
 
 _log = logging.getLogger(__name__)
 
-TICK_S = 0.05
-"""Longest time between two looks at the sessions."""
 COMMAND_TIMEOUT_S = 5.0
 """Of the controller's own commands and barriers."""
 ADMISSION_INTERVAL_S = 1.0
+FAULT_PAUSE_S = 1.0
+"""After a fault of the controller itself, before it goes on."""
 
 
 class Consensus(Protocol):
@@ -84,28 +85,6 @@ class Outcome:
     index: int
     result: metadata.MetadataResult
     image: MetadataImage
-
-
-class Reign:
-    """This node's controllership in one term."""
-
-    def __init__(self, term: int) -> None:
-        self.term = term
-        self.core: ControllerCore | None = None
-        self.wake = asyncio.Event()
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run something that ends with the reign at the latest."""
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    def end(self) -> None:
-        """Stop everything."""
-        self.core = None
-        for task in list(self.tasks):
-            task.cancel()
 
 
 class ControllerShell:
@@ -190,7 +169,7 @@ class ControllerShell:
             _log.info("no longer the controller")
             self._end_reign()
         if self._reign is None and self.raft.is_leader:
-            self._reign = Reign(term)
+            self._reign = Reign(term, self._loop_ms)
             self._reign.spawn(self._rule(self._reign))
 
     def _end_reign(self) -> list["asyncio.Task[None]"]:
@@ -205,17 +184,34 @@ class ControllerShell:
         await self._take_over(reign)
         core = reign.core = ControllerCore(self.raft.cluster_id, self._timing, self.view.image, self.clock())
         _log.info("controller since term %d, metadata version %d", reign.term, self.view.image.version)
+        reign.spawn(reign.tick())
         reign.spawn(self._admit_voters(reign))
         while reign is self._reign:
-            reign.wake.clear()
-            decision = core.decide(self.view.image, self.clock())
-            for node_id in decision.probes:
-                reign.spawn(self._probe(reign, node_id))
-            if decision.commands and await self._submit_all(decision.commands):
-                continue  # decided on the image before: look again at once
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):  # wait_for of Python 3.11 may swallow a cancellation
-                    await reign.wake.wait()
+            try:
+                await self._round(reign, core)
+            except Exception:  # noqa: BLE001  a controller that answers, yet decides nothing, would be worst
+                _log.exception("the controller could not decide; it tries again")
+                await asyncio.sleep(FAULT_PAUSE_S)
+
+    async def _round(self, reign: Reign, core: ControllerCore) -> None:
+        """Decide once and submit that; wait for the next occasion where there was nothing to do."""
+        pause_ms = reign.take_pause_ms()
+        if pause_ms > self._timing.heartbeat_interval_ms:
+            _log.warning("this process stood still for %d ms; the nodes' sessions are prolonged", pause_ms)
+            core.on_pause(pause_ms)
+            await asyncio.sleep(TICK_S)  # what has arrived meanwhile is read first
+        reign.wake.clear()
+        decision = core.decide(self.view.image, self.clock())
+        for node_id in decision.probes:
+            reign.spawn(self._probe(reign, node_id))
+        if decision.commands and await self._submit_all(decision.commands):
+            return  # decided on the image before: look again at once
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):  # wait_for of Python 3.11 may swallow a cancellation
+                await reign.wake.wait()
+
+    def _loop_ms(self) -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
 
     async def _take_over(self, reign: Reign) -> None:
         while True:
@@ -247,14 +243,13 @@ class ControllerShell:
         return True
 
     async def _probe(self, reign: Reign, node_id: int) -> None:
+        refused = False
         try:
             refused = await self._refuses(node_id)
-        except OSError as error:
-            _log.info("node %d cannot be looked at: %s", node_id, error)
-            refused = False
-        if reign.core is not None:
-            reign.core.on_probed(node_id, self.clock(), refused=refused)
-            reign.wake.set()
+        finally:
+            if reign.core is not None:
+                reign.core.on_probed(node_id, self.clock(), refused=refused)
+                reign.wake.set()
 
     async def _admit_voters(self, reign: Reign) -> None:
         while reign is self._reign:

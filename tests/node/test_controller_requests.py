@@ -10,10 +10,12 @@ from penstock.internal.v1 import controller_pb2 as pb
 from penstock.internal.v1 import metadata_pb2 as metadata
 from penstock.node.config import Limits
 from penstock.node.controller import Controller, shell
+from penstock.node.controller.core import Decision
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.limits import MAX_PARTITIONS_PER_TOPIC
 from penstock.protocol.reasons import Reason
 from penstock.raft.command import encode
+from penstock.raft.image import MetadataImage
 from penstock.raft.view import View
 from penstock.v1 import common_pb2 as common
 from penstock.v1 import topic_service_pb2 as v1
@@ -443,6 +445,59 @@ async def test_a_command_lost_by_the_controllers_own_loop_is_decided_again(seat:
     seat.now_ms += 1_500
     seat.controller.wake()
     await seat.until(lambda: all(node.fenced for node in seat.view.image.nodes.values()))
+
+
+async def test_a_controller_that_stood_still_reads_the_waiting_heartbeats_before_it_fences(
+    seat: Seat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    core, reign, loop_ms = seat.controller.active(), seat.controller._reign, seat.controller._loop_ms
+    assert reign is not None
+    decide, decided = core.decide, 0
+
+    def counting(image: MetadataImage, now_ms: int) -> Decision:
+        nonlocal decided
+        decided += 1
+        return decide(image, now_ms)
+
+    monkeypatch.setattr(core, "decide", counting)
+    seat.now_ms += 60_000
+    reign._loop_ms = lambda: loop_ms() + 60_000
+    reign.wake.set()
+    await seat.until(lambda: "stood still" in caplog.text)
+    seen = decided
+    await seat.until(lambda: decided >= seen + 2)
+    assert not any(node.fenced for node in seat.view.image.nodes.values())
+    seat.now_ms += 1_500
+    await seat.until(lambda: all(node.fenced for node in seat.view.image.nodes.values()))
+
+
+async def test_a_fault_in_deciding_is_logged_and_does_not_end_the_reign(
+    seat: Seat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shell, "FAULT_PAUSE_S", 0.001)
+    core = seat.controller.active()
+    decide = core.decide
+    monkeypatch.setattr(core, "decide", lambda image, now_ms: 1 // 0)
+    seat.controller.wake()
+    await seat.until(lambda: "could not decide" in caplog.text)
+    monkeypatch.setattr(core, "decide", decide)
+    seat.now_ms += 1_500
+    await seat.until(lambda: all(node.fenced for node in seat.view.image.nodes.values()))
+
+
+async def test_a_look_at_a_node_that_fails_may_be_had_again(seat: Seat, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    async def fails(node_id: int) -> bool:
+        nonlocal looks
+        looks += 1
+        raise OSError("no more sockets")
+
+    monkeypatch.setattr(seat.controller, "_refuses", fails)
+    for wanted in (1, 2):
+        seat.controller.probe(1)
+        await seat.until(lambda wanted=wanted: looks == wanted)  # type: ignore[misc]
+        await asyncio.sleep(0)
 
 
 # ---- voters
