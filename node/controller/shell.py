@@ -69,6 +69,10 @@ class Consensus(Protocol):
         """Apply all that is committed."""
         ...
 
+    async def transfer_leadership(self, to: int | None = None) -> None:
+        """Ask another voter to take over."""
+        ...
+
     async def add_voter(self, node_id: int, address: str, journal_id: bytes, timeout_s: float) -> int:
         """Make a caught-up observer a voter."""
         ...
@@ -122,12 +126,15 @@ class ControllerShell:
         self._on_leadership(None, self.raft.term)
 
     async def stop(self) -> None:
-        """Stop ruling."""
+        """Stop ruling; another voter takes over at once where one is fit, so that nobody has to find out."""
         self._unsubscribe()
         if self._on_leadership in self.raft.on_leadership:
             self.raft.on_leadership.remove(self._on_leadership)
         tasks = self._end_reign()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self.raft.is_leader:
+            with contextlib.suppress(SubmitRefused, TimeoutError):
+                await self.raft.transfer_leadership()
 
     def wake(self) -> None:
         """Something changed: decide again."""

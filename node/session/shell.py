@@ -152,8 +152,8 @@ class Session:
     async def _register(self) -> None:
         registration = self._registration()
         response = await self._controller.register(registration, self._limits.session_timeout_ms / 1000)
-        kept = "kept" if response.kept_places else "not kept (a new store, or one that may lack what it acknowledged)"
-        _log.info("registered with node_epoch %d; places among the in-sync replicas are %s", response.node_epoch, kept)
+        places = "" if response.kept_places else " as a new store, in no ISR"
+        _log.info("registered with node_epoch %d%s", response.node_epoch, places)
         for output in self._core.on_registered(response.node_epoch, self._clock()):
             if isinstance(output, Accepted):
                 self._call(self.on_accepted, registration.start_ids[-1])

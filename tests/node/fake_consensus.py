@@ -66,6 +66,12 @@ class FakeConsensus:
             raise self.failures.popleft()
         return self.index
 
+    async def transfer_leadership(self, to: int | None = None) -> None:
+        """Somebody else leads."""
+        if self.failures:
+            raise self.failures.popleft()
+        self.lead(self.term + 1, leader=False)
+
     async def add_voter(self, node_id: int, address: str, journal_id: bytes, timeout_s: float) -> int:
         """Note the change."""
         self.changes.append(("add", node_id))

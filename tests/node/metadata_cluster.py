@@ -58,10 +58,10 @@ class MetadataNode:
     async def stop(self) -> None:
         self.is_up = False
         await self.server.stop(None)
+        await self.raft.stop()
         await self.session.stop()
         await self.controller.stop()
         await self.peers.close()
-        await self.raft.stop()
 
     def _address(self, node_id: int) -> Endpoint | None:
         port = self.ports.get(node_id)

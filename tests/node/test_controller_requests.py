@@ -420,6 +420,16 @@ async def test_a_reign_begins_with_a_barrier_that_is_tried_until_it_holds() -> N
     await seat.controller.stop()
 
 
+async def test_a_controller_that_stops_hands_over_if_it_can(seat: Seat) -> None:
+    await seat.controller.stop()
+    assert not seat.raft.is_leader
+    await seat.controller.start()
+    seat.raft.lead(9)
+    seat.raft.failures.append(REFUSED)
+    await seat.controller.stop()
+    assert seat.raft.is_leader
+
+
 async def test_each_term_is_a_reign_of_its_own_with_fresh_sessions(seat: Seat) -> None:
     seat.now_ms += 1_400
     seat.raft.lead(2, leader=False)
