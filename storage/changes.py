@@ -57,7 +57,8 @@ def append(rows: Rows, producers: ProducerRows, row: LogRow, batches: tuple[LogB
             unindexed = 0
     end = batches[-1].last_offset + 1 if batches else state.log_end_offset
     size = state.size_bytes + position - row.end_position
-    state = state._replace(log_end_offset=end, last_epoch=epoch, size_bytes=size)
+    # _replace is slow, and this is the hot path
+    state = LogState(state.log_start_offset, end, state.high_watermark, epoch, state.acted_epoch, size)
     return LogRow(row.key, data, state, position, maximum, unindexed)
 
 

@@ -74,7 +74,7 @@ class Committer:
         appended = sum([len(batch.payload) for write in writes if isinstance(write, Append) for batch in write.batches])
         with self._transaction() as txn:
             if appended and refused is None:
-                store.room.check(appended, store.environment.used_bytes(txn))
+                store.room.check(appended, lambda: store.environment.used_bytes(txn))
             group = Group(store, txn, self._failed, refused)
             outcomes = [group.perform(write) for write in writes]
             group.flush()

@@ -76,6 +76,7 @@ class Environment:
             raise
 
     def _open_spaces(self) -> None:
+        self._page_bytes = int(self.lmdb.stat()["psize"])
         self._check_length(self._needed())  # reading beyond the end would be a SIGBUS
         try:
             self.db["store"] = self.lmdb.open_db(b"store", create=False)
@@ -112,11 +113,11 @@ class Environment:
 
     def used_bytes(self, txn: Any) -> int:
         """Pages in use by rows, live ones and those that wait to be deleted; the rest of the file is free."""
-        pages = 0
+        pages: int = 0
         for database in self.db.values():
             stat = txn.stat(database)
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return int(pages * self._page_bytes())
+        return pages * self._page_bytes
 
     def disk_bytes(self) -> int:
         """What the data file takes of the disk."""
@@ -135,10 +136,7 @@ class Environment:
         return (self.path / DATA_FILE).stat().st_size
 
     def _needed(self) -> int:
-        return int((self.lmdb.info()["last_pgno"] + 1) * self._page_bytes())
-
-    def _page_bytes(self) -> int:
-        return int(self.lmdb.stat()["psize"])
+        return int((self.lmdb.info()["last_pgno"] + 1) * self._page_bytes)
 
 
 def _lock(path: Path) -> int:

@@ -119,7 +119,7 @@ class Group:
         row = self._logs.get(log.local)
         if row is None:
             row = self._store.row(log.local)
-        if row is None or log in self._dropped:
+        if row is None or (self._dropped and log in self._dropped):
             raise LogDroppedError(f"the log of {log.key} was dropped")
         return row
 

@@ -15,13 +15,14 @@ head, which has another one of the payload: many lookups need the head alone.
 """
 
 import struct
+from itertools import chain
 from typing import NamedTuple
 
 import google_crc32c
 
 from penstock.protocol.batch import BatchHeader
 from penstock.storage.errors import DamagedStoreError
-from penstock.storage.producers import ProducerBatch, ProducerState
+from penstock.storage.producers import REMEMBERED_BATCHES, ProducerBatch, ProducerState
 from penstock.storage.types import LogBatch, LogState, PartitionKey
 
 FORMAT_VERSION = 1
@@ -55,6 +56,7 @@ _LOG = struct.Struct(">16sIIqqqiiQQqQ")
 _EPOCH = struct.Struct(">Qi")
 _PRODUCER = struct.Struct(">iqB")
 _PRODUCER_BATCH = struct.Struct(">iiqq")
+_PRODUCERS = tuple(struct.Struct(">iqB" + "iiqq" * count) for count in range(REMEMBERED_BATCHES + 1))
 _UNDO = struct.Struct(">q?")
 
 
@@ -189,8 +191,8 @@ def unpack_epoch(body: bytes) -> tuple[int, int]:
 
 def pack_producer(state: ProducerState) -> bytes:
     """Content of a row of `producers`."""
-    batches = b"".join([_PRODUCER_BATCH.pack(*batch) for batch in state.batches])
-    return _PRODUCER.pack(state.producer_epoch, state.timestamp_ms, len(state.batches)) + batches
+    epoch, batches, timestamp_ms = state
+    return _PRODUCERS[len(batches)].pack(epoch, timestamp_ms, len(batches), *chain.from_iterable(batches))
 
 
 def unpack_producer(body: bytes) -> ProducerState:

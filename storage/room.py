@@ -1,6 +1,7 @@
 """How much the store may still take. Appends are refused before the file system is full, so that all else goes on."""
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from penstock.storage.errors import StoreFullError
@@ -12,6 +13,8 @@ _log = logging.getLogger(__name__)
 
 OVERHEAD = 1.15
 """File size over pages in use: pages that wait to be used again (measured: 1.13)."""
+RECOUNT_BYTES = 1024 * 1024
+"""The pages in use are counted again after this much was appended."""
 REFRESH_BYTES = 16 * 1024 * 1024
 """The file system is asked again after this much was appended."""
 WARN_SHARE = 0.85
@@ -27,7 +30,8 @@ class Room:
         self._environment = environment
         self._capacity = self._measure()
         self._unmeasured = 0
-        self._needed = 0
+        self._used = 0
+        self._uncounted = RECOUNT_BYTES
         self._warned = False
 
     def _measure(self) -> int:
@@ -36,10 +40,14 @@ class Room:
         limit = min(fits, options.map_bytes)
         return min(limit, options.limit_bytes) if options.limit_bytes else limit
 
-    def check(self, appended: int, used: int) -> None:
-        """Raise StoreFullError when so many bytes more do not fit beside those in use."""
+    def check(self, appended: int, count_used: Callable[[], int]) -> None:
+        """Raise StoreFullError when so many bytes more do not fit beside those in use, which `count_used` counts."""
         self._unmeasured += appended
-        self._needed = int((used + appended) * OVERHEAD)
+        self._uncounted += appended
+        self._used += appended
+        if self._uncounted >= RECOUNT_BYTES or self._needed > self._capacity:
+            self._used = count_used() + appended
+            self._uncounted = 0
         if self._unmeasured >= REFRESH_BYTES or self._needed > self._capacity:
             self._capacity = self._measure()
             self._unmeasured = 0
@@ -47,6 +55,10 @@ class Room:
         if self._needed > self._capacity:
             text = f"the store at {self._environment.path} is full: it needs {self._needed} of {self._capacity} bytes"
             raise StoreFullError(f"{text}; delete or trim topics, or give it more room")
+
+    @property
+    def _needed(self) -> int:
+        return int(self._used * OVERHEAD)
 
     def share_used(self) -> float:
         """Share of the capacity in use as of the last append, 0 to 1 and above; see WARN_SHARE."""
