@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 RETRY_MS = 50
-"""Between an attempt that failed and the next."""
+"""Between an attempt that did not reach the controller and the next."""
+REFUSED_RETRY_MS = 1_000
+"""Between an attempt that the controller refused and the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,11 @@ class SessionCore:
         if self._asked_to_drain:
             self.leaderships = leaderships if known else 0
 
-    def on_failure(self, now_ms: int) -> None:
+    def on_failure(self, now_ms: int, *, refused: bool = False) -> None:
         """The request failed, or its fate is unknown. Both kinds may be repeated: registering is compare-and-set."""
         self._sent_ms = None
         self._is_urgent = False
-        self._due_ms = now_ms + RETRY_MS
+        self._due_ms = now_ms + (REFUSED_RETRY_MS if refused else RETRY_MS)
 
     def on_view(self, in_view: InView | None, now_ms: int) -> None:
         """The view changed."""

@@ -13,10 +13,13 @@ from penstock.node.config import Limits
 from penstock.node.session.core import Accepted, InView, Output, SendHeartbeat, SendRegister, SessionCore
 from penstock.node.session.registration import RegistrationSource
 from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
 from penstock.raft.image import MetadataImage
 from penstock.raft.view import View
 
 _log = logging.getLogger(__name__)
+
+_NOT_HEARD = {Reason.NO_CONTROLLER, Reason.OUTCOME_UNKNOWN, Reason.OVERLOADED, Reason.INTERNAL}
 
 
 class ControllerLink(Protocol):
@@ -61,6 +64,7 @@ class Session:
         self._clock = clock
         self._core = SessionCore(limits.session_timeout_ms, limits.heartbeat_interval_ms)
         self._announced: tuple[int | None, bool] = (None, False)
+        self._told = ""
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -142,12 +146,19 @@ class Session:
             elif isinstance(output, SendHeartbeat):
                 await self._heartbeat(output)
         except PenstockError as error:
-            _log.debug("no contact with the controller: %s", error)
-            self._core.on_failure(self._clock())
+            self._core.on_failure(self._clock(), refused=self._is_refusal(error))
         except Exception:  # noqa: BLE001  a session must never end by itself
             _log.exception("contact with the controller failed")
             self._core.on_failure(self._clock())
         self._changed.set()
+
+    def _is_refusal(self, error: PenstockError) -> bool:
+        """Whether the controller has heard and said no; that is logged, once for each answer."""
+        refused = error.reason not in _NOT_HEARD
+        if refused and str(error) != self._told:
+            _log.error("the controller refuses this node: %s", error)
+        self._told = str(error) if refused else self._told
+        return refused
 
     async def _register(self) -> None:
         registration = self._registration()

@@ -145,6 +145,23 @@ async def test_it_registers_again_when_told_so(stand: Stand) -> None:
     assert stand.controller.calls == ["register", "heartbeat", "register"]
 
 
+async def test_a_refusal_is_logged_once_and_asked_again_less_often(
+    stand: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = PenstockError(Reason.NOT_SERVING, "another node 1 is alive")
+    stand.controller.failures.extend([refusal, refusal])
+    await stand.session.start()
+    await stand.until(lambda: stand.controller.calls == ["register"])
+    stand.pass_time(999)
+    await stand.until(lambda: not stand.session._core.is_waiting)
+    assert stand.controller.calls == ["register"]
+    for calls in (2, 3):
+        stand.pass_time(1_000)
+        await stand.until(lambda calls=calls: len(stand.controller.calls) == calls)  # type: ignore[misc]
+    await stand.until(lambda: stand.session.serving)
+    assert caplog.text.count("another node 1 is alive") == 1
+
+
 async def test_a_fault_of_the_controllers_answer_does_not_end_the_session(stand: Stand) -> None:
     stand.controller.failures.append(RuntimeError("a bug"))
     await stand.session.start()
