@@ -82,7 +82,8 @@ class HealthProblem:
     """One thing that is wrong."""
 
     reason: str
-    """OFFLINE_PARTITION, UNDER_MIN_ISR, UNDER_REPLICATED, BROKER_FENCED, NO_CONTROLLER."""
+    """OFFLINE_PARTITION, UNDER_MIN_ISR, UNDER_REPLICATED, BROKER_FENCED, VOTER_NOT_ADMITTED,
+    NO_CONTROLLER."""
     message: str
     metadata: Mapping[str, str]
 

@@ -30,6 +30,7 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 """How long a node may take to end by itself before it is killed."""
 POLL_S = 0.05
+PORT_WAIT_S = 1.0
 FORMAT_TIMEOUT_S = 60.0
 LOG_TAIL_LINES = 15
 START_MARK = "-- start --"
@@ -133,8 +134,13 @@ class DevCluster:
         return [node.node_id for node in stopped]
 
     def _check_ports(self, node: NodePlan) -> None:
+        """A process that was killed is gone before its last thread has let go of its ports: wait a moment for that."""
+        deadline = time.monotonic() + PORT_WAIT_S
         for port in (node.client_port, node.peer_port):
-            if port_in_use(port):
+            while port_in_use(port):
+                if time.monotonic() < deadline:
+                    time.sleep(POLL_S)
+                    continue
                 raise DevClusterError(
                     f"port {port}, wanted by node {node.node_id}, is in use by another program; "
                     "end that program or choose other ports with --base-port"

@@ -41,7 +41,7 @@ def broker_message(node: NodeInfo) -> cluster.Broker:
         node_epoch=node.node_epoch,
         fenced=node.fenced,
         durability=node.durability,  # type: ignore[arg-type]  # a plain int of the enum
-        voter=node.voter,
+        voter=node.voter and node.may_vote,
         version=node.version,
     )
 

@@ -22,6 +22,14 @@ def _node_problems(image: MetadataImage, controller: int | None) -> Iterator[pb.
         if node.fenced:
             message = f"broker {node.node_id} at {node.client_address} is fenced: it is silent or stopped"
             yield pb.HealthProblem(reason="BROKER_FENCED", message=message, metadata={"node_id": str(node.node_id)})
+        if node.voter and not node.may_vote:
+            message = (
+                f"broker {node.node_id} came back with a new disk and does not vote yet; "
+                "until it does, no other broker's disk may be lost"
+            )
+            yield pb.HealthProblem(
+                reason="VOTER_NOT_ADMITTED", message=message, metadata={"node_id": str(node.node_id)}
+            )
 
 
 def _partition_problems(topic: TopicInfo, info: PartitionInfo) -> Iterator[pb.HealthProblem]:

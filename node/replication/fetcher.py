@@ -72,6 +72,7 @@ class LeaderLink:
         self._last_slot = 0
         self._connected = False
         self._changed = asyncio.Event()
+        self._told: tuple[grpc.StatusCode, str] | None = None
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -277,7 +278,9 @@ class LeaderLink:
 
     async def _note_break(self, call: Call) -> None:
         code, details = await call.code(), await call.details() or ""
-        LOG.info("stream to leader node %d ended: %s %s", self.leader, code, details)
+        if self._connected or (code, details) != self._told:  # attempts that fail alike are told once
+            LOG.info("stream to leader node %d ended: %s %s", self.leader, code, details)
+        self._told = (code, details)
         if code is grpc.StatusCode.UNAVAILABLE and "onnection refused" in details:
             self._host.connection_refused(self.leader)
 

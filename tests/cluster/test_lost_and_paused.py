@@ -20,12 +20,10 @@ def format_to_join(cluster: DevCluster, node_id: int) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-async def in_sync(admin: Admin, topic: str) -> None:
-    """Wait until every replica of the topic is in sync."""
-    while True:
-        description = await admin.describe_topic(topic)
-        if all(set(partition.isr) == set(partition.replicas) for partition in description.partitions):
-            return
+async def healthy(admin: Admin) -> None:
+    """Wait until every replica is in sync and every voter votes (again)."""
+    while not (await admin.health()).healthy:
+        pass
 
 
 async def publish(bootstrap: str, topic: str, values: range) -> None:
@@ -47,14 +45,14 @@ async def test_a_lost_disk_is_filled_again_and_then_carries_the_topic_alone_with
         await publish(cluster.bootstrap, "refill", range(500, 1000))
         cluster.start([3])
         await asyncio.to_thread(cluster.wait_serving)
-        await in_sync(admin, "refill")
+        await healthy(admin)
         # Another node's disk is lost: what node 3 was filled with must do.
         cluster.kill(1)
         format_to_join(cluster, 1)
         await publish(cluster.bootstrap, "refill", range(1000, 1200))
         cluster.start([1])
         await asyncio.to_thread(cluster.wait_serving)
-        await in_sync(admin, "refill")
+        await healthy(admin)
     assert values(await read_all(cluster.bootstrap, "refill")) == list(range(1200))
 
 
@@ -71,6 +69,6 @@ async def test_a_leader_paused_past_its_session_is_replaced_and_acknowledges_not
             await asyncio.gather(*pending)
         cluster.signal(former, signal.SIGCONT)
         await publish(cluster.bootstrap, "paused", range(200, 300))
-        await in_sync(admin, "paused")
+        await healthy(admin)
         assert (await admin.describe_topic("paused")).partitions[0].leader_epoch > 0
     assert values(await read_all(cluster.bootstrap, "paused")) == list(range(300))

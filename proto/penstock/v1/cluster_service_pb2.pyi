@@ -44,7 +44,7 @@ class Broker(_message.Message):
     """silent or stopped: leads nothing"""
     durability: _common_pb2.Durability.ValueType
     voter: _builtins.bool
-    """takes part in the Raft quorum"""
+    """votes in the Raft quorum"""
     version: _builtins.str
     def __init__(
         self,
@@ -355,7 +355,7 @@ class HealthProblem(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """OFFLINE_PARTITION, UNDER_MIN_ISR, UNDER_REPLICATED, BROKER_FENCED, NO_CONTROLLER."""
+    """OFFLINE_PARTITION, UNDER_MIN_ISR, UNDER_REPLICATED, BROKER_FENCED, VOTER_NOT_ADMITTED, NO_CONTROLLER."""
     message: _builtins.str
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
