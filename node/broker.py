@@ -22,6 +22,7 @@ from penstock.node.api.consumer_service import ConsumerService
 from penstock.node.api.locate import Locator
 from penstock.node.api.producer_service import ProducerService
 from penstock.node.api.publish import ForwardService, Publisher
+from penstock.node.api.reader import MetadataReader
 from penstock.node.api.server import Health, ListenError, listen, new_server
 from penstock.node.api.topic_service import TopicService
 from penstock.node.clean import CleanMark
@@ -71,6 +72,7 @@ class Broker:
         self.config = config
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._has_served = False  # since the start: its metadata was current then
 
     async def run(self) -> None:
         """Start, serve until SIGTERM, SIGINT or `stop`, and stop. Raises StartError, StorageError, JournalError."""
@@ -240,11 +242,12 @@ class Broker:
 
     def _add_public_services(self, server: grpc.aio.Server) -> None:
         limits = self.config.limits
-        self._cluster_service = ClusterService(self._view, lambda: self._raft.leader)
+        reader = MetadataReader(self._view, lambda: self._has_served)
+        self._cluster_service = ClusterService(reader, lambda: self._raft.leader)
         ids = ProducerIds(self._client.allocate_producer_ids)
         producer = ProducerService(self._locator, self._publisher, ids, limits)
         topic_service_pb2_grpc.add_TopicServiceServicer_to_server(
-            TopicService(self._locator, self._view, self._client), server
+            TopicService(self._locator, reader, self._client), server
         )
         cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(self._cluster_service, server)
         server.add_generic_rpc_handlers((producer.handler(), ConsumerService(self._locator, limits).handler()))
@@ -271,6 +274,7 @@ class Broker:
 
     def _on_session(self, node_epoch: int | None, serving: bool) -> None:
         _log.info("%s, node_epoch %s", "serving" if serving else "not serving", node_epoch)
+        self._has_served |= serving
         self._replicas.apply(self._view.image, node_epoch)
         self._spawn(self._health.report(serving=serving and not self._stopping.is_set()))
 

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from penstock.node.api.convert import broker_message, metadata_message
 from penstock.node.api.health import problems
 from penstock.node.api.paging import page
+from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
-from penstock.node.api.topic_service import at_least
 from penstock.raft.image import MetadataImage, TopicInfo
-from penstock.raft.view import View
 from penstock.v1 import cluster_service_pb2 as pb
 from penstock.v1 import cluster_service_pb2_grpc as services
 
@@ -18,8 +17,8 @@ from penstock.v1 import cluster_service_pb2_grpc as services
 class ClusterService(services.ClusterServiceServicer):
     """Handlers of the service. `controller` tells the id of the present controller, where one is known."""
 
-    def __init__(self, view: View, controller: Callable[[], int | None]) -> None:
-        self._view = view
+    def __init__(self, reader: MetadataReader, controller: Callable[[], int | None]) -> None:
+        self._reader = reader
         self._controller = controller
         self._closing = asyncio.Event()
 
@@ -29,30 +28,30 @@ class ClusterService(services.ClusterServiceServicer):
 
     async def GetMetadata(self, request: pb.GetMetadataRequest, context: Context) -> pb.GetMetadataResponse:  # noqa: N802
         """Return the cluster and the topics asked for, without those that do not exist."""
-        await at_least(self._view, request.min_metadata_version, context)
+        image = await self._reader.at_least(request.min_metadata_version, context)
         selection = request.topics if request.HasField("topics") else None
-        return pb.GetMetadataResponse(metadata=self._metadata(selection))
+        return pb.GetMetadataResponse(metadata=self._metadata(image, selection))
 
     async def WatchMetadata(  # noqa: N802
         self, request: pb.WatchMetadataRequest, context: Context
     ) -> AsyncIterator[pb.WatchMetadataResponse]:
         """Send the state now, and again after each change; states that follow fast are sent as one."""
-        await at_least(self._view, request.min_metadata_version, context)
+        await self._reader.at_least(request.min_metadata_version, context)
         selection = request.topics if request.HasField("topics") else None
+        view = self._reader.view
         changed = asyncio.Event()
-        unsubscribe = self._view.subscribe(lambda _old, _new: changed.set())
+        unsubscribe = view.subscribe(lambda _old, _new: changed.set())
         try:
             while not self._closing.is_set():
                 changed.clear()
-                yield pb.WatchMetadataResponse(metadata=self._metadata(selection))
+                yield pb.WatchMetadataResponse(metadata=self._metadata(view.image, selection))
                 await _first(changed, self._closing)
         finally:
             unsubscribe()
 
     async def ListBrokers(self, request: pb.ListBrokersRequest, context: Context) -> pb.ListBrokersResponse:  # noqa: N802
         """List brokers by id."""
-        del context
-        image = self._view.image
+        image = await self._reader.at_least(0, context)
         shown, token = page(
             [f"{node_id:010}" for node_id in sorted(image.nodes)], request.page_size, request.page_token
         )
@@ -65,13 +64,11 @@ class ClusterService(services.ClusterServiceServicer):
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.GetHealthResponse:  # noqa: N802
         """Return the problems of cluster and partitions; healthy where there is none."""
-        await at_least(self._view, request.min_metadata_version, context)
-        image = self._view.image
+        image = await self._reader.at_least(request.min_metadata_version, context)
         found = problems(image, self._controller())
         return pb.GetHealthResponse(healthy=not found, problems=found, metadata_version=image.version)
 
-    def _metadata(self, selection: pb.TopicSelection | None) -> pb.ClusterMetadata:
-        image = self._view.image
+    def _metadata(self, image: MetadataImage, selection: pb.TopicSelection | None) -> pb.ClusterMetadata:
         return metadata_message(image, self._controller(), _select(image, selection))
 
 

@@ -192,6 +192,7 @@ class ConsumeStream:
     async def _read(self, assignment: Assignment, max_bytes: int) -> twin.ConsumedPartition | None:
         partition = assignment.partition
         try:
+            self._locator.check_serving()
             batches = await partition.read(
                 ReadRequest(
                     offset=assignment.fetch_offset,

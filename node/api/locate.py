@@ -37,8 +37,7 @@ class Locator:
 
     def leader_of(self, topic_id: bytes, index: int) -> Partition:
         """Return this node's replica if it leads. Raises UNKNOWN_TOPIC, UNKNOWN_PARTITION, NOT_LEADER and the like."""
-        if not self._serving():
-            raise PenstockError(Reason.NOT_SERVING, "this node is starting, stopping, or cut off from the controller")
+        self.check_serving()
         partition = self._replicas.find(PartitionKey(topic_id, index))
         if partition is not None and partition.is_leader:
             return partition
@@ -61,6 +60,11 @@ class Locator:
         text = f"this node does not lead {name}; node {info.leader} does"
         return PenstockError(Reason.NOT_LEADER, text, where)
 
+    def check_serving(self) -> None:
+        """Refuse while this node may not speak for the cluster. Raises NOT_SERVING."""
+        if not self._serving():
+            raise PenstockError(Reason.NOT_SERVING, "this node is starting, stopping, or cut off from the controller")
+
     def known(self, topic_id: bytes, index: int) -> tuple[TopicInfo, PartitionInfo]:
         """Return what the metadata says of a partition. Raises where it knows none."""
         topic = self.topic_of(topic_id)
@@ -72,6 +76,7 @@ class Locator:
             raise PenstockError(Reason.INVALID_ARGUMENT, f"topic_id has {len(topic_id)} bytes, not {TOPIC_ID_BYTES}")
         topic = self.image.topics.get(topic_id)
         if topic is None:
+            self.check_serving()  # metadata that is behind must not deny what exists
             text = f"no topic has the id {topic_id.hex()}; it may have been deleted and created again"
             raise PenstockError(Reason.UNKNOWN_TOPIC, text, {"topic_id": topic_id.hex()})
         return topic
@@ -87,6 +92,7 @@ class Locator:
         """Return the topic of this name. Raises UNKNOWN_TOPIC."""
         topic_id = self.image.topic_ids.get(name)
         if topic_id is None:
+            self.check_serving()
             raise PenstockError(Reason.UNKNOWN_TOPIC, f"no topic is named {name!r}", {"topic": name})
         return self.image.topics[topic_id]
 

@@ -6,66 +6,53 @@ Every answer to a change waits until this node has applied it, so that the next 
 from penstock.node.api.convert import topic_message
 from penstock.node.api.locate import Locator
 from penstock.node.api.paging import page
+from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
 from penstock.node.controller import ControllerClient
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import TopicInfo
-from penstock.raft.view import View
 from penstock.v1 import topic_service_pb2 as pb
 from penstock.v1 import topic_service_pb2_grpc as services
 
 DEFAULT_TIMEOUT_S = 30.0
-VIEW_WAIT_S = 5.0
-
-
-async def at_least(view: View, version: int, context: Context) -> None:
-    """Wait until this node has applied a metadata version that the caller has seen. Raises METADATA_BEHIND."""
-    if view.image.version >= version:
-        return
-    try:
-        await view.wait_for(version, min(VIEW_WAIT_S, context.time_remaining() or VIEW_WAIT_S))
-    except TimeoutError:
-        text = f"metadata version {version} was asked for, this node is at {view.image.version}"
-        raise PenstockError(Reason.METADATA_BEHIND, text) from None
 
 
 class TopicService(services.TopicServiceServicer):
     """Handlers of the service."""
 
-    def __init__(self, locator: Locator, view: View, controller: ControllerClient) -> None:
+    def __init__(self, locator: Locator, reader: MetadataReader, controller: ControllerClient) -> None:
         self._locator = locator
-        self._view = view
+        self._reader = reader
         self._controller = controller
 
     async def CreateTopic(self, request: pb.CreateTopicRequest, context: Context) -> pb.CreateTopicResponse:  # noqa: N802
         """Create a topic, replicas placed by the controller where the request names none."""
         response = await self._controller.create_topic(request, _timeout(context))
-        await at_least(self._view, response.metadata_version, context)
+        await self._reader.at_least(response.metadata_version, context)
         return response
 
     async def AlterTopic(self, request: pb.AlterTopicRequest, context: Context) -> pb.AlterTopicResponse:  # noqa: N802
         """Change settings of a topic."""
         response = await self._controller.alter_topic(request, _timeout(context))
-        await at_least(self._view, response.metadata_version, context)
+        await self._reader.at_least(response.metadata_version, context)
         return response
 
     async def AddPartitions(self, request: pb.AddPartitionsRequest, context: Context) -> pb.AddPartitionsResponse:  # noqa: N802
         """Add partitions; keys are spread anew from then on."""
         response = await self._controller.add_partitions(request, _timeout(context))
-        await at_least(self._view, response.metadata_version, context)
+        await self._reader.at_least(response.metadata_version, context)
         return response
 
     async def DeleteTopic(self, request: pb.DeleteTopicRequest, context: Context) -> pb.DeleteTopicResponse:  # noqa: N802
         """Delete a topic and its data."""
         response = await self._controller.delete_topic(request, _timeout(context))
-        await at_least(self._view, response.metadata_version, context)
+        await self._reader.at_least(response.metadata_version, context)
         return response
 
     async def ListTopics(self, request: pb.ListTopicsRequest, context: Context) -> pb.ListTopicsResponse:  # noqa: N802
         """List topics by name."""
-        await at_least(self._view, request.min_metadata_version, context)
-        image = self._view.image
+        image = await self._reader.at_least(request.min_metadata_version, context)
         names = sorted(t.name for t in image.topics.values() if request.include_internal or not t.internal)
         shown, token = page(names, request.page_size, request.page_token)
         topics = [topic_message(image.topics[image.topic_ids[name]]) for name in shown]
@@ -73,9 +60,8 @@ class TopicService(services.TopicServiceServicer):
 
     async def DescribeTopic(self, request: pb.DescribeTopicRequest, context: Context) -> pb.DescribeTopicResponse:  # noqa: N802
         """Describe one topic, by name or by id."""
-        await at_least(self._view, request.min_metadata_version, context)
-        topic = self._find(request)
-        return pb.DescribeTopicResponse(topic=topic_message(topic), metadata_version=self._view.image.version)
+        image = await self._reader.at_least(request.min_metadata_version, context)
+        return pb.DescribeTopicResponse(topic=topic_message(self._find(request)), metadata_version=image.version)
 
     def _find(self, request: pb.DescribeTopicRequest) -> TopicInfo:
         kind = request.WhichOneof("topic")
