@@ -28,9 +28,10 @@ from penstock.storage import (
     StaleEpochError,
     StorageError,
     Store,
+    commit,
 )
 from penstock.storage.commit import Committer
-from penstock.storage.layout import BATCH_ROW_BYTES
+from penstock.storage.layout import BATCH_ROW_BYTES, DATABASES, INDEX_BYTES
 from penstock.storage.log import Log
 from penstock.storage.producers import ProducerBatch, ProducerState
 from penstock.storage.types import EpochStart, ReplicaSeed
@@ -77,8 +78,30 @@ class StoreMachine(RuleBasedStateMachine):
         self.sequences: dict[int, tuple[int, int]] = {}
 
     def teardown(self) -> None:
+        self.check_rows_left()
         self.store.close()
         shutil.rmtree(self.path)
+
+    def check_rows_left(self) -> None:
+        """Once all is swept there is nothing but the logs' own."""
+        committer = Committer(self.store)
+        while committer.sweep():
+            pass
+        logs = self.logs.values()
+        with self.store.environment.begin() as txn:
+            rows = {space: txn.stat(self.store.environment.db[space])["entries"] for space in DATABASES}
+        assert (rows["partitions"], rows["garbage"]) == (len(logs), 0)
+        assert rows["batches"] == sum(len(model.batches) for model in logs)
+        assert rows["producers"] == sum(len(model.producers()) for model in logs)
+        assert rows["undo"] == sum(
+            b.header.producer_id != -1 and b.base_offset >= model.high_watermark
+            for model in logs
+            for b in model.batches
+        )
+        assert (
+            rows["times"] <= sum(len(b.payload) + BATCH_ROW_BYTES for m in logs for b in m.batches) // INDEX_BYTES + 3
+        )
+        assert rows["epochs"] <= sum(len(model.epochs()) for model in logs)
 
     def begin_group(self) -> None:
         self.group: list[tuple[Write, type[StorageError] | None]] = []
@@ -192,9 +215,9 @@ class StoreMachine(RuleBasedStateMachine):
             ]
         if model.last_epoch > 0:
             cases.append((Append(log, epoch, (batch(model.end, epoch=model.last_epoch - 1),)), AppendFailedError))
-        cases += [
-            (Truncate(log, epoch, b.last_offset), StorageError) for b in model.batches if b.last_offset > b.base_offset
-        ]
+        inside = [b.last_offset for b in model.batches if b.last_offset > b.base_offset]
+        if inside:
+            cases.append((Truncate(log, epoch, inside[-1]), StorageError))
         self.queue(*data.draw(st.sampled_from(cases)))
 
     @staticmethod
@@ -217,10 +240,38 @@ class StoreMachine(RuleBasedStateMachine):
                 model.acted = max(model.acted, 0)
                 model.truncate(end)
 
-    @precondition(lambda self: not self.group)
+    @rule(
+        index=key_index,
+        parts=st.lists(new_batches, min_size=2, max_size=4),
+        then=st.sampled_from(["truncate", "truncate_committed", "move_start", "refused", "clone", "crash"]),
+        data=st.data(),
+    )
+    def episode(
+        self, index: int, parts: list[list[tuple[list[int], int, int]]], then: str, data: st.DataObject
+    ) -> None:
+        """What seldom meets by chance: a log of several epochs, checkpointed half-way, then cut, moved or copied."""
+        for batches in parts:
+            self.append_batches(index, batches, new_epoch=True, bump=False)
+        self.checkpoint(index, data)
+        self.execute()
+        if then == "clone":
+            self.clone(index, (index + 1) % len(KEYS))
+        elif then == "crash":
+            self.crash("reopen")
+        else:
+            {
+                "truncate": self.truncate,
+                "truncate_committed": self.truncate_committed,
+                "move_start": self.move_start,
+                "refused": self.refused,
+            }[then](index, data)
+            self.append_batches(index, parts[0], new_epoch=False, bump=False)
+            self.execute()
+
     @rule(index=key_index, data=st.data())
     def truncate_committed(self, index: int, data: st.DataObject) -> None:
         """Below the checkpointed high watermark, as after an unclean election: no undo is kept for that."""
+        self.execute()
         if (found := self.log_of(index)) is None:
             return
         log, model = found
@@ -276,10 +327,10 @@ class StoreMachine(RuleBasedStateMachine):
     def move_start(self, index: int, data: st.DataObject) -> None:
         if (found := self.log_of(index)) is not None:
             log, model = found
-            start = data.draw(st.sampled_from(model.boundaries))
+            start = data.draw(st.integers(-1, model.end + 3))
             if self.queue(MoveStart(log, max(model.acted, 0), start)):
                 model.acted = max(model.acted, 0)
-                model.start = max(model.start, start)
+                model.start = max([model.start, *(at for at in model.boundaries if at <= start)])
                 model.high_watermark = max(model.high_watermark, model.start)
 
     @rule(index=key_index, data=st.data())
@@ -298,10 +349,10 @@ class StoreMachine(RuleBasedStateMachine):
             if self.queue(ActIn(log, epoch)):
                 model.acted = epoch
 
-    @precondition(lambda self: not self.group)
     @rule(source=key_index, copy=key_index)
     def clone(self, source: int, copy: int) -> None:
         """A replica that starts at the source's log start and fetches the rest knows what the source knows."""
+        self.execute()
         if source == copy or not (theirs := self.log_of(source)) or not (ours := self.log_of(copy)):
             return
         model = theirs[1].copy()
@@ -397,8 +448,9 @@ def check_log(log: Log, model: ModelLog) -> None:
     assert {producer: log.producer(producer) for producer in PRODUCERS} == {
         producer: model.producers().get(producer) for producer in PRODUCERS
     }
-    for timestamp in (-60, 0, 120, 399, 401):
-        for end in (model.end, model.high_watermark):
+    latest = {b.header.max_timestamp_ms for b in model.batches[-2:]}
+    for timestamp in {-60, 0, 120, 399, 401, *latest}:
+        for end in {model.end, model.high_watermark, model.end - 1}:
             assert log.find_timestamp(timestamp, end) == model.find_timestamp(timestamp, end)
 
 
@@ -431,11 +483,12 @@ def check_epochs(log: Log, model: ModelLog) -> None:
         assert log.epoch_at(b.base_offset) == log.epoch_at(b.last_offset) == b.leader_epoch
 
 
-def test_store_is_what_the_model_says() -> None:
+def test_store_is_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "SWEEP_ROWS", 3)
     run_state_machine_as_test(
         StoreMachine,
         settings=settings(
-            max_examples=120,
+            max_examples=80,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
