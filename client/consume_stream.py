@@ -7,6 +7,7 @@ session, and back what the application has taken, in steps of a quarter.
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -15,6 +16,7 @@ from penstock.client.clock import Clock
 from penstock.client.connection import Connections
 from penstock.client.cursor import NO_EPOCH, Cursor
 from penstock.client.errors import UnavailableError, error_of
+from penstock.client.failures import fault_of_stream
 from penstock.client.retry import Backoff
 from penstock.protocol.errors import PenstockError
 from penstock.v1 import consumer_service_pb2 as pb
@@ -32,8 +34,11 @@ class StreamReader(Protocol):
     def failed(self, cursor: Cursor, error: PenstockError) -> None:
         """The assignment has ended."""
 
-    def broken(self) -> None:
-        """The stream broke, or the broker cannot be connected to."""
+    def broken(self, address: str, cursors: Sequence[Cursor], fault: PenstockError | None) -> None:
+        """The stream broke, or the broker cannot be connected to.
+
+        `fault`: why, where that is neither a lost connection nor retriable; it hit these `cursors`.
+        """
 
 
 class _Session:
@@ -42,6 +47,8 @@ class _Session:
     def __init__(self, call: Any) -> None:
         self.call = call
         self.credit_bytes = 0
+        self.received = False
+        self.fault: PenstockError | None = None
 
 
 class ConsumeStream:
@@ -91,18 +98,22 @@ class ConsumeStream:
         backoff = Backoff(rng)
         while True:
             await self._wake.wait()
+            fault, hit = None, []
             try:
                 connection = await connections.ready(self.address)
             except UnavailableError:
                 pass
             else:
-                if await self._serve(_Session(connection.consumer.Consume())):
+                session = _Session(connection.consumer.Consume())
+                hit = await self._serve(session)
+                fault = session.fault
+                if session.received and fault is None:
                     backoff.reset()
-            self._reader.broken()
+            self._reader.broken(self.address, hit, fault)
             await self._clock.sleep_ms(backoff.next_ms())
 
-    async def _serve(self, session: _Session) -> bool:
-        """Write and read until one of the two ends; True when something was received."""
+    async def _serve(self, session: _Session) -> list[Cursor]:
+        """Write and read until one of the two ends; gives the cursors that were assigned then."""
         self._session = session
         for cursor in list(self._ids):
             self.assign(cursor)
@@ -110,19 +121,22 @@ class ConsumeStream:
         tasks = (asyncio.create_task(self._read(session)), asyncio.create_task(self._write(session)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if session.call.done():
+                await asyncio.wait(tasks[:1])  # a write failed: reading tells why
         finally:
             for task in tasks:
                 task.cancel()
             session.call.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             self._session = None
-            for cursor in list(self._ids):
+            assigned = list(self._ids)
+            for cursor in assigned:
                 self.assign(cursor)
         for result in results:
             expected = (grpc.aio.AioRpcError, asyncio.CancelledError, asyncio.InvalidStateError)
             if isinstance(result, BaseException) and not isinstance(result, expected):
                 raise result
-        return results[0] is True
+        return assigned
 
     async def _write(self, session: _Session) -> None:
         await session.call.write(pb.ConsumeRequest(start=self._start))
@@ -158,16 +172,14 @@ class ConsumeStream:
         self._to_assign.clear()
         return assign
 
-    async def _read(self, session: _Session) -> bool:
-        received = False
+    async def _read(self, session: _Session) -> None:
         try:
             async for response in session.call:
-                received = True
+                session.received = True
                 for consumed in response.partitions:
                     self._take(session, consumed)
-        except grpc.aio.AioRpcError:
-            pass
-        return received
+        except grpc.aio.AioRpcError as failure:
+            session.fault = fault_of_stream(failure)
 
     def _take(self, session: _Session, consumed: pb.ConsumedPartition) -> None:
         cursor = self._cursors.get(consumed.assignment_id)

@@ -16,6 +16,8 @@ from penstock.v1 import consumer_service_pb2
 from penstock.v1 import record_pb2 as pb
 
 NO_EPOCH = -1
+FAULT_MEMORY_MS = 60_000
+"""Faults further apart are not in a row."""
 
 
 class FetchedBatch:
@@ -122,6 +124,9 @@ class Cursor:
         """An error was raised; a seek starts it again."""
         self.above_end = 0
         """Times in a row that the leader said that its log ends before `fetch_offset`."""
+        self._faults = 0
+        """Times in a row that the server failed at this partition, with no batch between."""
+        self._last_fault_ms = 0
         self._fetched: deque[FetchedBatch] = deque()
         self._decoded: deque[Record] = deque()
         self._current: FetchedBatch | None = None
@@ -157,6 +162,16 @@ class Cursor:
         self.last_stable_offset = consumed.last_stable_offset
         self.log_start_offset = consumed.log_start_offset
         self.above_end = 0
+        if batches:
+            self._faults = 0
+
+    def count_fault(self, now_ms: int) -> int:
+        """Count a fault of the server; gives how many there were in a row."""
+        if now_ms - self._last_fault_ms > FAULT_MEMORY_MS:
+            self._faults = 0
+        self._last_fault_ms = now_ms
+        self._faults += 1
+        return self._faults
 
     def take_batch(self) -> tuple[FetchedBatch | None, FetchedBatch | None]:
         """Give out the next whole batch, or what is left of one given out in part; and the batch that is done with."""
@@ -214,6 +229,7 @@ class Cursor:
         self.last_epoch = self._given_epoch = NO_EPOCH
         self.stopped = False
         self.above_end = 0
+        self._faults = 0
         return dropped
 
     def rewind(self) -> list[FetchedBatch]:

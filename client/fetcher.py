@@ -5,8 +5,9 @@ leader, go on after a wait, go on elsewhere (by the policies of ConsumerConfig),
 """
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from penstock.client.catalog import KnownTopic
@@ -25,7 +26,10 @@ from penstock.v1 import consumer_service_pb2 as pb
 
 MAX_ABOVE_END = 5
 """Times that a leader may say that its log ends before the position, before the application is told."""
+MAX_FAULTS = 8
+"""Times in a row that a server may fail at a partition (INTERNAL and the like) before the application is told."""
 MIN_WINDOW_BYTES = 1
+_LOG = logging.getLogger("penstock.client")
 
 
 class Fetcher:
@@ -124,9 +128,15 @@ class Fetcher:
         if former is None or former.done():
             self._mending[cursor] = asyncio.create_task(self._mend(cursor, error))
 
-    def broken(self) -> None:
+    def broken(self, address: str, cursors: Sequence[Cursor], fault: PenstockError | None) -> None:
         """See StreamReader."""
         self._session.metadata.refresh_soon()
+        if fault is None:
+            return
+        _LOG.warning("the stream from %s, with %d partitions, failed: %s", address, len(cursors), fault)
+        for cursor in cursors:
+            if self._is_too_often(cursor):
+                self._stop(cursor, _failed(cursor, fault))
 
     # -- placing
 
@@ -242,10 +252,17 @@ class Fetcher:
         if reason is Reason.DIVERGED:
             return self._diverged(cursor, error)
         gone = reason in {Reason.UNKNOWN_TOPIC, Reason.UNKNOWN_PARTITION}
-        if not (is_retriable(error) or is_unknown(error) or (gone and metadata.catalog.topic_of(cursor.topic_id))):
+        if is_unknown(error):
+            _LOG.warning("reading %s from offset %d failed: %s", cursor.partition, cursor.fetch_offset, error)
+            if self._is_too_often(cursor):
+                raise _failed(cursor, error)
+        elif not (is_retriable(error) or (gone and metadata.catalog.topic_of(cursor.topic_id))):
             raise error
         metadata.refresh_soon()
         return True
+
+    def _is_too_often(self, cursor: Cursor) -> bool:
+        return cursor.count_fault(self._session.clock.monotonic_ms()) >= MAX_FAULTS
 
     async def _reset(self, cursor: Cursor, error: PenstockError) -> bool:
         """Retention has dropped what was to be read next."""
@@ -292,3 +309,11 @@ class Fetcher:
         wanted: dict[TopicPartition, Literal["earliest", "latest"]] = {cursor.partition: position}
         found = await list_offsets(self._session, wanted, self._config.isolation, self._config.request_timeout_ms)
         return found[cursor.partition].offset
+
+
+def _failed(cursor: Cursor, error: PenstockError) -> PenstockError:
+    """What the application is told: a read has no outcome that could be unknown, so it is no OutcomeUnknownError."""
+    text = (
+        f"reading {cursor.partition} from offset {cursor.fetch_offset} failed {MAX_FAULTS} times in a row; the last: "
+    )
+    return PenstockError(error.reason, text + error.message, error.metadata)

@@ -97,6 +97,10 @@ class Cluster:
         self.requests: dict[str, topic_pb.CreateTopicResponse] = {}
         self.faults: deque[str] = deque()
         """Taken one a produced batch: "" (none), a Reason's name, "cut-before", "cut-after" (append, then cut)."""
+        self.stream_faults: deque[Reason] = deque()
+        """Taken one a Consume stream that has an assignment: the stream ends so."""
+        self.read_faults: deque[Reason] = deque()
+        """Taken one an assignment: it is answered so."""
         self.unary_faults: deque[Reason] = deque()
         self.produce_requests = 0
         self.produce_batches = 0
@@ -519,6 +523,8 @@ class ConsumerApi(Api, consumer_service_pb2_grpc.ConsumerServiceServicer):
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
                 if stream.ended:
                     return
+                if stream.assignments and self.cluster.stream_faults:
+                    await fail(context, PenstockError(self.cluster.stream_faults.popleft(), "injected"))
                 while (response := stream.response()) is not None:
                     yield response
                     await asyncio.sleep(0)
@@ -608,6 +614,8 @@ class ConsumeStream:
                 position.partition,
                 position.leader_epoch if position.HasField("leader_epoch") else None,
             )
+            if self.broker.cluster.read_faults:
+                refuse(self.broker.cluster.read_faults.popleft(), "injected")
             if position.fetch_offset < log.log_start_offset:
                 refuse(Reason.OFFSET_BELOW_START, f"log starts at {log.log_start_offset}")
             if position.HasField("last_fetched_epoch"):

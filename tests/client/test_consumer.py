@@ -11,13 +11,18 @@ from penstock.client import (
     LogDamagedError,
     LogDivergedError,
     OffsetOutOfRangeError,
+    OutcomeUnknownError,
+    PenstockError,
     Record,
     Timestamp,
     TopicPartition,
     UnknownPartitionError,
     UnknownTopicError,
 )
+from penstock.client.clock import SystemClock
+from penstock.client.fetcher import MAX_FAULTS
 from penstock.protocol.batch import NewRecord, build
+from penstock.protocol.reasons import Reason
 from tests.client.conftest import until
 from tests.client.reference_server import Cluster
 
@@ -226,6 +231,66 @@ async def test_a_flipped_bit_is_raised_and_a_seek_tries_again(cluster: Cluster) 
             await consumer.poll(timeout=10)
         await consumer.seek(P0, consumer.position(P0))
         assert len(await read(consumer, 5)) == 5
+
+
+class QuickClock(SystemClock):
+    """Waits between attempts are noted and not waited for."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    async def sleep_ms(self, duration_ms: float) -> None:
+        self.waits.append(duration_ms)
+        await asyncio.sleep(0)
+
+
+def injected(cluster: Cluster, where: str, reason: Reason, count: int) -> None:
+    (cluster.stream_faults if where == "stream" else cluster.read_faults).extend([reason] * count)
+
+
+@pytest.mark.parametrize("where", ["stream", "assignment"])
+async def test_faults_of_the_server_are_survived_for_a_while_and_logged(
+    cluster: Cluster, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.create("orders")
+    fill(cluster)
+    consumer = Consumer(cluster.bootstrap())
+    consumer._clock = clock = QuickClock()
+    async with consumer:
+        for start in (0, 5):  # what was read in between begins the count anew
+            injected(cluster, where, Reason.INTERNAL, MAX_FAULTS - 1)
+            await consumer.assign({P0: start})
+            assert (await read(consumer, 1))[0].offset == start
+    assert sum("INTERNAL: injected" in line for line in caplog.messages) == 2 * (MAX_FAULTS - 1)
+    assert max(clock.waits) > 100  # ever longer
+
+
+@pytest.mark.parametrize("where", ["stream", "assignment"])
+async def test_a_server_that_goes_on_failing_is_an_error_and_a_seek_tries_again(cluster: Cluster, where: str) -> None:
+    cluster.create("orders")
+    fill(cluster)
+    injected(cluster, where, Reason.INTERNAL, MAX_FAULTS)
+    consumer = Consumer(cluster.bootstrap())
+    consumer._clock = QuickClock()
+    async with consumer:
+        await consumer.assign({P0: 7})
+        with pytest.raises(PenstockError, match=r"orders.* from offset 7 failed 8 times in a row.*injected") as caught:
+            await read(consumer, 1)
+        assert caught.value.reason is Reason.INTERNAL
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        await consumer.seek(P0, 7)
+        assert (await read(consumer, 1))[0].offset == 7
+
+
+async def test_a_stream_that_ends_for_a_retriable_reason_is_no_fault(cluster: Cluster) -> None:
+    cluster.create("orders")
+    fill(cluster)
+    injected(cluster, "stream", Reason.OVERLOADED, 3 * MAX_FAULTS)
+    consumer = Consumer(cluster.bootstrap())
+    consumer._clock = QuickClock()
+    async with consumer:
+        await consumer.assign({P0: 0})
+        assert (await read(consumer, 1))[0].offset == 0
 
 
 async def test_prefetch_is_bounded_and_the_credit_comes_back(cluster: Cluster) -> None:
