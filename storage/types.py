@@ -15,6 +15,9 @@ class PartitionKey(NamedTuple):
     topic_id: bytes
     partition: int
 
+    def __str__(self) -> str:
+        return f"{self.topic_id.hex()}/{self.partition}"
+
 
 class LogBatch(NamedTuple):
     """A batch with its place: what is stored, replicated and fetched."""
