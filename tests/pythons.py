@@ -72,7 +72,7 @@ def run_tests(minor: int, python: str, pytest_arguments: Sequence[str]) -> tuple
         if subprocess.run(install, cwd=ROOT, check=False).returncode != 0:
             return "FAILED", "its dependencies could not be installed"
         stamp.touch()
-    command = [str(own), "-m", "pytest", *pytest_arguments]
+    command = [str(own), "-u", "-m", "pytest", *pytest_arguments]
     last = ""
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
         for line in tests.stdout or ():

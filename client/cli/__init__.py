@@ -78,6 +78,7 @@ def _fail(reason: str, message: str, *, as_json: bool) -> None:
 
 def main() -> None:
     """Entry point."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read when the first channel is made; its news are not for users
     if completion.VARIABLE in os.environ:
         completion.enable()
     sys.exit(run(sys.argv[1:]))

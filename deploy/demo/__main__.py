@@ -7,6 +7,7 @@ or there twice. Leaves no process and no file behind, also when it is interrupte
 import asyncio
 import csv
 import itertools
+import os
 import shutil
 import signal
 import sys
@@ -208,6 +209,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 def main() -> int:
     """Run it; the exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     home = Path(tempfile.mkdtemp(prefix="penstock-demo-"))

@@ -1,10 +1,12 @@
 """What the program refuses before it asks anyone."""
 
 import json
+import os
+import sys
 
 import pytest
 
-from penstock.client.cli import run
+from penstock.client.cli import main, run
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,14 @@ def test_wrong_usage_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_and_version(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line.split()) == 0
     assert "penstock" in capsys.readouterr().out
+
+
+def test_grpcs_own_log_lines_do_not_reach_the_terminal_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["penstock", "--help"])
+    for asked, then in ((None, "ERROR"), ("DEBUG", "DEBUG")):
+        monkeypatch.setenv("GRPC_VERBOSITY", asked or "")
+        if asked is None:
+            monkeypatch.delenv("GRPC_VERBOSITY")
+        with pytest.raises(SystemExit):
+            main()
+        assert os.environ["GRPC_VERBOSITY"] == then
