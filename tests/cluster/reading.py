@@ -1,6 +1,6 @@
-"""Reading a whole topic back."""
+"""Reading a whole topic back; waiting until a cluster is well."""
 
-from penstock.client import Consumer, TopicPartition
+from penstock.client import Admin, Consumer, TopicPartition
 
 
 async def read_all(bootstrap: str, topic: str) -> dict[TopicPartition, list[tuple[int, bytes]]]:
@@ -15,3 +15,9 @@ async def read_all(bootstrap: str, topic: str) -> dict[TopicPartition, list[tupl
                 partition = TopicPartition(record.topic, record.partition)
                 found.setdefault(partition, []).append((record.offset, record.value))
     return found
+
+
+async def healthy(admin: Admin) -> None:
+    """Wait until every replica is in sync and every voter votes (again)."""
+    while not (await admin.health()).healthy:
+        pass

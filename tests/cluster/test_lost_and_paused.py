@@ -1,4 +1,4 @@
-"""A node that comes back with an empty disk, a leader that was paused past its session, a node that only observes."""
+"""A node that comes back with an empty disk, a leader that was paused past its session."""
 
 import asyncio
 import shutil
@@ -8,7 +8,7 @@ import sys
 
 from penstock.client import Admin, Producer, TopicPartition
 from penstock.client.devcluster import DevCluster
-from tests.cluster.reading import read_all
+from tests.cluster.reading import healthy, read_all
 
 
 def format_to_join(cluster: DevCluster, node_id: int) -> None:
@@ -18,12 +18,6 @@ def format_to_join(cluster: DevCluster, node_id: int) -> None:
     identity = ["--node-id", str(node_id), "--cluster-id", cluster.plan.cluster_id]
     command = [sys.executable, "-P", "-m", "penstock.node.main", "format", "--data-dir", str(data), *identity, "--join"]
     subprocess.run(command, check=True, capture_output=True)
-
-
-async def healthy(admin: Admin) -> None:
-    """Wait until every replica is in sync and every voter votes (again)."""
-    while not (await admin.health()).healthy:
-        pass
 
 
 async def publish(bootstrap: str, topic: str, values: range) -> None:

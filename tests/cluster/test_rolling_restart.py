@@ -1,0 +1,39 @@
+"""One node after the other is stopped and started again under a producer: nobody notices."""
+
+import asyncio
+
+from penstock.client import Admin, Producer
+from penstock.client.devcluster import START_MARK, DevCluster
+from tests.cluster.reading import healthy, read_all
+from tests.cluster.writing import Writer, check
+
+PARTITIONS = 9
+
+
+def last_run(cluster: DevCluster, node_id: int) -> str:
+    """What the node logged since its last start."""
+    return cluster.log_path(node_id).read_text().rpartition(START_MARK)[2]
+
+
+async def test_a_rolling_restart_loses_nothing_and_leaders_move_before_their_node_stops(cluster: DevCluster) -> None:
+    async with Admin(cluster.bootstrap) as admin, Producer(cluster.bootstrap, linger_ms=1) as producer:
+        await admin.create_topic("rolling", partitions=PARTITIONS, replication_factor=3)
+        writer = Writer(producer, "rolling")
+        await writer.more(500)
+        for node_id in cluster.node_ids:
+            await healthy(admin)
+            late = await asyncio.to_thread(cluster.stop, [node_id])
+            assert late == []  # ended by itself, in time
+            log = last_run(cluster, node_id)
+            assert "stopping: moving leaderships away" in log
+            assert "not all leaderships moved away in time" not in log
+            leaders = {partition.leader for partition in (await admin.describe_topic("rolling")).partitions}
+            assert leaders <= set(cluster.node_ids) - {node_id}
+            await writer.more(300)
+            cluster.start([node_id])
+            await asyncio.to_thread(cluster.wait_serving)
+            await writer.more(300)
+        await healthy(admin)
+        await writer.stop()
+    assert writer.unknown == set()
+    check(writer, await read_all(cluster.bootstrap, "rolling"))
