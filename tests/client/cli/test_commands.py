@@ -32,11 +32,21 @@ class Penstock:
     def __init__(self, cluster: Cluster, home: Path) -> None:
         self.cluster = cluster
         self.env = {**os.environ, "PENSTOCK_HOME": str(home), "PENSTOCK_BOOTSTRAP": cluster.bootstrap()}
+        self._started: list[asyncio.subprocess.Process] = []
 
     async def start(self, *arguments: str, stdout: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
         command = [sys.executable, "-P", "-m", "penstock.client.cli", *arguments]
-        return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=stdout, stderr=pipe, env=self.env)
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=stdout, stderr=pipe, env=self.env)
+        self._started.append(process)
+        return process
+
+    async def end(self) -> None:
+        """Leave no process behind a test that failed."""
+        for process in self._started:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
 
     async def __call__(self, *arguments: str, stdin: bytes = b"") -> Done:
         process = await self.start(*arguments)
@@ -48,7 +58,9 @@ class Penstock:
 @pytest.fixture
 async def penstock(tmp_path: Path) -> AsyncIterator[Penstock]:
     async with reference_cluster() as cluster:
-        yield Penstock(cluster, tmp_path)
+        program = Penstock(cluster, tmp_path)
+        yield program
+        await program.end()
 
 
 async def test_kafkas_way_and_the_short_way_create_the_same(penstock: Penstock) -> None:
