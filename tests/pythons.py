@@ -27,8 +27,8 @@ def version_of(python: Path) -> tuple[int, int, str] | None:
     """Give (3, minor) and the real path of an interpreter, or None where it does not run."""
     code = "import sys; print(*sys.version_info[:2], sys.executable)"
     try:
-        done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=30, check=False)
-    except OSError:
+        done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode != 0:  # a pyenv shim whose version is not switched on
         return None
