@@ -202,6 +202,25 @@ async def test_reads_outside_the_log_and_of_other_epochs_are_told_apart(cluster:
     assert (await partition.find_timestamp(1, None, UNCOMMITTED)).offset == 0
 
 
+async def test_rule_12_a_new_leader_does_not_name_an_end_below_its_epochs_start(cluster: TestCluster) -> None:
+    cluster.holds_changes = True
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].stop()
+    partition = cluster.nodes[1].partition
+    await send(partition, request_of(b"unsure", acks=common_pb2.ACKS_LEADER))
+    cluster.elect(1)
+    await until(lambda: partition.is_leader and partition.leader_epoch == cluster.info.leader_epoch, "a new epoch")
+    with pytest.raises(PenstockError) as refused:
+        partition.latest(None, UNCOMMITTED)
+    assert refused.value.reason is Reason.LEADER_NOT_AVAILABLE
+    assert await partition.read(ReadRequest(0, 1000, UNCOMMITTED)) == []  # between HW and log end it waits
+    assert await partition.read(ReadRequest(1, 1000, UNCOMMITTED)) == []
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].start()
+    await until(lambda: partition.high_watermark == 1, "the end is committed")
+    assert partition.latest(None, UNCOMMITTED).offset == 1
+
+
 async def test_a_node_that_registers_anew_opens_its_streams_again(cluster: TestCluster) -> None:
     node = cluster.nodes[2]
     node.node_epoch = cluster.register(node)
@@ -209,6 +228,16 @@ async def test_a_node_that_registers_anew_opens_its_streams_again(cluster: TestC
     await produce(cluster, 3)
     await cluster.until_isr(NODES)
     await cluster.until_equal()
+    assert node.replicas.node_epoch == node.node_epoch
+
+
+async def test_rule_26_a_view_older_than_the_registration_is_not_acted_on(cluster: TestCluster) -> None:
+    node = cluster.nodes[2]
+    before, former = cluster.image, node.node_epoch
+    node.node_epoch = cluster.register(node)
+    node.replicas.apply(before, node.node_epoch)
+    assert node.replicas.node_epoch == former
+    cluster.tell()
     assert node.replicas.node_epoch == node.node_epoch
 
 
