@@ -225,6 +225,8 @@ async def test_a_node_that_registers_anew_opens_its_streams_again(cluster: TestC
     node = cluster.nodes[2]
     node.node_epoch = cluster.register(node)
     cluster.tell()
+    streams = cluster.nodes[1].replicas.source._streams
+    await until(lambda: 2 in streams and streams[2].node_epoch == node.node_epoch, "rule 7: fetches in the new epoch")
     await produce(cluster, 3)
     await cluster.until_isr(NODES)
     await cluster.until_equal()

@@ -370,6 +370,16 @@ def test_rule_29_a_refused_connection_is_answered_at_once() -> None:
     assert proposal_in(leader.on_unreachable(C)).isr == (A, B)
 
 
+def test_rule_29_who_refuses_connections_does_not_join_before_it_opens_again() -> None:
+    leader = leader_of(bounds(2, mark=2))
+    for follower in (B, C):
+        join(leader, follower, 2)
+    leader.on_unreachable(C)
+    assert leader.on_view(view_of((A, B), 2), 0) == []
+    assert leader.tick(1) == []
+    assert proposal_in(leader.on_open(C, session(C, slot=2), at(2))).isr == (A, B, C)
+
+
 # ---- what must not be
 
 
