@@ -38,7 +38,7 @@ def _partition_problems(topic: TopicInfo, info: PartitionInfo) -> Iterator[pb.He
         reason, text = "OFFLINE_PARTITION", f"has no leader; ISR {list(info.isr)}, ELR {list(info.elr)}"
     elif len(info.isr) < topic.config.min_insync_replicas:
         reason = "UNDER_MIN_ISR"
-        text = f"takes no acks=ALL writes: in sync {list(info.isr)} of at least {topic.config.min_insync_replicas}"
+        text = f"takes no writes: in sync {list(info.isr)} of at least {topic.config.min_insync_replicas}"
     elif missing:
         reason, text = "UNDER_REPLICATED", f"is not in sync on brokers {missing}"
     else:

@@ -14,6 +14,7 @@ from penstock.node.config import Limits
 
 ROOT = Path(__file__).parents[2]
 CLI = (ROOT / "docs" / "cli.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -44,6 +45,23 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_the_architectures_files_exist() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Where to look")[2]
+    text = ARCHITECTURE.partition("## Where to look")[2]
     paths = [path for path in re.findall(r"`([\w./]+)`", text) if "/" in path]
     assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_the_table_of_rules_names_code_tests_and_mutants_that_exist() -> None:
+    rows = re.findall(r"^\| \d+ \|[^|]*\|([^|]*)\|([^|]*)\|$", ARCHITECTURE.partition("## The rules")[2], re.MULTILINE)
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    mutants = tests + (ROOT / "tests" / "replication" / "mutants.py").read_text()
+    missing = []
+    for code, proofs in rows:
+        for part in code.split(";"):
+            path, *names = re.findall(r"`([^`]+)`", part)
+            text = (ROOT / path).read_text()
+            parts = [piece for name in names for piece in name.split(".")]
+            missing += [f"{path}: {piece}" for piece in parts if not re.search(rf"(def|class) {piece}\b", text)]
+        missing += [name for name in re.findall(r"`(\w+)`", proofs) if f"def {name}(" not in tests]
+        missing += [name for name in re.findall(r'"([^"]+)"', proofs) if f'"{name}"' not in mutants]
+    assert len(rows) == 23
+    assert not missing
