@@ -61,12 +61,14 @@ class Committer:
         try:
             return self._attempt(writes)
         except StoreFullError as error:
-            return self._without_appends(writes, error)
+            full = error
         except (CommitFailedError, DamagedStoreError):
             raise
         except Exception as error:  # noqa: BLE001  a bug that one write shows must not fail the others
-            _log.exception("a group of %d writes failed", len(writes))
+            if len(writes) == 1:
+                _log.exception("a write failed: %s", type(writes[0]).__name__)
             return self._halved(writes, AppendFailedError(f"the write failed unexpectedly: {error!r}"))
+        return self._without_appends(writes, full)
 
     def _attempt(self, writes: Sequence[Write], refused: StoreFullError | None = None) -> list[Outcome]:
         """One transaction. `refused`: what appends fail with."""

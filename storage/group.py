@@ -227,4 +227,5 @@ class Group:
 
 def log_of(write: Write) -> Log | None:
     """The log that a write names by its handle."""
-    return None if isinstance(write, CreateLog | DropLog | RecordStart | ForgetStarts | ExpireProducers) else write.log
+    log: Log | None = getattr(write, "log", None)
+    return log

@@ -7,7 +7,7 @@ for. So a row is believed by its CRC, and the lack of one only where its neighbo
 from collections.abc import Iterator
 from typing import Any
 
-from penstock.storage.layout import LOCAL, damaged, seal, unseal
+from penstock.storage.layout import LOCAL, damaged, seal, unpack_head, unseal
 
 MAX_KEY = 64
 
@@ -25,8 +25,9 @@ class Rows:
         if row is not None:
             return unseal(key, row)
         with self.txn.cursor(self.databases[space]) as cursor:
-            if seek(cursor, key):
+            if self._seek(space, cursor, key):
                 _check_order(key, key_of(cursor), strict=True)
+                _check_row(space, cursor)
         return None
 
     def put(self, space: str, key: bytes, body: bytes) -> None:
@@ -41,7 +42,7 @@ class Rows:
         """Keys and unopened rows from `first` on under the same id, in order. The space must not change meanwhile."""
         prefix, before, strict = first[: LOCAL.size], first, False
         with self.txn.cursor(self.databases[space]) as cursor:
-            found = seek(cursor, first)
+            found = self._seek(space, cursor, first)
             while found:
                 key = key_of(cursor)
                 _check_order(before, key, strict=strict)
@@ -79,7 +80,7 @@ class Rows:
         """Last row under an id; `before`: the last one with a lower key than that."""
         limit = before if before is not None else LOCAL.pack(local + 1)
         with self.txn.cursor(self.databases[space]) as cursor:
-            if seek(cursor, limit):
+            if self._seek(space, cursor, limit):
                 _check_order(limit, key_of(cursor), strict=False)
                 found = cursor.prev()
             else:
@@ -94,7 +95,7 @@ class Rows:
         """Yield the rows from `first` to below `until`, in order; each is deleted when the next one is asked for."""
         before, strict = first, False
         with self.txn.cursor(self.databases[space]) as cursor:
-            found = seek(cursor, first)
+            found = self._seek(space, cursor, first)
             while found:
                 key = key_of(cursor)
                 _check_order(before, key, strict=strict)
@@ -104,21 +105,30 @@ class Rows:
                 before, strict = key, True
                 found = cursor.delete() and len(cursor.key()) > 0  # delete() moves on to the next, if there is one
 
+    def _seek(self, space: str, cursor: Any, key: bytes) -> bool:
+        """Put the cursor on the first row at or after `key`. Raises DamagedStoreError where that cannot be believed.
 
-def seek(cursor: Any, key: bytes) -> bool:
-    """Put the cursor on the first row at or after `key`. Raises DamagedStoreError where one before it is not lower."""
-    if not cursor.set_range(key):
-        if cursor.last():
-            _check_order(key_of(cursor), key, strict=True)
-        return False
-    if cursor.prev():
-        _check_order(key_of(cursor), key, strict=True)
-    return bool(cursor.set_range(key))
+        The row before it must be lower and whole: one whose place in its page is damaged is jumped over by searches.
+        """
+        found = cursor.set_range(key)
+        if cursor.prev() if found else cursor.last():
+            lower = key_of(cursor)
+            _check_order(lower, key, strict=True)
+            _check_row(space, cursor)
+            if cursor.prev():
+                _check_order(key_of(cursor), lower, strict=True)
+        return bool(found and cursor.set_range(key))
 
 
 def following(cursor: Any, key: bytes) -> bool:
-    """Put the cursor on the row after `key`. By a search: LMDB's step to the next page aborts where that is no leaf."""
-    return bool(cursor.set_range(key + b"\0"))
+    """Put the cursor on the row after that of `key`.
+
+    By a search, since LMDB's step to the next page aborts where that is no leaf; and a search can jump over a row.
+    """
+    found = cursor.set_range(key + b"\0")
+    if not (cursor.prev() if found else cursor.last()) or key_of(cursor) != key:
+        raise damaged(f"the row after key {key.hex()} is missing")
+    return bool(found and cursor.set_range(key + b"\0"))
 
 
 def key_of(cursor: Any) -> bytes:
@@ -127,6 +137,12 @@ def key_of(cursor: Any) -> bytes:
     if len(key) > MAX_KEY:
         raise damaged(f"a key has {len(key)} bytes")
     return bytes(key)
+
+
+def _check_row(space: str, cursor: Any) -> None:
+    """The CRC of the row under the cursor."""
+    check = unpack_head if space == "batches" else unseal
+    check(key_of(cursor), cursor.value())
 
 
 def _check_order(lower: bytes, higher: bytes, *, strict: bool) -> None:

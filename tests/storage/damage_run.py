@@ -9,19 +9,24 @@ import contextlib
 import json
 import os
 import random
+import resource
+import struct
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from penstock.protocol.batch import ProducerStamp
-from penstock.storage import CheckpointHighWatermark, DamagedStoreError, Log, MoveStart, RecordStart, Store
+from penstock.storage import Append, CheckpointHighWatermark, DamagedStoreError, Log, MoveStart, RecordStart, Store
 from penstock.storage.env import DATA_FILE
 from tests.storage.support import append, batch, done, formatted, key, new_log, options
 
 PAGE = 4096
+MEMORY_BYTES = 2 * 1024**3
 RIGHT, DAMAGED, WRONG, ERROR = range(4)
 LOGS = 3
+PRODUCERS = 500
+"""Of one more log, which has no batches any more: enough for several pages under a branch."""
 
 
 def fill(path: Path) -> None:
@@ -37,6 +42,9 @@ def fill(path: Path) -> None:
             end += 2
         done(store, CheckpointHighWatermark(log, 80), RecordStart(bytes([number]) * 16))
     done(store, MoveStart(log, 9, 20))
+    crowd = [batch(at, stamp=ProducerStamp(at, 0, 0)) for at in range(PRODUCERS)]
+    log = new_log(store, LOGS)
+    done(store, Append(log, 0, tuple(crowd)), MoveStart(log, 0, PRODUCERS))
     store.close()
 
 
@@ -47,6 +55,10 @@ def answers(path: Path) -> str:
         for number in range(LOGS):
             log = store.log(key(number))
             said += ["no log"] if log is None else _answers_of(log)
+        log = store.log(key(LOGS))
+        if log is not None:
+            said += [log.producer(producer) for producer in range(0, PRODUCERS, 7)]
+            said.append(log.replica_seed())
     return repr(said)
 
 
@@ -73,6 +85,18 @@ def flip_structure(data: bytearray, chance: random.Random) -> str:
     return f"bit in page {at // PAGE} at {at % PAGE}"
 
 
+def lead_astray(data: bytearray, chance: random.Random) -> str:
+    """A bit of a key in a branch page: searches go to pages that are intact, but not those that hold the row."""
+    branches = [at for at in range(0, len(data), PAGE) if struct.unpack_from("<H", data, at + 10)[0] == 1]
+    page = chance.choice(branches)
+    count = (struct.unpack_from("<H", data, page + 12)[0] - 16) // 2
+    node = page + struct.unpack_from("<H", data, page + 16 + 2 * chance.randrange(count))[0]
+    size = struct.unpack_from("<H", data, node + 6)[0]
+    at = node + 8 + chance.randrange(max(1, size))
+    data[at] ^= 1 << chance.randrange(8)
+    return f"bit in a key of branch page {page // PAGE} at {at % PAGE}"
+
+
 def zero_page(data: bytearray, chance: random.Random) -> str:
     page = chance.randrange(2, len(data) // PAGE)
     data[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
@@ -95,6 +119,7 @@ def swap_pages(data: bytearray, chance: random.Random) -> str:
 KINDS: dict[str, Callable[[bytearray, random.Random], str]] = {
     "bit": flip_bit,
     "structure": flip_structure,
+    "astray": lead_astray,
     "zeros": zero_page,
     "sector": lose_sector,
     "misplaced": swap_pages,
@@ -144,4 +169,6 @@ def main(seed: int, count: int, kind: str) -> None:
 
 
 if __name__ == "__main__":
+    # A length read from a damaged page must not take the machine's memory with it.
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
