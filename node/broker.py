@@ -274,9 +274,20 @@ class Broker:
 
     def _on_session(self, node_epoch: int | None, serving: bool) -> None:
         _log.info("%s, node_epoch %s", "serving" if serving else "not serving", node_epoch)
-        self._has_served |= serving
         self._replicas.apply(self._view.image, node_epoch)
+        if serving and not self._has_served:
+            self._has_served = True
+            self._tell_strays()
         self._spawn(self._health.report(serving=serving and not self._stopping.is_set()))
+
+    def _tell_strays(self) -> None:
+        """Rule 28: what no topic claims is kept, and an operator is told."""
+        strays = self._replicas.strays()
+        if strays:
+            names = ", ".join(str(key) for key in strays[:10])
+            _log.warning(
+                "%d logs belong to no topic that the metadata places here; they are kept: %s", len(strays), names
+            )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
