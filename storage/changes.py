@@ -4,6 +4,7 @@ Each takes the log's row and returns the new one. Invariants: batches tile [log 
 log start is the base of a batch (or the log end), so that a replica that is filled from there can append what it gets.
 """
 
+from collections.abc import Collection
 from itertools import pairwise
 
 from penstock.protocol.batch import NO_PRODUCER
@@ -80,13 +81,12 @@ def truncate(rows: Rows, producers: ProducerRows, row: LogRow, end: int) -> LogR
     head = _head_at(rows, first)
     if head is None:
         raise AppendFailedError(f"no batch of {row.key} begins at offset {end}, where it was to be cut")
-    undone = [layout.unpack_undo(layout.unseal(*undo)) for undo in rows.pop("undo", first, beyond)]
-    for producer_id, replaced in reversed(undone):
+    undone = {key: layout.unpack_undo(layout.unseal(key, undo)) for key, undo in rows.pop("undo", first, beyond)}
+    for producer_id, replaced in reversed(undone.values()):
         producers.set(data, producer_id, replaced)
     if end < state.high_watermark:  # only after an unclean election, or at a weak durability: undo rows are gone
         producers.trim(data, end)
-    for _ in rows.pop("batches", first, beyond):
-        pass
+    _pop_batches(rows, row, end, undone.keys())
     size = head.position - (row.end_position - state.size_bytes)
     state = state._replace(
         log_end_offset=end,
@@ -95,6 +95,15 @@ def truncate(rows: Rows, producers: ProducerRows, row: LogRow, end: int) -> LogR
         size_bytes=size,
     )
     return _cut_times(rows, row._replace(state=state, end_position=head.position))
+
+
+def _pop_batches(rows: Rows, row: LogRow, end: int, undone: Collection[bytes]) -> None:
+    """Drop the batches from `end` on; each one of a producer above the high watermark was undone."""
+    committed = layout.offset_key(row.data, row.state.high_watermark)
+    for key, value in rows.pop("batches", layout.offset_key(row.data, end), layout.LOCAL.pack(row.data + 1)):
+        head = layout.unpack_head(key, value)
+        if key >= committed and head.header.producer_id != NO_PRODUCER and key not in undone:
+            raise layout.damaged(f"the undo row of the batch of key {key.hex()} is missing")
 
 
 def _head_at(rows: Rows, key: bytes) -> BatchHead | None:

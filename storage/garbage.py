@@ -4,7 +4,7 @@ from penstock.storage import layout
 from penstock.storage.layout import GARBAGE_ALL
 from penstock.storage.rows import Rows
 
-_SPACES = ("batches", "epochs", "times", "producers", "undo")
+_SPACES = ("batches", "epochs", "times", "producers", "known", "undo")
 
 
 class _Budget:

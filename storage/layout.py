@@ -8,10 +8,13 @@ counter), which changes when the log is reset, so that a reset costs nothing and
     epochs      p, leader_epoch -> start offset, the epoch before it
     times       p, running maximum timestamp, base_offset -> nothing    sparse: one in INDEX_BYTES
     producers   p, producer_id -> ProducerState
+    known       p, producer_id -> nothing            the keys of `producers` once more
     undo        p, base_offset -> producer_id and the ProducerState that the batch replaced, above the high watermark
     garbage     p -> offset              batches of p that begin below it are to be deleted; GARBAGE_ALL: all of p
 LMDB has no page checksums, so every row begins with a CRC-32C over its key and content (`seal`). A batch's covers its
-head, which has another one of the payload: many lookups need the head alone.
+head, which has another one of the payload: many lookups need the head alone. That a row is there, in spite of a page
+that hides it, is known of batches by tiling, of epochs by a chain, of partitions by count, of undo rows by the batches
+that they undo, of producers by `known`, in other pages; a hidden row of `times` only makes a search longer.
 """
 
 import struct
@@ -26,7 +29,7 @@ from penstock.storage.producers import REMEMBERED_BATCHES, ProducerBatch, Produc
 from penstock.storage.types import LogBatch, LogState, PartitionKey
 
 FORMAT_VERSION = 1
-DATABASES = ("store", "partitions", "batches", "epochs", "times", "producers", "undo", "garbage")
+DATABASES = ("store", "partitions", "batches", "epochs", "times", "producers", "known", "undo", "garbage")
 GARBAGE_ALL = 2**63 - 1
 INDEX_BYTES = 64 * 1024
 REPAIR = (

@@ -19,16 +19,14 @@ from penstock.storage.layout import (
     LOCAL,
     damaged,
     offset_key,
-    producer_key,
-    read_producer_key,
     read_time_key,
     time_key,
     unpack_batch,
     unpack_epoch,
     unpack_log,
-    unpack_producer,
     unseal,
 )
+from penstock.storage.producer_rows import read_producer, scan_producers
 from penstock.storage.producers import ProducerState
 from penstock.storage.rows import Rows, key_of
 from penstock.storage.types import NO_EPOCH, EpochEnd, EpochStart, LogBatch, LogState, PartitionKey, ReplicaSeed
@@ -103,8 +101,7 @@ class Log:
     def producer(self, producer_id: int) -> ProducerState | None:
         """What the log knows of an idempotent producer."""
         with self._snapshot() as snapshot:
-            body = snapshot.rows.get("producers", producer_key(snapshot.data, producer_id))
-            return None if body is None else unpack_producer(body)
+            return read_producer(snapshot.rows, snapshot.data, producer_id)
 
     def find_timestamp(self, timestamp_ms: int, end: int) -> tuple[int, int] | None:
         """Offset and timestamp of the first record at or after a time, below `end`; None where there is none."""
@@ -124,11 +121,10 @@ class Log:
         with self._snapshot() as snapshot:
             start = snapshot.state.log_start_offset
             epochs = tuple(epoch for epoch in self._epochs(snapshot) if epoch.start_offset < start)
-            for key, row in snapshot.rows.scan("producers", LOCAL.pack(snapshot.data)):
-                state = unpack_producer(unseal(key, row))
+            for producer_id, state in scan_producers(snapshot.rows, snapshot.data):
                 before = tuple(batch for batch in state.batches if batch.last_offset < start)
                 if before:
-                    producers.append((read_producer_key(key)[1], state._replace(batches=before)))
+                    producers.append((producer_id, state._replace(batches=before)))
         return ReplicaSeed(start, epochs, tuple(producers))
 
     # ---- inside a read transaction

@@ -1,6 +1,11 @@
-"""What a group's writes do to the producers that logs know: changed in memory, written once at the end of the group."""
+"""The producers that logs know: reading them, and what a group's writes do to them.
 
-from collections.abc import Mapping
+Invariant: `producers` and `known` have the same keys. So the lack of a producer is believed only where both lack it: a
+page that is damaged so that it hides some is not taken for their absence, which would let a retry in twice.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 
 from penstock.storage import layout
 from penstock.storage.producers import ProducerState
@@ -10,8 +15,29 @@ Identity = tuple[int, int]
 """Data id and producer id."""
 
 
+def read_producer(rows: Rows, data: int, producer_id: int) -> ProducerState | None:
+    """What a log knows of a producer. Raises DamagedStoreError."""
+    key = layout.producer_key(data, producer_id)
+    body = rows.get("producers", key)
+    if body is not None:
+        return layout.unpack_producer(body)
+    if rows.get("known", key) is not None:
+        raise layout.damaged(f"the row of producer {producer_id} of local partition {data} is missing")
+    return None
+
+
+def scan_producers(rows: Rows, data: int) -> Iterator[tuple[int, ProducerState]]:
+    """All producers that a log knows. Raises DamagedStoreError."""
+    first = layout.LOCAL.pack(data)
+    none: tuple[bytes, memoryview] = (b"", memoryview(b""))
+    for (key, row), (known, _) in zip_longest(rows.scan("producers", first), rows.scan("known", first), fillvalue=none):
+        if key != known:
+            raise layout.damaged(f"the row of key {max(key, known).hex()} or the one before it is missing")
+        yield layout.read_producer_key(key)[1], layout.unpack_producer(layout.unseal(key, row))
+
+
 class ProducerRows:
-    """The store's producers, and in front of them what this group made of them."""
+    """The store's producers, and in front of them what this group made of them. Written at the end of the group."""
 
     def __init__(self, rows: Rows, cache: Mapping[Identity, ProducerState | None]) -> None:
         self.changed: dict[Identity, ProducerState | None] = {}
@@ -25,8 +51,7 @@ class ProducerRows:
             return self.changed[identity]
         if identity in self._cache:
             return self._cache[identity]
-        body = self._rows.get("producers", layout.producer_key(data, producer_id))
-        return None if body is None else layout.unpack_producer(body)
+        return read_producer(self._rows, data, producer_id)
 
     def set(self, data: int, producer_id: int, state: ProducerState | None) -> None:
         """Know this of a producer from now on; None: nothing."""
@@ -34,7 +59,7 @@ class ProducerRows:
 
     def trim(self, data: int, end: int) -> None:
         """Take the batches from `end` on out of what is known, where no undo rows are left to tell what was before."""
-        known = {layout.read_producer_key(key)[1] for key, _ in self._rows.scan("producers", layout.LOCAL.pack(data))}
+        known = {producer_id for producer_id, _ in scan_producers(self._rows, data)}
         known.update(producer_id for changed, producer_id in self.changed if changed == data)
         for producer_id in known:
             state = self.get(data, producer_id)
@@ -57,9 +82,12 @@ class ProducerRows:
 
     def flush(self) -> None:
         """Write what changed."""
-        for (data, producer_id), state in self.changed.items():
-            key = layout.producer_key(data, producer_id)
+        for identity, state in self.changed.items():
+            key = layout.producer_key(*identity)
             if state is None:
                 self._rows.delete("producers", key)
-            else:
-                self._rows.put("producers", key, layout.pack_producer(state))
+                self._rows.delete("known", key)
+                continue
+            if self._cache.get(identity) is None and self._rows.get("known", key) is None:
+                self._rows.put("known", key, b"")
+            self._rows.put("producers", key, layout.pack_producer(state))

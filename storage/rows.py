@@ -50,7 +50,7 @@ class Rows:
                     return
                 yield key, cursor.value()
                 before, strict = key, True
-                found = following(cursor, key)
+                found = self._following(space, cursor, key)
 
     def all(self, space: str) -> Iterator[tuple[bytes, bytes]]:
         """Keys and contents of all rows of a space, which must be as many as it says."""
@@ -62,7 +62,7 @@ class Rows:
                 _check_order(before, key, strict=True)
                 yield key, unseal(key, cursor.value())
                 count, before = count + 1, key
-                found = following(cursor, key)
+                found = self._following(space, cursor, key)
         expected = self.txn.stat(self.databases[space])["entries"]
         if count != expected:
             raise damaged(f"there are {count} rows of {expected} in {space}")
@@ -74,7 +74,7 @@ class Rows:
             while found:
                 key = key_of(cursor)
                 yield key
-                found = following(cursor, key)
+                found = self._following(space, cursor, key)
 
     def last(self, space: str, local: int, before: bytes | None = None) -> tuple[bytes, memoryview] | None:
         """Last row under an id; `before`: the last one with a lower key than that."""
@@ -110,25 +110,25 @@ class Rows:
 
         The row before it must be lower and whole: one whose place in its page is damaged is jumped over by searches.
         """
-        found = cursor.set_range(key)
-        if cursor.prev() if found else cursor.last():
-            lower = key_of(cursor)
-            _check_order(lower, key, strict=True)
-            _check_row(space, cursor)
-            if cursor.prev():
-                _check_order(key_of(cursor), lower, strict=True)
-        return bool(found and cursor.set_range(key))
+        with self.txn.cursor(self.databases[space]) as probe:
+            if probe.prev() if probe.set_range(key) else probe.last():
+                lower = key_of(probe)
+                _check_order(lower, key, strict=True)
+                _check_row(space, probe)
+                if probe.prev():
+                    _check_order(key_of(probe), lower, strict=True)
+        return bool(cursor.set_range(key))
 
+    def _following(self, space: str, cursor: Any, key: bytes) -> bool:
+        """Put the cursor on the row after that of `key`: by a search, which must not jump over another row.
 
-def following(cursor: Any, key: bytes) -> bool:
-    """Put the cursor on the row after that of `key`.
-
-    By a search, since LMDB's step to the next page aborts where that is no leaf; and a search can jump over a row.
-    """
-    found = cursor.set_range(key + b"\0")
-    if not (cursor.prev() if found else cursor.last()) or key_of(cursor) != key:
-        raise damaged(f"the row after key {key.hex()} is missing")
-    return bool(found and cursor.set_range(key + b"\0"))
+        LMDB aborts the process where it steps to a page that is no leaf, or searches from there; hence the probe.
+        """
+        after = key + b"\0"
+        with self.txn.cursor(self.databases[space]) as probe:
+            if not (probe.prev() if probe.set_range(after) else probe.last()) or key_of(probe) != key:
+                raise damaged(f"the row after key {key.hex()} is missing")
+        return bool(cursor.set_range(after))
 
 
 def key_of(cursor: Any) -> bytes:
