@@ -153,3 +153,17 @@ def test_start_ids_are_bounded_and_of_one_size(store: Store, monkeypatch: pytest
     assert store.start_ids() == tuple(ids[2:])
     assert errors(store, RecordStart(b"short")) == [AppendFailedError]
     assert store.start_ids() == tuple(ids[2:])
+
+
+@pytest.mark.parametrize(("name", "limit", "expected"), [("SWEEP_ROWS", 4, 4), ("SWEEP_BYTES", 30_000, 2)])
+def test_a_sweep_deletes_a_bounded_part(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str, limit: int, expected: int
+) -> None:
+    monkeypatch.setattr(f"penstock.storage.commit.{name}", limit)
+    log = new_log(store)
+    append(store, log, *(batch(at, value=b"v" * 10_000) for at in range(10)))
+    done(store, DropLog(log.key))
+    assert Committer(store).sweep()
+    with store.environment.begin() as txn:
+        left = txn.stat(store.environment.db["batches"])["entries"]
+    assert left in {10 - expected, 10 - expected - 1}
