@@ -36,6 +36,7 @@ __all__ = ["Applied", "OutcomeUnknown", "RaftConfig", "RaftNode", "StateMachine"
 
 MAX_WAITING = 50_000  # commands submitted here and not answered
 INBOX_MESSAGES = 10_000  # received and not taken by the consensus thread; then reading pauses
+HANDOVER_S = 0.2  # for which a hand-over waits until another voter has everything
 RETRY_S = 0.02  # between two attempts of a command that was definitely refused for want of a leader
 _WORTH_RETRYING = frozenset({FAIL_REASON.MISSING_LEADER, FAIL_REASON.NOT_LEADER, FAIL_REASON.DISCARDED})
 _NAMES = {value: name for name, value in vars(FAIL_REASON).items() if isinstance(value, int)}
@@ -299,13 +300,21 @@ class RaftNode:
         return (await self._submit(NO_OP, timeout_s)).index
 
     async def transfer_leadership(self, to: int | None = None) -> None:
-        """Ask a caught-up voter to take over. Best effort; SubmitRefused when this node may not or none is fit."""
+        """Ask a caught-up voter to take over, waiting a moment until one is. SubmitRefused when this node may not.
+
+        Best effort: at return the voter was asked. A voter that has everything is briefly unfit until its answer is in.
+        """
+        deadline = self._loop.time() + HANDOVER_S
+        while (reason := await self._ask_for_handover(to)) != FAIL_REASON.SUCCESS:
+            if reason != FAIL_REASON.REQUEST_DENIED or self._loop.time() >= deadline:
+                raise SubmitRefused(f"leadership is not handed over: {_NAMES[reason]}")
+            await asyncio.sleep(RETRY_S)
+
+    async def _ask_for_handover(self, to: int | None) -> int:
         future: asyncio.Future[tuple[object, int]] = self._loop.create_future()
         self._enqueue(Transfer(to, lambda result, reason: self._answers.append((future, result, reason))))
         async with asyncio.timeout(1.0):
-            _, reason = await future
-        if reason != FAIL_REASON.SUCCESS:
-            raise SubmitRefused(f"leadership is not handed over: {_NAMES[reason]}")
+            return (await future)[1]
 
     async def add_voter(self, node_id: int, address: str, journal_id: bytes, timeout_s: float) -> int:
         """Make a caught-up observer a voter; the index of the change. Raises SubmitRefused or OutcomeUnknown."""

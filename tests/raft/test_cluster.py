@@ -1,6 +1,7 @@
 """The whole of consensus: real nodes, real gRPC on loopback, real journals."""
 
 import asyncio
+import contextlib
 import pickle
 from pathlib import Path
 
@@ -109,8 +110,13 @@ async def test_leadership_is_handed_over(tmp_path: Path) -> None:
         await until(lambda: all(m.node.applied_index == leader.node.applied_index for m in cluster.members.values()))
         with pytest.raises(SubmitRefused, match="NOT_LEADER"):
             await cluster.members[to].node.transfer_leadership()
-        await leader.node.transfer_leadership(to)
-        await until(lambda: cluster.members[to].node.is_leader)
+        async with asyncio.timeout(20):
+            while not cluster.members[to].node.is_leader:  # best effort: on a slow machine another may win meanwhile
+                present = await cluster.leader()
+                if present.node_id != to:
+                    with contextlib.suppress(SubmitRefused):
+                        await present.node.transfer_leadership(to)
+                    await asyncio.sleep(0.05)
 
 
 async def test_without_a_majority_outcomes_are_refused_or_unknown(tmp_path: Path) -> None:
