@@ -1,0 +1,207 @@
+"""An asyncio event loop in virtual time: one for each simulated process, so that a process can pause, lag and die.
+
+It has no selector, no thread and no clock of its own. Work in an "executor" runs a little later, in one piece. When the
+process dies its tasks are closed at once and in order, and whatever they still call on the loop does nothing.
+"""
+
+import asyncio
+import contextlib
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+
+from tests.simulation.kernel.scheduler import Scheduler
+
+TURN_HANDLES = 2_000
+"""Handles of one turn, after which time goes on a little: a loop that spins is seen in the trace, not as a hang."""
+SPIN_S = 1e-4
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """`lag()` draws how long after an event a turn begins; `offset` is what this process's monotonic clock is ahead."""
+
+    def __init__(self, scheduler: Scheduler, name: str, lag: Callable[[], float], offset: float = 0.0) -> None:
+        self.name = name
+        self.offset = offset
+        self.paused_until = 0.0
+        self.after_turn: Callable[[], None] | None = None
+        """Called after each turn, outside the loop."""
+        self.errors: list[dict[str, Any]] = []
+        """Contexts that nobody handled: an exception of a callback, or of a task that nobody awaited."""
+        self._scheduler = scheduler
+        self._lag = lag
+        self._ready: deque[asyncio.Handle] = deque()
+        self._is_due = False
+        self._closed = False
+        self._running = False
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+
+    # ---- time
+
+    def time(self) -> float:
+        """Monotonic seconds of this process."""
+        return self._scheduler.now + self.offset
+
+    def pause(self, until: float) -> None:
+        """Run nothing before a time of the world, as a stopped process; what is due then runs late."""
+        self.paused_until = max(self.paused_until, until)
+
+    # ---- what asyncio needs
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self._closed:
+            self._ready.append(handle)
+            if not self._is_due and not self._running:
+                self._is_due = True
+                self._scheduler.after(self._lag(), self._turn)
+        return handle
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        if not self._closed:
+            self._scheduler.at(when - self.offset, self._fire, handle)
+        return handle
+
+    def _fire(self, handle: asyncio.TimerHandle) -> None:
+        if handle._cancelled or self._closed:
+            return
+        self._ready.append(handle)
+        if not self._is_due and not self._running:
+            self._is_due = True
+            self._scheduler.at(self._scheduler.now, self._turn)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        pass
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+    ) -> "asyncio.Task[Any]":
+        if self._closed:
+            coro.close()
+            coro = _nothing()
+        task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        if self._closed:
+            _dispose(task)
+        else:
+            self._tasks[task] = None
+            task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.pop(task, None)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
+        future = self.create_future()
+        if not self._closed:
+            self._scheduler.after(self._lag() + 1e-4, self._execute, future, func, args)
+        return future
+
+    def _execute(self, future: "asyncio.Future[Any]", func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if self._closed or future.done():
+            return
+        if self._scheduler.now < self.paused_until:
+            self._scheduler.at(self.paused_until, self._execute, future, func, args)
+            return
+        try:
+            result = func(*args)
+        except Exception as error:  # noqa: BLE001  it goes to whoever awaits
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self._closed:
+            self.errors.append(context)
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return self._running
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """Signals do not reach a simulated process."""
+
+    # ---- running
+
+    def _turn(self) -> None:
+        self._is_due = False
+        if self._closed:
+            return
+        if self._scheduler.now < self.paused_until:
+            self._is_due = True
+            self._scheduler.at(self.paused_until, self._turn)
+            return
+        self.run(self._drain)
+        if self._ready and not self._closed:
+            self._is_due = True
+            self._scheduler.after(SPIN_S, self._turn)
+        if self.after_turn is not None and not self._closed:
+            self.after_turn()
+
+    def _drain(self) -> None:
+        ready = self._ready
+        for _ in range(TURN_HANDLES):
+            if not ready:
+                return
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function as this process: with this loop as the running one."""
+        former, was = events._get_running_loop(), self._running
+        events._set_running_loop(self)
+        self._running = True
+        try:
+            return function(*arguments)
+        finally:
+            self._running = was
+            events._set_running_loop(former)
+            if self._ready and not self._is_due and not was and not self._closed:
+                self._is_due = True
+                self._scheduler.after(self._lag(), self._turn)
+
+    def close(self) -> None:
+        """The process is gone: nothing of it runs any more."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ready.clear()
+        tasks, self._tasks = list(self._tasks), {}
+        self.run(_dispose_all, tasks)
+
+
+def _dispose_all(tasks: "list[asyncio.Task[Any]]") -> None:
+    for task in tasks:
+        _dispose(task)
+
+
+def _dispose(task: "asyncio.Task[Any]") -> None:
+    """End a task of a dead process without a word. Its `finally` blocks run; they reach nothing."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine: Any = task.get_coro()
+    with contextlib.suppress(BaseException):
+        coroutine.close()
+
+
+async def _nothing() -> None:
+    """Stand in for the work of a process that is gone."""
