@@ -8,10 +8,6 @@ close, then the writer drains. A failed disk ends the process at once: what is d
 import asyncio
 import contextlib
 import logging
-import os
-import random
-import secrets
-import signal
 from collections.abc import Coroutine, Sequence
 
 import grpc
@@ -23,32 +19,23 @@ from penstock.node.api.locate import Locator
 from penstock.node.api.producer_service import ProducerService
 from penstock.node.api.publish import ForwardService, Publisher
 from penstock.node.api.reader import MetadataReader
-from penstock.node.api.server import Health, ListenError, listen, new_server
+from penstock.node.api.server import Health, ListenError, listen
 from penstock.node.api.topic_service import TopicService
-from penstock.node.clean import CleanMark
 from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.config import Endpoint, NodeConfig
 from penstock.node.controller import Controller, ControllerClient, ControllerService
-from penstock.node.peers import PeerChannels, dial, refuses
+from penstock.node.peers import PeerChannels
+from penstock.node.platform import Platform
 from penstock.node.producer_ids import ProducerIds
 from penstock.node.replication.replicas import TICK_MS, Replicas, ReplicationOptions, Seams
 from penstock.node.session import Session
 from penstock.node.session.registration import registration
 from penstock.protocol.errors import PenstockError
-from penstock.raft.cluster import RaftConfig, RaftNode
+from penstock.raft.cluster import RaftConfig
 from penstock.raft.image import MetadataImage
 from penstock.raft.metadata import MetadataMachine
 from penstock.raft.view import View
-from penstock.storage import (
-    Committer,
-    ExpireProducers,
-    ForgetStarts,
-    Outcome,
-    RecordStart,
-    Store,
-    StoreOptions,
-    Writer,
-)
+from penstock.storage import ExpireProducers, ForgetStarts, Outcome, RecordStart
 from penstock.v1 import cluster_service_pb2_grpc, topic_service_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -58,7 +45,6 @@ CLIENT_STOP_GRACE_S = 1.0
 LEAVE_TIMEOUT_S = 1.0
 ALTER_TIMEOUT_S = 5.0
 REPORT_TIMEOUT_S = 1.0
-FATAL_EXIT_CODE = 70
 
 
 class StartError(Exception):
@@ -68,15 +54,16 @@ class StartError(Exception):
 class Broker:
     """Built from a configuration, run once."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, platform: Platform | None = None) -> None:
         self.config = config
+        self._platform = platform or Platform()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._has_served = False  # since the start: its metadata was current then
 
     async def run(self) -> None:
         """Start, serve until SIGTERM, SIGINT or `stop`, and stop. Raises StartError, StorageError, JournalError."""
-        self._catch_signals()
+        self._platform.catch_signals(self.stop)
         async with contextlib.AsyncExitStack() as stack:
             self._open_store(stack)
             await self._start_metadata(stack)
@@ -96,39 +83,23 @@ class Broker:
         """Begin to stop."""
         self._stopping.set()
 
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-
     def _fatal(self, error: BaseException) -> None:
         """End the process now: after a failed disk nothing may be promised or served any more."""
         _log.critical("the node must end: %s", error, exc_info=error)
-        logging.shutdown()
-        os._exit(FATAL_EXIT_CODE)
+        self._platform.end_process()
 
     # ---- what is durable
 
     def _open_store(self, stack: contextlib.AsyncExitStack) -> None:
-        limits = self.config.limits
-        options = StoreOptions(
-            durability=self.config.durability, map_bytes=limits.store_map_bytes, limit_bytes=limits.store_bytes
-        )
-        self._store = Store.open(self.config.store_dir, options, node_id=self.config.node_id)
+        config, platform = self.config, self._platform
+        self._store, committer = platform.open_store(config)
         stack.callback(self._store.close)
-        committer = Committer(self._store)
-        self._clean = CleanMark(self.config.data_dir, self._store.durability, self._store.start_ids())
-        self._start_id = secrets.token_bytes(16)
+        self._clean = platform.clean_mark(config, self._store.durability, self._store.start_ids())
+        self._start_id = platform.unique_bytes()
         committer.commit([RecordStart(self._start_id)])  # rule 27: durable before it is sent
         committer.sync()
-        loop = asyncio.get_running_loop()
-        interval_ms = limits.fsync_interval_ms if self.config.durability == "interval" else 0
-        self._writer = Writer(
-            committer,
-            lambda outcomes: _hop(loop, self._on_outcomes, outcomes),
-            lambda error: _hop(loop, self._fatal, error),
-            interval_ms,
-        )
+        interval_ms = config.limits.fsync_interval_ms if config.durability == "interval" else 0
+        self._writer = platform.writer(committer, self._on_outcomes, self._fatal, interval_ms)
         self._writer.start()
         stack.callback(self._close_writer)
 
@@ -153,7 +124,7 @@ class Broker:
             observer=config.node_id not in config.voters,
             election_timeout_s=(limits.election_timeout_min_ms / 1000, limits.election_timeout_max_ms / 1000),
         )
-        self._raft = RaftNode(raft_config, machine)
+        self._raft = self._platform.consensus(raft_config, machine)
         self._raft.on_fatal.append(self._fatal)
         await self._raft.start()
         stack.push_async_callback(self._raft.stop)
@@ -174,11 +145,17 @@ class Broker:
     # ---- composition
 
     def _compose(self, stack: contextlib.AsyncExitStack) -> None:
-        config, limits = self.config, self.config.limits
-        self._peers = PeerChannels(self._peer_address)
+        config, limits, platform = self.config, self.config.limits, self._platform
+        self._peers = PeerChannels(self._peer_address, platform.channel)
         stack.push_async_callback(self._peers.close)
-        self._controller = Controller(self._raft, self._view, limits, self._refuses)
-        self._client = ControllerClient(config.node_id, self._controller, lambda: self._raft.leader, self._peers.to)
+        self._controller = Controller(self._raft, self._view, limits, self._refuses, platform.secret_rng)
+        self._client = ControllerClient(
+            config.node_id,
+            self._controller,
+            lambda: self._raft.leader,
+            self._peers.to,
+            lambda: f"internal-{platform.unique_name()}",
+        )
         self._raft.on_leadership.append(self._client.on_leadership)
         self._session = Session(self._registration, self._client, self._view, limits)
         self._replicas = Replicas(
@@ -188,8 +165,8 @@ class Broker:
             ReplicationOptions(limits.replica_lag_max_ms, limits.replication_credit_bytes, limits.tail_cache_bytes),
             Seams(
                 now_ms=monotonic_ms,
-                rng=random.Random(),  # noqa: S311  jitter, not secrets
-                dial=lambda node_id: dial(self._peer_address(node_id)),
+                rng=platform.rng,
+                dial=self._dial,
                 refuses=self._refuses,
                 alter=lambda request: self._client.alter_partitions(request, ALTER_TIMEOUT_S),
                 connection_refused=self._report_unreachable,
@@ -208,8 +185,12 @@ class Broker:
         with contextlib.suppress(PenstockError):
             await self._client.report_unreachable(node_id, REPORT_TIMEOUT_S)
 
+    def _dial(self, node_id: int) -> grpc.aio.Channel | None:
+        endpoint = self._peer_address(node_id)
+        return None if endpoint is None else self._platform.channel(endpoint)
+
     async def _refuses(self, node_id: int) -> bool:
-        return await refuses(self._peer_address(node_id))
+        return await self._platform.refuses(self._peer_address(node_id))
 
     def _registration(self) -> metadata_pb2.Registration:
         return registration(
@@ -224,7 +205,7 @@ class Broker:
 
     async def _start_servers(self, stack: contextlib.AsyncExitStack) -> None:
         self._health = Health()
-        peer, client = new_server(), new_server()
+        peer, client = self._platform.server(), self._platform.server()
         raft_pb2_grpc.add_RaftServiceServicer_to_server(self._raft.servicer(), peer)
         controller_pb2_grpc.add_ControllerServiceServicer_to_server(ControllerService(self._controller), peer)
         forward_pb2_grpc.add_ForwardServiceServicer_to_server(ForwardService(self._publisher), peer)
@@ -318,9 +299,3 @@ class Broker:
         if not moved:
             _log.warning("not all leaderships moved away in time")
         await self._session.leave(LEAVE_TIMEOUT_S)
-
-
-def _hop(loop: asyncio.AbstractEventLoop, function: object, argument: object) -> None:
-    """Call on the loop from another thread; nothing where the loop has ended."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, argument)  # type: ignore[arg-type]

@@ -19,9 +19,9 @@ CHANNEL_OPTIONS = (
 )
 
 
-def dial(endpoint: Endpoint | None) -> grpc.aio.Channel | None:
-    """Open a new channel, the caller's to close; None where there is no address."""
-    return None if endpoint is None else grpc.aio.insecure_channel(str(endpoint), CHANNEL_OPTIONS)
+def channel_to(endpoint: Endpoint) -> grpc.aio.Channel:
+    """Open a new channel, the caller's to close."""
+    return grpc.aio.insecure_channel(str(endpoint), CHANNEL_OPTIONS)
 
 
 async def refuses(endpoint: Endpoint | None, timeout_s: float = 0.5) -> bool:
@@ -44,8 +44,13 @@ async def refuses(endpoint: Endpoint | None, timeout_s: float = 0.5) -> bool:
 class PeerChannels:
     """Owns the channels. A node that registers with another address gets a new one."""
 
-    def __init__(self, address_of: Callable[[int], Endpoint | None]) -> None:
+    def __init__(
+        self,
+        address_of: Callable[[int], Endpoint | None],
+        open_channel: Callable[[Endpoint], grpc.aio.Channel] = channel_to,
+    ) -> None:
         self._address_of = address_of
+        self._open_channel = open_channel
         self._channels: dict[int, tuple[str, grpc.aio.Channel]] = {}
 
     async def to(self, node_id: int) -> grpc.aio.Channel | None:
@@ -57,7 +62,7 @@ class PeerChannels:
         known = self._channels.get(node_id)
         if known is not None and known[0] == target:
             return known[1]
-        channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+        channel = self._open_channel(endpoint)
         self._channels[node_id] = (target, channel)
         if known is not None:
             await known[1].close()

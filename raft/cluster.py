@@ -226,6 +226,9 @@ class RaftNode:
         if not machine.busy:
             self._wake.wait(self.config.tick_s)
         self._wake.clear()
+        self._turn(machine, journal)
+
+    def _turn(self, machine: RaftMachine, journal: RaftJournal) -> None:
         events = [self._events.popleft() for _ in range(len(self._events))]
         machine.round(events)
         if not self._inbox.room.is_set() and len(self._events) < INBOX_MESSAGES:

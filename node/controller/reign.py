@@ -20,7 +20,7 @@ class Reign:
         self.core: ControllerCore | None = None
         """None: not ready yet, or over."""
         self.wake = asyncio.Event()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[asyncio.Task[None], None] = {}
         self._loop_ms = loop_ms
         self._ticked_ms = loop_ms()
         self._pause_ms = 0
@@ -28,7 +28,7 @@ class Reign:
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run something that ends with the reign at the latest."""
         task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
+        self.tasks[task] = None
         task.add_done_callback(self._done)
 
     def end(self) -> None:
@@ -55,6 +55,6 @@ class Reign:
         self._ticked_ms = now_ms
 
     def _done(self, task: "asyncio.Task[None]") -> None:
-        self.tasks.discard(task)
+        self.tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a task of the controller failed", exc_info=error)

@@ -111,7 +111,6 @@ class ControllerShell:
         self._timing = Timing(limits.session_timeout_ms, limits.heartbeat_interval_ms, limits.preferred_leader_delay_ms)
         self._refuses = refuses
         self._reign: Reign | None = None
-        self._ended: set[asyncio.Task[None]] = set()
         self._unsubscribe: Callable[[], None] = lambda: None
 
     @property

@@ -324,7 +324,7 @@ class Fetcher:
         self._streams = 0
         self._links: dict[int, LeaderLink] = {}
         self._of: dict[PartitionKey, LeaderLink] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], None] = {}
 
     def follow(self, replica: ReplicaShell, leader: int) -> None:
         """Follow a partition at a leader; it leaves its former one."""
@@ -367,8 +367,8 @@ class Fetcher:
 
     def _close(self, link: LeaderLink) -> None:
         task = asyncio.create_task(link.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing[task] = None
+        task.add_done_callback(self._closing.pop)
 
     async def close(self) -> None:
         """End all streams."""

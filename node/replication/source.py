@@ -106,7 +106,7 @@ class FollowerStream:
         self._credit = {False: 0, True: 0}
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
-        self._reads: set[asyncio.Task[None]] = set()
+        self._reads: dict[asyncio.Task[None], None] = {}
 
     # ---- lifecycle
 
@@ -272,8 +272,8 @@ class FollowerStream:
         if self._credit[True] > 0 and not slot.reading:
             slot.reading = True
             task = asyncio.create_task(self._read_cold(slot, start))
-            self._reads.add(task)
-            task.add_done_callback(self._reads.discard)
+            self._reads[task] = None
+            task.add_done_callback(self._reads.pop)
         return [], True
 
     async def _read_cold(self, slot: Slot, start: int) -> None:

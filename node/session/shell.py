@@ -66,7 +66,7 @@ class Session:
         self._announced: tuple[int | None, bool] = (None, False)
         self._told = ""
         self._changed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._unsubscribe: Callable[[], None] = lambda: None
 
     @property
@@ -136,8 +136,8 @@ class Session:
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def _perform(self, output: Output) -> None:
         try:
