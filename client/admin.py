@@ -4,14 +4,11 @@ Every call goes to any broker that answers, has a deadline, and is repeated wher
 request id, absolute settings. What a change answered with is visible to later reads of the same Admin.
 """
 
-import random
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
 import grpc
 
-from penstock.client.clock import Clock, SystemClock
 from penstock.client.connection import Connection, parse_bootstrap
 from penstock.client.descriptions import (
     BrokerDescription,
@@ -26,6 +23,7 @@ from penstock.client.errors import ClientClosedError
 from penstock.client.offsets import list_offsets
 from penstock.client.records import Isolation, Timestamp, TopicPartition
 from penstock.client.retry import CallPolicy
+from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.client.topic_config import ConfigValue, config_message, config_of, reset_names
 from penstock.protocol.reasons import Reason
@@ -53,7 +51,7 @@ class Admin:
         self._bootstrap = parse_bootstrap(bootstrap)
         self._timeout_ms = timeout_ms
         self._credentials = credentials
-        self._clock: Clock = SystemClock()
+        self._seams = Seams()
         self._session: ClientSession | None = None
         self._version = 0
 
@@ -66,8 +64,7 @@ class Admin:
 
     async def open(self) -> None:
         """Start. Needs no broker yet."""
-        rng = random.Random()  # noqa: S311 - jitter, no secret
-        self._session = ClientSession(self._bootstrap, self._credentials, self._clock, rng)
+        self._session = ClientSession(self._bootstrap, self._credentials, self._seams)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -98,7 +95,7 @@ class Admin:
             replication_factor=replication_factor or 0,
             config=config_message(config),
             assignments=[topic_service_pb2.ReplicaAssignment(replicas=replicas) for replicas in assignments or ()],
-            request_id=uuid.uuid4().hex,
+            request_id=self._open_session().unique(),
             validate_only=validate_only,
         )
         answer = await self._change(

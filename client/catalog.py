@@ -55,7 +55,7 @@ class Catalog:
         self.brokers = {broker.node_id: f"{broker.host}:{broker.port}" for broker in metadata.brokers}
         self.live = tuple(self.brokers[broker.node_id] for broker in metadata.brokers if not broker.fenced)
         found = {topic.name: self._merged(topic) for topic in metadata.topics}
-        asked = set(self.topics) | set(found) if names is None else set(names)
+        asked = dict.fromkeys((*self.topics, *found) if names is None else names)
         for name in asked:
             if name in found:
                 self.topics[name] = found[name]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import grpc
 
 from penstock.client.errors import InvalidRequestError, UnavailableError
+from penstock.client.seams import Dial
 from penstock.protocol.limits import MAX_MESSAGE_BYTES
 from penstock.protocol.reasons import Reason
 from penstock.v1 import (
@@ -46,13 +47,9 @@ _CONNECTING = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTIN
 class Connection:
     """A channel to one broker and its stubs."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
         self.address = address
-        self.channel = (
-            grpc.aio.insecure_channel(address, options=_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-        )
+        self.channel = channel
         self.cluster = cluster_service_pb2_grpc.ClusterServiceStub(self.channel)
         self.topics = topic_service_pb2_grpc.TopicServiceStub(self.channel)
         self.producer = producer_service_pb2_grpc.ProducerServiceStub(self.channel)
@@ -75,8 +72,9 @@ class Connection:
 class Connections:
     """All channels of one client. Owned and used by one event loop."""
 
-    def __init__(self, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(self, credentials: grpc.ChannelCredentials | None, dial: Dial) -> None:
         self._credentials = credentials
+        self._dial = dial
         self._open: dict[str, Connection] = {}
         self._closed = False
 
@@ -84,7 +82,8 @@ class Connections:
         """Give the connection to `address`, without connecting yet."""
         connection = self._open.get(address)
         if connection is None:
-            connection = self._open[address] = Connection(address, self._credentials)
+            channel = self._dial(address, self._credentials, _OPTIONS)
+            connection = self._open[address] = Connection(address, channel)
         return connection
 
     async def ready(self, address: str) -> Connection:

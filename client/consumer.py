@@ -6,13 +6,11 @@ Cancelling a poll or an iteration loses nothing: a record is given out or stays.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self, Unpack
 
 from penstock.client.catalog import KnownTopic
-from penstock.client.clock import Clock, SystemClock
 from penstock.client.connection import parse_bootstrap
 from penstock.client.cursor import Cursor, FetchedBatch
 from penstock.client.errors import ClientClosedError, InvalidRequestError
@@ -20,6 +18,7 @@ from penstock.client.fetcher import Fetcher
 from penstock.client.offsets import list_offsets
 from penstock.client.options import ConsumerConfig, ConsumerOptions
 from penstock.client.records import Position, Record, TopicPartition
+from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.protocol.reasons import Reason
 
@@ -36,8 +35,7 @@ class Consumer:
     def __init__(self, bootstrap: str | Sequence[str], **options: Unpack[ConsumerOptions]) -> None:
         self.config = ConsumerConfig(**options)
         self._bootstrap = parse_bootstrap(bootstrap)
-        self._clock: Clock = SystemClock()
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._seams = Seams()
         self._is_open = False
         self._turn: deque[Cursor] = deque()
 
@@ -50,7 +48,7 @@ class Consumer:
 
     async def open(self) -> None:
         """Start. Needs no broker yet."""
-        self._session = ClientSession(self._bootstrap, self.config.credentials, self._clock, self._rng)
+        self._session = ClientSession(self._bootstrap, self.config.credentials, self._seams)
         self._fetcher = Fetcher(self.config, self._session)
         self._session.start()
         self._is_open = True

@@ -5,6 +5,7 @@ loop; nothing awaits between a check and the act that rests on it.
 """
 
 import asyncio
+import math
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -63,7 +64,7 @@ class Dispatcher:
         self.held = HeldRecords(session.metadata, self, config.buffer_bytes, config.delivery_timeout_ms)
         self._retrying: dict[SendLane, None] = {}
         self._room: list[asyncio.Future[None]] = []
-        self._flushes: list[tuple[set[PendingBatch], asyncio.Future[None]]] = []
+        self._flushes: list[tuple[dict[PendingBatch, None], asyncio.Future[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_ms = 0.0
         self._next_expiry_ms = 0.0
@@ -99,7 +100,7 @@ class Dispatcher:
         await self.held.handed_over()
         self._flush_open()
         if self._accumulator.live:
-            entry = (set(self._accumulator.live), self._loop.create_future())
+            entry = (dict(self._accumulator.live), self._loop.create_future())
             self._flushes.append(entry)
             try:
                 await entry[1]
@@ -216,7 +217,7 @@ class Dispatcher:
                 fenced = error
             self._deliveries.tell(batch, answer, error, append_time=append_time)
             for waiting, future in self._flushes:
-                waiting.discard(batch)
+                waiting.pop(batch, None)
                 if not waiting and not future.done():
                     future.set_result(None)
         self.memory_freed()
@@ -259,6 +260,7 @@ class Dispatcher:
     # -- time
 
     def _arm(self, at_ms: float) -> None:
+        at_ms = math.ceil(at_ms)  # the clock counts whole ms: a fraction would fire early, again and again
         if self._timer is not None:
             if self._timer_at_ms <= at_ms:
                 return

@@ -7,13 +7,10 @@ told; failures that nobody is told of are raised by the next `flush` or `close`.
 """
 
 import asyncio
-import random
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Self, Unpack
 
 from penstock.client.accumulator import Accumulator, AccumulatorLimits, Waiter
-from penstock.client.clock import Clock, SystemClock
 from penstock.client.connection import parse_bootstrap
 from penstock.client.dispatch import Dispatcher
 from penstock.client.errors import BufferFullError, ClientClosedError, RequestTimeoutError
@@ -21,6 +18,7 @@ from penstock.client.options import ProducerConfig, ProducerOptions
 from penstock.client.records import Delivery, Headers, NewRecord
 from penstock.client.retry import CallPolicy
 from penstock.client.routing import Route
+from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.protocol.compression import COMPRESSIONS
 from penstock.protocol.errors import PenstockError
@@ -39,9 +37,8 @@ class Producer:
     def __init__(self, bootstrap: str | Sequence[str], **options: Unpack[ProducerOptions]) -> None:
         self.config = ProducerConfig(**options)
         self._bootstrap = parse_bootstrap(bootstrap)
-        self._clock: Clock = SystemClock()
-        self._rng = random.Random()  # noqa: S311 - jitter and stickiness, no secret
-        self._wall_ms = self._clock.wall_ms  # bound once: it is called for each record
+        self._seams = Seams()
+        self._wall_ms = self._seams.clock.wall_ms
         self._refusal: PenstockError | None = ClientClosedError(Reason.NOT_SERVING, "the producer is not open")
         self._routes: Mapping[str, Route] = {}
 
@@ -66,8 +63,10 @@ class Producer:
             config.delivery_timeout_ms,
             COMPRESSIONS[config.compression],
         )
-        self._session = ClientSession(self._bootstrap, config.credentials, self._clock, self._rng)
-        self._accumulator = Accumulator(limits, self._clock.monotonic_ms)
+        seams = self._seams
+        self._wall_ms = seams.clock.wall_ms  # bound once: it is called for each record
+        self._session = ClientSession(self._bootstrap, config.credentials, seams)
+        self._accumulator = Accumulator(limits, seams.clock.monotonic_ms)
         self._dispatcher = Dispatcher(config, self._session, self._accumulator)
         self._routes = self._dispatcher.routes
         self._session.start()
@@ -158,7 +157,7 @@ class Producer:
         now_ms = self._wall_ms()
         stamps = [now_ms if record.timestamp_ms is None else record.timestamp_ms for record in records]
         request = pb.PublishRequest(
-            topic=topic, partition=partition, request_id=uuid.uuid4().hex, expected_offset=expected_offset
+            topic=topic, partition=partition, request_id=self._session.unique(), expected_offset=expected_offset
         )
         for record, stamp in zip(records, stamps, strict=True):
             new = request.records.add(key=record.key, value=record.value, timestamp_ms=stamp)

@@ -1,31 +1,27 @@
 """What every client has: connections, metadata, and a way to call any broker."""
 
-import random
 from collections.abc import Sequence
 
 import grpc
 
-from penstock.client.clock import Clock
 from penstock.client.connection import Connections, parse_bootstrap
 from penstock.client.metadata import Metadata
 from penstock.client.retry import Caller
+from penstock.client.seams import Seams
 
 
 class ClientSession:
     """Built inside a running event loop; `start` is needed only where leaders are followed."""
 
     def __init__(
-        self,
-        bootstrap: str | Sequence[str],
-        credentials: grpc.ChannelCredentials | None,
-        clock: Clock,
-        rng: random.Random,
+        self, bootstrap: str | Sequence[str], credentials: grpc.ChannelCredentials | None, seams: Seams
     ) -> None:
-        self.clock = clock
-        self.rng = rng
-        self.connections = Connections(credentials)
-        self.metadata = Metadata(parse_bootstrap(bootstrap), self.connections, clock, rng)
-        self.caller = Caller(self.connections, self.metadata.addresses, clock, rng)
+        self.clock = seams.clock
+        self.rng = seams.rng
+        self.unique = seams.unique
+        self.connections = Connections(credentials, seams.dial)
+        self.metadata = Metadata(parse_bootstrap(bootstrap), self.connections, self.clock, self.rng)
+        self.caller = Caller(self.connections, self.metadata.addresses, self.clock, self.rng)
 
     def start(self) -> None:
         """Keep the metadata up to date."""

@@ -21,6 +21,7 @@ from penstock.client import (
 )
 from penstock.client.clock import SystemClock
 from penstock.client.fetcher import MAX_FAULTS
+from penstock.client.seams import Seams
 from penstock.protocol.batch import NewRecord, build
 from penstock.protocol.reasons import Reason
 from tests.client.conftest import until
@@ -255,7 +256,8 @@ async def test_faults_of_the_server_are_survived_for_a_while_and_logged(
     cluster.create("orders")
     fill(cluster)
     consumer = Consumer(cluster.bootstrap())
-    consumer._clock = clock = QuickClock()
+    clock = QuickClock()
+    consumer._seams = Seams(clock=clock)
     async with consumer:
         for start in (0, 5):  # what was read in between begins the count anew
             injected(cluster, where, Reason.INTERNAL, MAX_FAULTS - 1)
@@ -271,7 +273,7 @@ async def test_a_server_that_goes_on_failing_is_an_error_and_a_seek_tries_again(
     fill(cluster)
     injected(cluster, where, Reason.INTERNAL, MAX_FAULTS)
     consumer = Consumer(cluster.bootstrap())
-    consumer._clock = QuickClock()
+    consumer._seams = Seams(clock=QuickClock())
     async with consumer:
         await consumer.assign({P0: 7})
         with pytest.raises(PenstockError, match=r"orders.* from offset 7 failed 8 times in a row.*injected") as caught:
@@ -287,7 +289,7 @@ async def test_a_stream_that_ends_for_a_retriable_reason_is_no_fault(cluster: Cl
     fill(cluster)
     injected(cluster, "stream", Reason.OVERLOADED, 3 * MAX_FAULTS)
     consumer = Consumer(cluster.bootstrap())
-    consumer._clock = QuickClock()
+    consumer._seams = Seams(clock=QuickClock())
     async with consumer:
         await consumer.assign({P0: 0})
         assert (await read(consumer, 1))[0].offset == 0
