@@ -1,5 +1,6 @@
-"""The node's two clocks. Cores never read them: shells pass `now_ms` in."""
+"""The node's clocks. Cores never read them: shells pass `now_ms` in."""
 
+import asyncio
 import time
 
 
@@ -11,3 +12,8 @@ def monotonic_ms() -> int:
 def wall_ms() -> int:
     """Milliseconds since the Unix epoch; for record timestamps only."""
     return time.time_ns() // 1_000_000
+
+
+def loop_s() -> float:
+    """Seconds on the running event loop's monotonic clock; for deadlines of waits on it."""
+    return asyncio.get_running_loop().time()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from typing import Any
 
 import grpc
@@ -11,6 +10,7 @@ from penstock.internal.v1 import data_pb2 as twin
 from penstock.node.api.consume import ConsumeStream, check_isolation
 from penstock.node.api.locate import Locator
 from penstock.node.api.status import Context
+from penstock.node.clock import loop_s
 from penstock.node.config import Limits
 from penstock.node.partition import FoundOffset, Partition
 from penstock.protocol.errors import PenstockError, to_status
@@ -36,7 +36,7 @@ class ConsumerService:
     async def list_offsets(self, request: pb.ListOffsetsRequest, context: Context) -> pb.ListOffsetsResponse:
         """Answer each query by itself; one that fails does not fail the others."""
         check_isolation(request.isolation)
-        deadline = time.monotonic() + min(KNOWN_END_WAIT_S, context.time_remaining() or KNOWN_END_WAIT_S)
+        deadline = loop_s() + min(KNOWN_END_WAIT_S, context.time_remaining() or KNOWN_END_WAIT_S)
         response = pb.ListOffsetsResponse()
         for query in request.queries:
             try:
@@ -61,9 +61,9 @@ class ConsumerService:
             try:
                 return await _find_in(partition, query, isolation)
             except PenstockError as error:
-                if error.reason is not Reason.LEADER_NOT_AVAILABLE or time.monotonic() >= deadline:
+                if error.reason is not Reason.LEADER_NOT_AVAILABLE or loop_s() >= deadline:
                     raise
-                await _wait(progress, deadline - time.monotonic())
+                await _wait(progress, deadline - loop_s())
             finally:
                 unsubscribe()
 

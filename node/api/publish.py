@@ -5,7 +5,6 @@ Safe to repeat with a request_id: every choice made here (partition, producer st
 
 import asyncio
 import itertools
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -14,7 +13,7 @@ import grpc
 from penstock.internal.v1 import forward_pb2, forward_pb2_grpc
 from penstock.node.api.locate import Locator, partition_of_topic
 from penstock.node.api.status import Context
-from penstock.node.clock import monotonic_ms, wall_ms
+from penstock.node.clock import loop_s, monotonic_ms, wall_ms
 from penstock.node.config import Limits
 from penstock.node.partition import AppendRequest, AppendResult
 from penstock.protocol.batch import NOT_STAMPED, NewRecord, build, header_of, request_stamp
@@ -53,7 +52,7 @@ class Publisher:
         topic = self._locator.topic_named(request.topic)
         _validate(request)
         groups = self._group(request, topic)
-        deadline = time.monotonic() + min(self.limit_s, time_remaining_s or self.limit_s)
+        deadline = loop_s() + min(self.limit_s, time_remaining_s or self.limit_s)
         outcomes = await asyncio.gather(
             *(self._to_leader(_part(request, p, indexes), topic, deadline) for p, indexes in groups.items()),
             return_exceptions=True,
@@ -85,7 +84,7 @@ class Publisher:
                 return await self._once(request, topic, deadline)
             except PenstockError as error:
                 again = error.reason in _ELSEWHERE or (repeatable and error.outcome is Outcome.UNKNOWN)
-                if not again or time.monotonic() + RETRY_INTERVAL_S >= deadline:
+                if not again or loop_s() + RETRY_INTERVAL_S >= deadline:
                     raise
             await asyncio.sleep(RETRY_INTERVAL_S)
 
@@ -94,7 +93,7 @@ class Publisher:
     ) -> Sequence[pb.PublishedRecord]:
         _, info = self._locator.known(topic.topic_id, request.partition)
         if info.leader == self._node_id:
-            return await self.append_here(request, topic.topic_id, deadline - time.monotonic())
+            return await self.append_here(request, topic.topic_id, deadline - loop_s())
         channel = await self._channel_to(info.leader)
         if channel is None:
             raise PenstockError(
@@ -103,7 +102,7 @@ class Publisher:
         stub = forward_pb2_grpc.ForwardServiceStub(channel)
         forward = forward_pb2.ForwardPublishRequest(publish=request, topic_id=topic.topic_id)
         try:
-            response = await stub.ForwardPublish(forward, timeout=max(0.001, deadline - time.monotonic()))
+            response = await stub.ForwardPublish(forward, timeout=max(0.001, deadline - loop_s()))
         except grpc.aio.AioRpcError as error:
             raise from_call(error) from error
         return response.publish.records
