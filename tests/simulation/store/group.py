@@ -1,0 +1,383 @@
+"""Performing writes on a MemoryStore: a group is worked out beside the store, and becomes its image at once.
+
+Mirrors penstock.storage's `group` and `changes`, without rows on disk; what is pure there is used as it is.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from penstock.protocol.batch import NO_PRODUCER
+from penstock.storage import (
+    ActIn,
+    Append,
+    AppendFailedError,
+    CheckpointHighWatermark,
+    CommitFailedError,
+    CreateLog,
+    DropLog,
+    EpochStart,
+    ExpireProducers,
+    ForgetStarts,
+    Log,
+    LogBatch,
+    LogDroppedError,
+    LogState,
+    MoveStart,
+    Outcome,
+    PartitionKey,
+    RecordStart,
+    ResetLog,
+    StaleEpochError,
+    StoreFullError,
+    Truncate,
+    Write,
+)
+from penstock.storage import group as real
+from penstock.storage.changes import check_append, check_seed
+from penstock.storage.layout import BATCH_ROW_BYTES
+from penstock.storage.producers import ProducerState, advance
+from penstock.storage.types import NO_EPOCH
+from tests.simulation.store.memory import Image, MemoryLog, MemoryStore, Row
+
+
+class MemoryGroup:
+    """Performs writes beside the store. Used once; without `publish` nothing of it is seen."""
+
+    def __init__(self, store: MemoryStore, refused: StoreFullError | None) -> None:
+        """`refused`: what appends fail with."""
+        self._store = store
+        self._refused = refused
+        self._failed: set[int] = set()
+        self._rows: dict[int, Row] = {}  # what changed, by local id
+        self._producers: dict[int, dict[int, ProducerState]] = {}  # by data id; this group's own
+        self._created: list[MemoryLog] = []
+        self._dropped: list[Log] = []
+        self._starts = store.image.starts
+        self._next_id = store.image.next_id
+        self._expiry_position = store.expiry_position
+
+    def perform(self, write: Write) -> Outcome:
+        """Perform one write; a refused one changes nothing."""
+        try:
+            log = self._performs[type(write)](self, write)
+        except (StaleEpochError, AppendFailedError, LogDroppedError, StoreFullError) as error:
+            refused = real.log_of(write)
+            if refused is not None:
+                self._failed.add(refused.local)
+            return Outcome(write, refused, error)
+        return Outcome(write, log, None)
+
+    def publish(self) -> Image:
+        """Make it the store's; what its disk holds from now on."""
+        store = self._store
+        rows = {**store.image.rows, **self._rows}
+        for log in self._created:
+            store.add(log)
+        for dropped in self._dropped:
+            rows.pop(dropped.local, None)
+            if isinstance(dropped, MemoryLog):
+                store.remove(dropped)
+        for row in self._rows.values():
+            changed = store.log(row.key)
+            if changed is not None and changed.local == row.local:
+                changed.put(row)
+        store.expiry_position = self._expiry_position
+        store.image = Image(store.identity, rows, self._next_id, self._starts)
+        return store.image
+
+    # ---- helpers
+
+    def _row(self, log: Log) -> Row:
+        row = self._rows.get(log.local)
+        if row is None:
+            row = self._store.image.rows.get(log.local)
+        if row is None or (self._dropped and log in self._dropped):
+            raise LogDroppedError(f"the log of {log.key} was dropped")
+        return row
+
+    def _acting_row(self, log: Log, leader_epoch: int) -> Row:
+        row = self._row(log)
+        acted = row.state.acted_epoch
+        if leader_epoch < acted:
+            raise StaleEpochError(f"write of leader epoch {leader_epoch} to {log.key}, which has acted in {acted}")
+        return row
+
+    def _continuing_row(self, log: Log, leader_epoch: int) -> Row:
+        row = self._acting_row(log, leader_epoch)
+        if log.local in self._failed:
+            raise AppendFailedError(f"a write to {log.key} before this one failed")
+        return row
+
+    def _put(self, row: Row, state: LogState, **changes: Any) -> None:
+        self._rows[row.local] = row._replace(state=state, **changes)
+
+    def _own_producers(self, row: Row) -> dict[int, ProducerState]:
+        """The log's producers, to be changed by this group."""
+        known = self._producers.get(row.data)
+        if known is None:
+            known = self._producers[row.data] = dict(row.producers)
+        return known
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id - 1
+
+    # ---- what changes a log
+
+    def _append(self, write: Append) -> Log:
+        row = self._continuing_row(write.log, write.leader_epoch)
+        check_append(write, row.state)
+        if self._refused is not None:
+            raise self._refused
+        self._rows[row.local] = self._appended(row, write.leader_epoch, write.batches)
+        return write.log
+
+    def _appended(self, row: Row, acted: int, new: tuple[LogBatch, ...]) -> Row:
+        start, end, high_watermark, last_epoch, _, size = row.state
+        batches, undo, first, stop, epochs, producers = row.batches, row.undo, row.first, row.stop, row.epochs, None
+        if len(batches) != stop:  # they go on elsewhere: after a cut, or in a state that was lost
+            batches, undo, first, stop = batches[first:stop], undo[first:stop], 0, stop - first
+        for batch in new:
+            header, undone = batch.header, None
+            if batch.leader_epoch != last_epoch:
+                last_epoch = batch.leader_epoch
+                epochs = (*epochs, EpochStart(last_epoch, batch.base_offset))
+            if header.producer_id != NO_PRODUCER:
+                producers = self._own_producers(row)
+                undone = (header.producer_id, producers.get(header.producer_id))
+                state = advance(undone[1], header, batch.base_offset, batch.append_time_ms)
+                producers[header.producer_id] = state
+            batches.append(batch)
+            undo.append(undone)
+            size += BATCH_ROW_BYTES + len(batch.payload)
+            end = batch.last_offset + 1
+        return Row(
+            row.key,
+            row.local,
+            row.data,
+            LogState(start, end, high_watermark, last_epoch, acted, size),
+            batches,
+            undo,
+            first,
+            stop + len(new),
+            epochs,
+            row.producers if producers is None else producers,
+            row.forgotten,
+        )
+
+    def _truncate(self, write: Truncate) -> Log:
+        row = self._continuing_row(write.log, write.leader_epoch)
+        state, end = row.state, write.end_offset
+        if not state.log_start_offset <= end <= state.log_end_offset:
+            raise AppendFailedError(f"cannot cut {row.key} at {end}")
+        if end == state.log_end_offset:
+            self._put(row, state._replace(acted_epoch=write.leader_epoch))
+            return write.log
+        stop = row.place(end)
+        if stop == row.stop or row.batches[stop].base_offset != end:
+            raise AppendFailedError(f"no batch of {row.key} begins at offset {end}, where it was to be cut")
+        cut = row.batches[stop : row.stop]
+        epochs = tuple(epoch for epoch in row.epochs if epoch.start_offset < end)
+        state = LogState(
+            state.log_start_offset,
+            end,
+            min(state.high_watermark, end),
+            epochs[-1].leader_epoch if epochs else NO_EPOCH,
+            write.leader_epoch,
+            state.size_bytes - _size(cut),
+        )
+        self._undo(row, stop, end)
+        self._put(
+            row,
+            state,
+            stop=stop,
+            epochs=epochs,
+            producers=self._own_producers(row),
+            forgotten=min(row.forgotten, end),
+        )
+        return write.log
+
+    def _undo(self, row: Row, stop: int, end: int) -> None:
+        """Put back what the batches from place `stop` on replaced (rule 13)."""
+        known = self._own_producers(row)
+        for place in range(row.stop - 1, stop - 1, -1):
+            undone = row.undo[place]
+            if undone is None or row.batches[place].base_offset < row.forgotten:
+                continue
+            _set(known, *undone)
+        if end < row.state.high_watermark:
+            for producer_id, state in list(known.items()):
+                if state.batches and state.batches[-1].last_offset >= end:
+                    kept = tuple(batch for batch in state.batches if batch.last_offset < end)
+                    _set(known, producer_id, state._replace(batches=kept) if kept else None)
+
+    def _reset(self, write: ResetLog) -> Log:
+        row, seed = self._continuing_row(write.log, write.leader_epoch), write.seed
+        check_seed(write)
+        start, data = seed.start_offset, self._new_id()
+        last_epoch = seed.epochs[-1].leader_epoch if seed.epochs else NO_EPOCH
+        state = LogState(start, start, start, last_epoch, write.leader_epoch, 0)
+        producers = self._producers[data] = dict(seed.producers)
+        self._rows[row.local] = Row(row.key, row.local, data, state, [], [], 0, 0, tuple(seed.epochs), producers, start)
+        return write.log
+
+    def _move_start(self, write: MoveStart) -> Log:
+        row, asked = self._acting_row(write.log, write.leader_epoch), write.log_start_offset
+        state = row.state._replace(acted_epoch=write.leader_epoch)
+        if asked <= state.log_start_offset:
+            self._put(row, state)
+            return write.log
+        first = row.stop if asked >= state.log_end_offset else row.place(asked + 1) - 1
+        start = state.log_end_offset if first == row.stop else row.batches[first].base_offset
+        forgotten = [epoch for epoch, following in pairwise(row.epochs) if following.start_offset < start]
+        state = state._replace(
+            log_start_offset=start,
+            high_watermark=max(state.high_watermark, start),
+            size_bytes=state.size_bytes - _size(row.batches[row.first : first]),
+        )
+        self._put(row, state, first=first, epochs=row.epochs[len(forgotten) :])
+        return write.log
+
+    def _checkpoint(self, write: CheckpointHighWatermark) -> Log:
+        row = self._row(write.log)
+        high_watermark = min(write.high_watermark, row.state.log_end_offset)
+        if high_watermark > row.state.high_watermark:
+            state = row.state._replace(high_watermark=high_watermark)
+            self._put(row, state, forgotten=max(row.forgotten, high_watermark))
+        return write.log
+
+    def _act_in(self, write: ActIn) -> Log:
+        row = self._acting_row(write.log, write.leader_epoch)
+        if write.leader_epoch > row.state.acted_epoch:
+            self._put(row, row.state._replace(acted_epoch=write.leader_epoch))
+        return write.log
+
+    # ---- whole logs and the store itself
+
+    def _find(self, key: PartitionKey) -> MemoryLog | None:
+        known = self._store.log(key)
+        return next(
+            (log for log in [*self._created, known] if log and log.key == key and log not in self._dropped), None
+        )
+
+    def _create(self, write: CreateLog) -> Log:
+        log = self._find(write.key)
+        if log is None:
+            row = Row(write.key, self._new_id(), self._new_id(), LogState(), [], [], 0, 0, (), {}, 0)
+            log = MemoryLog(self._store, row)
+            self._created.append(log)
+            self._rows[row.local] = row
+        return log
+
+    def _drop(self, write: DropLog) -> Log | None:
+        log = self._find(write.key)
+        if log is not None:
+            self._dropped.append(log)
+            self._rows.pop(log.local, None)
+        return log
+
+    def _expire_producers(self, write: ExpireProducers) -> None:
+        """Of the producers that were known before this group, the next few."""
+        left = real.EXPIRE_ROWS
+        for base in sorted(self._store.image.rows.values(), key=lambda row: row.data):
+            if base.data < self._expiry_position[0]:
+                continue
+            for producer_id in sorted(base.producers):
+                if (base.data, producer_id) < self._expiry_position:
+                    continue
+                if left == 0:
+                    self._expiry_position = (base.data, producer_id)
+                    return
+                left -= 1
+                self._expire(base, producer_id, write.before_ms)
+        self._expiry_position = (0, 0)
+
+    def _expire(self, base: Row, producer_id: int, before_ms: int) -> None:
+        row = self._rows.get(base.local, base)
+        if row.data != base.data:
+            return  # reset meanwhile
+        state = row.producers.get(producer_id)
+        if state is not None and state.timestamp_ms < before_ms:
+            known = self._own_producers(row)
+            del known[producer_id]
+            if row.producers is not known:
+                self._put(row, row.state, producers=known)
+
+    def _record_start(self, write: RecordStart) -> None:
+        if len(write.start_id) != real.START_ID_BYTES:
+            raise AppendFailedError(f"a start id has {real.START_ID_BYTES} bytes, not {len(write.start_id)}")
+        self._starts = (*self._starts, write.start_id)[-real.MAX_STARTS :]
+
+    def _forget_starts(self, write: ForgetStarts) -> None:
+        if write.start_id in self._starts:
+            self._starts = self._starts[self._starts.index(write.start_id) :]
+
+    # Of the class and not of each group: one is made for every commit.
+    _performs: ClassVar[dict[type, Callable[["MemoryGroup", Any], Log | None]]] = {
+        Append: _append,
+        CheckpointHighWatermark: _checkpoint,
+        ActIn: _act_in,
+        Truncate: _truncate,
+        CreateLog: _create,
+        ResetLog: _reset,
+        MoveStart: _move_start,
+        DropLog: _drop,
+        RecordStart: _record_start,
+        ForgetStarts: _forget_starts,
+        ExpireProducers: _expire_producers,
+    }
+
+
+def _size(batches: Sequence[LogBatch]) -> int:
+    return sum(BATCH_ROW_BYTES + len(batch.payload) for batch in batches)
+
+
+def _set(known: dict[int, ProducerState], producer_id: int, state: ProducerState | None) -> None:
+    if state is None:
+        known.pop(producer_id, None)
+    else:
+        known[producer_id] = state
+
+
+class MemoryCommitter:
+    """Performs groups on a store. `written` learns the image that each commit leaves, `synced` of each sync."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        written: Callable[[Image], None],
+        synced: Callable[[], None],
+        is_full: Callable[[], bool],
+    ) -> None:
+        self._store = store
+        self._written = written
+        self._synced = synced
+        self._is_full = is_full
+
+    def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+        """See Committer. Raises CommitFailedError where the store is closed."""
+        self._check_open()
+        group = MemoryGroup(self._store, self._refusal(writes))
+        outcomes = [group.perform(write) for write in writes]
+        self._written(group.publish())
+        return outcomes
+
+    def _refusal(self, writes: Sequence[Write]) -> StoreFullError | None:
+        appended = self._is_full() and any(
+            batch.payload for write in writes if isinstance(write, Append) for batch in write.batches
+        )
+        return StoreFullError("the simulated disk is full") if appended else None
+
+    def _check_open(self) -> None:
+        if self._store.closed:
+            raise CommitFailedError("the store is closed")
+
+    def sync(self) -> None:
+        """See Committer."""
+        self._check_open()
+        self._synced()
+
+    def sweep(self) -> bool:
+        """Nothing is left to be deleted."""
+        return False

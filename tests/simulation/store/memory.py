@@ -1,0 +1,199 @@
+"""A store in memory, behind the seam of penstock.storage: the same answers and errors, no lmdb, no files.
+
+All that a disk holds is immutable values (`Image`, `Row`), replaced as a whole by each commit: so a commit is atomic,
+and a copy or an earlier state costs nothing. Long lists are shared: a row owns its lists' entries up to `stop`, and
+only the row that owns all of them may append in place. `test_contract.py` holds it to what the real store does.
+
+Left out: damage, the file's room (a world says when it is full), deleting in the background (dropped data is gone at
+once), and FORGET_ROWS (a checkpoint forgets all undo below it).
+"""
+
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from penstock.protocol.batch import parse
+from penstock.protocol.batch import read as read_records
+from penstock.storage import (
+    DamagedStoreError,
+    EpochEnd,
+    EpochStart,
+    Log,
+    LogBatch,
+    LogDroppedError,
+    LogState,
+    OffsetAboveEndError,
+    OffsetBelowStartError,
+    PartitionKey,
+    ReplicaSeed,
+    StoreIdentity,
+)
+from penstock.storage.producers import ProducerState
+
+Undo = tuple[int, ProducerState | None]
+"""Producer id, and what its batch replaced."""
+
+
+class Row(NamedTuple):
+    """One log as of a commit. Never changed; see the module for who may append to the lists."""
+
+    key: PartitionKey
+    local: int
+    data: int  # changes when the log is reset
+    state: LogState
+    batches: list[LogBatch]
+    undo: list[Undo | None]  # of each batch; None: it is of no producer
+    first: int  # place of the first batch at or after the log start
+    stop: int  # place after the last batch
+    epochs: tuple[EpochStart, ...]
+    producers: Mapping[int, ProducerState]
+    forgotten: int  # offset; undo of batches below it is not kept
+
+    def place(self, offset: int) -> int:
+        """Place of the first batch that begins at or after an offset."""
+        return bisect_left(self.batches, (offset,), self.first, self.stop)
+
+
+class Image(NamedTuple):
+    """All that a disk holds as of a commit."""
+
+    identity: StoreIdentity
+    rows: Mapping[int, Row]  # by local id
+    next_id: int = 1
+    starts: tuple[bytes, ...] = ()
+
+
+class MemoryLog(Log):
+    """A partition's log. A Log for the type checker's sake; shares nothing with it but what reads through `epochs`."""
+
+    __slots__ = ("_store", "row")
+
+    def __init__(self, store: "MemoryStore", row: Row) -> None:
+        self._store = store
+        self.key = row.key
+        self.local = row.local
+        self.state = row.state
+        self.row: Row | None = row  # None: dropped, or the store is closed
+
+    def put(self, row: Row) -> None:
+        """A commit made this of the log."""
+        self.row = row
+        self.state = row.state
+
+    def _present(self) -> Row:
+        if self._store.closed:
+            raise DamagedStoreError(f"reading {self.key}: the store is closed")
+        if self.row is None:
+            raise LogDroppedError(f"the log of {self.key} was dropped")
+        return self.row
+
+    def read(self, start: int, end: int, max_bytes: int) -> list[LogBatch]:
+        """See Log."""
+        row = self._present()
+        state = row.state
+        if start < state.log_start_offset:
+            raise OffsetBelowStartError(f"offset {start} is below the log start {state.log_start_offset}")
+        if start > state.log_end_offset:
+            raise OffsetAboveEndError(f"offset {start} is above the log end {state.log_end_offset}")
+        found: list[LogBatch] = []
+        end = min(end, state.log_end_offset)
+        if start >= end:
+            return found
+        room, batches = max_bytes, row.batches
+        for place in range(row.place(start + 1) - 1, row.stop):
+            batch = batches[place]
+            if batch.base_offset >= end:
+                break
+            room -= len(batch.payload)
+            if found and room < 0:
+                break
+            found.append(batch)
+            if room <= 0:
+                break
+        return found
+
+    def end_of_epoch(self, leader_epoch: int) -> EpochEnd | None:
+        """See Log."""
+        row = self._present()
+        end = row.state.log_end_offset
+        for epoch in reversed(row.epochs):
+            if epoch.leader_epoch <= leader_epoch:
+                return EpochEnd(epoch.leader_epoch, end)
+            end = epoch.start_offset
+        return None
+
+    def epochs(self) -> list[EpochStart]:
+        """See Log."""
+        return list(self._present().epochs)
+
+    def producer(self, producer_id: int) -> ProducerState | None:
+        """See Log."""
+        return self._present().producers.get(producer_id)
+
+    def find_timestamp(self, timestamp_ms: int, end: int) -> tuple[int, int] | None:
+        """See Log."""
+        row = self._present()
+        for batch in row.batches[row.first : row.stop]:
+            if batch.base_offset >= end:
+                break
+            if batch.header.max_timestamp_ms < timestamp_ms:
+                continue
+            for record in read_records(parse(batch.payload)[1]):
+                timestamp = batch.header.base_timestamp_ms + record.timestamp_delta_ms
+                offset = batch.base_offset + record.offset_delta
+                if timestamp >= timestamp_ms:
+                    return (offset, timestamp) if offset < end else None
+        return None
+
+    def replica_seed(self) -> ReplicaSeed:
+        """See Log."""
+        row = self._present()
+        start = row.state.log_start_offset
+        producers = []
+        for producer_id, state in sorted(row.producers.items()):
+            before = tuple(batch for batch in state.batches if batch.last_offset < start)
+            if before:
+                producers.append((producer_id, state._replace(batches=before)))
+        epochs = tuple(epoch for epoch in row.epochs if epoch.start_offset < start)
+        return ReplicaSeed(start, epochs, tuple(producers))
+
+
+class MemoryStore:
+    """An open store: handles of the logs, over the image that the last commit left."""
+
+    def __init__(self, image: Image, durability: str) -> None:
+        self.image = image
+        self.identity = image.identity
+        self.durability = durability
+        self.closed = False
+        self.expiry_position: tuple[int, int] = (0, 0)
+        self._logs: OrderedDict[PartitionKey, MemoryLog] = OrderedDict()
+        for row in image.rows.values():
+            self._logs[row.key] = MemoryLog(self, row)
+
+    def close(self) -> None:
+        """No log may be used afterwards; reads and commits fail."""
+        self.closed = True
+
+    def start_ids(self) -> tuple[bytes, ...]:
+        """See Store."""
+        return self.image.starts
+
+    def log(self, key: PartitionKey) -> MemoryLog | None:
+        """See Store."""
+        return self._logs.get(key)
+
+    def logs(self) -> list[Log]:
+        """See Store."""
+        return list(self._logs.values())
+
+    def add(self, log: MemoryLog) -> None:
+        """A log was created."""
+        self._logs[log.key] = log
+
+    def remove(self, log: MemoryLog) -> None:
+        """A log was dropped."""
+        log.row = None
+        if self._logs.get(log.key) is log:
+            del self._logs[log.key]

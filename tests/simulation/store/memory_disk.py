@@ -1,0 +1,94 @@
+"""A disk in memory: the image that the last commit left, and the ones before it that a power loss can go back to."""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from penstock.storage import ForeignStoreError, StoreIdentity
+from tests.simulation.store.disk import AnyCommitter, Disk, FaultyCommitter, check_format, check_open
+from tests.simulation.store.group import MemoryCommitter
+from tests.simulation.store.memory import Image, MemoryStore
+
+MAX_UNSYNCED = 2_000
+"""Images kept since the last sync. With more, every other one is let go: a power loss meets one of those left."""
+
+
+class MemoryCopy(NamedTuple):
+    """All that a disk held."""
+
+    image: Image | None
+    clean_mark: str
+
+
+class MemoryDisk(Disk[MemoryCopy]):
+    """See Disk. Commits and copies share all that did not change between them."""
+
+    def __init__(self, durability: str = "commit") -> None:
+        super().__init__(durability)
+        self._unsynced: list[Image] = []  # the last durable image, and all since, the present one last
+        self._store: MemoryStore | None = None
+
+    @property
+    def image(self) -> Image | None:
+        """All that the disk holds; None where it is not formatted."""
+        return self._unsynced[-1] if self._unsynced else None
+
+    def format(self, cluster_id: str, node_id: int, unique: Callable[[], bytes]) -> StoreIdentity:
+        """See Disk."""
+        check_format(cluster_id, node_id, is_formatted=self.image is not None)
+        identity = StoreIdentity(cluster_id, node_id, unique())
+        self._unsynced = [Image(identity, {})]
+        return identity
+
+    def open(self, cluster_id: str | None = None, node_id: int | None = None) -> MemoryStore:
+        """See Disk."""
+        check_open(is_formatted=self.image is not None, is_open=self._store is not None and not self._store.closed)
+        image = self._unsynced[-1]
+        if cluster_id not in {None, image.identity.cluster_id} or node_id not in {None, image.identity.node_id}:
+            raise ForeignStoreError(f"the store belongs to {image.identity}")
+        self._store = MemoryStore(image, self.durability)
+        return self._store
+
+    def committer(self) -> AnyCommitter:
+        """See Disk."""
+        store = self._store
+        check_open(is_formatted=store is not None, is_open=False)
+        assert store is not None
+        return FaultyCommitter(self, MemoryCommitter(store, self._written, self._synced, lambda: self.is_full))
+
+    def _written(self, image: Image) -> None:
+        if self.durability == "commit":
+            self._unsynced = [image]
+            return
+        self._unsynced.append(image)
+        if len(self._unsynced) > MAX_UNSYNCED:
+            del self._unsynced[1:-1:2]
+
+    def _synced(self) -> None:
+        del self._unsynced[:-1]
+
+    def crash(self) -> None:
+        """See Disk."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def power_loss(self, rng: random.Random) -> None:
+        """See Disk."""
+        self.crash()
+        if len(self._unsynced) > 1:
+            self._unsynced = [self._unsynced[rng.randrange(len(self._unsynced))]]
+
+    def copy(self) -> MemoryCopy:
+        """See Disk."""
+        return MemoryCopy(self.image, self.clean_mark)
+
+    def restore(self, copy: MemoryCopy) -> None:
+        """See Disk."""
+        self.crash()
+        self._unsynced = [] if copy.image is None else [copy.image]
+        self.clean_mark = copy.clean_mark
+
+    def wipe(self) -> None:
+        """See Disk."""
+        self.restore(MemoryCopy(None, ""))
