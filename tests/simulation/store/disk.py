@@ -2,22 +2,22 @@
 
 A store is open at most once. `crash` ends the process and keeps all that was committed: the operating system has it.
 `power_loss` takes that away too: what was not durable goes back to some state since the last sync. A world injects the
-failures of commits by `arm` and `fill`; they are counted in steps: commits, and syncs where the level needs them.
+failures of commits: `arm_...` and `full`. Steps are commits, and syncs where the level needs them.
 """
 
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from penstock.storage import (
     CommitFailedError,
-    Log,
+    Committer,
     NotFormattedError,
     Outcome,
-    PartitionKey,
     StorageError,
+    Store,
     StoreIdentity,
     StoreLockedError,
     Write,
@@ -37,49 +37,6 @@ class Fault(Enum):
     POWER_AFTER = (True, PowerLoss)
 
 
-class OpenStore(Protocol):
-    """What a node asks of penstock.storage.Store."""
-
-    identity: StoreIdentity
-
-    @property
-    def durability(self) -> str:
-        """See Store."""
-        ...
-
-    def start_ids(self) -> tuple[bytes, ...]:
-        """See Store."""
-        ...
-
-    def log(self, key: PartitionKey) -> Log | None:
-        """See Store."""
-        ...
-
-    def logs(self) -> list[Log]:
-        """See Store."""
-        ...
-
-    def close(self) -> None:
-        """May be called again, also after a crash."""
-        ...
-
-
-class AnyCommitter(Protocol):
-    """What a writer asks of penstock.storage.Committer."""
-
-    def commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        """See Committer."""
-        ...
-
-    def sync(self) -> None:
-        """See Committer."""
-        ...
-
-    def sweep(self) -> bool:
-        """See Committer."""
-        ...
-
-
 Copy = TypeVar("Copy")
 
 
@@ -89,10 +46,8 @@ class Disk(ABC, Generic[Copy]):
     def __init__(self, durability: str = "commit") -> None:
         self.durability = durability
         """Level at which it is opened."""
-        self.is_full = False
+        self.full = False
         """Appends are refused with StoreFullError meanwhile."""
-        self.clean_mark = ""
-        """What an orderly stop leaves beside the store (see penstock.node.clean); goes with copies."""
         self._armed: tuple[int, Fault] | None = None
 
     @abstractmethod
@@ -100,16 +55,12 @@ class Disk(ABC, Generic[Copy]):
         """Make a new store, whose id `unique` draws. Raises StorageError where there is one."""
 
     @abstractmethod
-    def open(self, cluster_id: str | None = None, node_id: int | None = None) -> OpenStore:
-        """See Store.open. Raises NotFormattedError, StoreLockedError, ForeignStoreError."""
-
-    @abstractmethod
-    def committer(self) -> AnyCommitter:
-        """The committer of the store that is open."""
+    def open(self, cluster_id: str | None = None, node_id: int | None = None) -> tuple[Store, Committer]:
+        """Open the store as Store.open does. Raises NotFormattedError, StoreLockedError, ForeignStoreError."""
 
     @abstractmethod
     def crash(self) -> None:
-        """End the process, if one runs: its store is closed, what it committed stays."""
+        """End the process, if one runs: its store is closed, what it committed stays. Disarms."""
 
     @abstractmethod
     def power_loss(self, rng: random.Random) -> None:
@@ -127,9 +78,17 @@ class Disk(ABC, Generic[Copy]):
     def wipe(self) -> None:
         """Crash, and lose everything; it can be formatted again."""
 
-    def arm(self, fault: Fault | None, after: int = 0) -> None:
-        """Let a step fail: the next one, or one that many steps later. None: none any more."""
-        self._armed = None if fault is None else (after, fault)
+    def arm_power_loss(self, *, durable: bool, after: int = 0) -> None:
+        """Let the power go in the next step, or that many steps later; `durable`: when that has taken effect."""
+        self._armed = after, Fault.POWER_AFTER if durable else Fault.POWER_BEFORE
+
+    def arm_failure(self, *, durable: bool = False, after: int = 0) -> None:
+        """Let a step fail with CommitFailedError; `durable`: it has taken effect none the less."""
+        self._armed = after, Fault.FAILS_DURABLE if durable else Fault.FAILS
+
+    def disarm(self) -> None:
+        """Let no step fail."""
+        self._armed = None
 
     def step(self) -> Fault | None:
         """Take one step; the fault that meets it."""
@@ -143,14 +102,14 @@ class Disk(ABC, Generic[Copy]):
         return fault
 
 
-class FaultyCommitter:
+class FaultyCommitter(Committer):
     """A committer that fails as its disk is armed; after that nothing is written any more."""
 
-    def __init__(self, disk: "Disk[Copy]", inner: AnyCommitter) -> None:
-        self._disk: Disk[Copy] = disk
+    def __init__(self, disk: "Disk[Any]", inner: Committer) -> None:
+        self._disk = disk
         self._inner = inner
         self._syncs = disk.durability != "commit"
-        self._failed = False
+        self._is_over = False
 
     def commit(self, writes: Sequence[Write]) -> list[Outcome]:
         """See Committer. Raises PowerLoss, too."""
@@ -170,15 +129,15 @@ class FaultyCommitter:
 
     def sweep(self) -> bool:
         """See Committer."""
-        return not self._failed and self._inner.sweep()
+        return not self._is_over and self._inner.sweep()
 
     def _next(self) -> Fault | None:
-        if self._failed:
-            raise CommitFailedError("a commit before this one failed")
+        if self._is_over:
+            raise CommitFailedError("a commit or a sync before this one failed")
         return self._disk.step()
 
     def _fail(self, fault: Fault, act: Callable[[], object]) -> None:
-        self._failed = True
+        self._is_over = True
         takes_effect, error = fault.value
         if takes_effect:
             act()

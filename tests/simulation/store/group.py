@@ -14,6 +14,7 @@ from penstock.storage import (
     AppendFailedError,
     CheckpointHighWatermark,
     CommitFailedError,
+    Committer,
     CreateLog,
     DropLog,
     EpochStart,
@@ -55,7 +56,7 @@ class MemoryGroup:
         self._dropped: list[Log] = []
         self._starts = store.image.starts
         self._next_id = store.image.next_id
-        self._expiry_position = store.expiry_position
+        self._next_expiry = store.next_expiry
 
     def perform(self, write: Write) -> Outcome:
         """Perform one write; a refused one changes nothing."""
@@ -73,16 +74,16 @@ class MemoryGroup:
         store = self._store
         rows = {**store.image.rows, **self._rows}
         for log in self._created:
-            store.add(log)
+            store.created(log)
         for dropped in self._dropped:
             rows.pop(dropped.local, None)
             if isinstance(dropped, MemoryLog):
-                store.remove(dropped)
+                store.dropped(dropped)
         for row in self._rows.values():
             changed = store.log(row.key)
             if changed is not None and changed.local == row.local:
                 changed.put(row)
-        store.expiry_position = self._expiry_position
+        store.next_expiry = self._next_expiry
         store.image = Image(store.identity, rows, self._next_id, self._starts)
         return store.image
 
@@ -281,17 +282,17 @@ class MemoryGroup:
         """Of the producers that were known before this group, the next few."""
         left = real.EXPIRE_ROWS
         for base in sorted(self._store.image.rows.values(), key=lambda row: row.data):
-            if base.data < self._expiry_position[0]:
+            if base.data < self._next_expiry[0]:
                 continue
             for producer_id in sorted(base.producers):
-                if (base.data, producer_id) < self._expiry_position:
+                if (base.data, producer_id) < self._next_expiry:
                     continue
                 if left == 0:
-                    self._expiry_position = (base.data, producer_id)
+                    self._next_expiry = (base.data, producer_id)
                     return
                 left -= 1
                 self._expire(base, producer_id, write.before_ms)
-        self._expiry_position = (0, 0)
+        self._next_expiry = (0, 0)
 
     def _expire(self, base: Row, producer_id: int, before_ms: int) -> None:
         row = self._rows.get(base.local, base)
@@ -340,7 +341,7 @@ def _set(known: dict[int, ProducerState], producer_id: int, state: ProducerState
         known[producer_id] = state
 
 
-class MemoryCommitter:
+class MemoryCommitter(Committer):
     """Performs groups on a store. `written` learns the image that each commit leaves, `synced` of each sync."""
 
     def __init__(
@@ -350,7 +351,7 @@ class MemoryCommitter:
         synced: Callable[[], None],
         is_full: Callable[[], bool],
     ) -> None:
-        self._store = store
+        self._memory = store
         self._written = written
         self._synced = synced
         self._is_full = is_full
@@ -358,7 +359,7 @@ class MemoryCommitter:
     def commit(self, writes: Sequence[Write]) -> list[Outcome]:
         """See Committer. Raises CommitFailedError where the store is closed."""
         self._check_open()
-        group = MemoryGroup(self._store, self._refusal(writes))
+        group = MemoryGroup(self._memory, self._refusal(writes))
         outcomes = [group.perform(write) for write in writes]
         self._written(group.publish())
         return outcomes
@@ -370,7 +371,7 @@ class MemoryCommitter:
         return StoreFullError("the simulated disk is full") if appended else None
 
     def _check_open(self) -> None:
-        if self._store.closed:
+        if self._memory.closed:
             raise CommitFailedError("the store is closed")
 
     def sync(self) -> None:

@@ -9,7 +9,6 @@ once), and FORGET_ROWS (a checkpoint forgets all undo below it).
 """
 
 from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ from penstock.storage import (
     OffsetBelowStartError,
     PartitionKey,
     ReplicaSeed,
+    Store,
     StoreIdentity,
 )
 from penstock.storage.producers import ProducerState
@@ -65,7 +65,7 @@ class Image(NamedTuple):
 
 
 class MemoryLog(Log):
-    """A partition's log. A Log for the type checker's sake; shares nothing with it but what reads through `epochs`."""
+    """A partition's log. A Log, because writes and outcomes name those; `epoch_at` and `epoch_start` are that one's."""
 
     __slots__ = ("_store", "row")
 
@@ -159,18 +159,21 @@ class MemoryLog(Log):
         return ReplicaSeed(start, epochs, tuple(producers))
 
 
-class MemoryStore:
-    """An open store: handles of the logs, over the image that the last commit left."""
+class MemoryStore(Store):
+    """An open store: handles of the logs, over the image that the last commit left. Inherits as MemoryLog does."""
 
     def __init__(self, image: Image, durability: str) -> None:
         self.image = image
         self.identity = image.identity
-        self.durability = durability
         self.closed = False
-        self.expiry_position: tuple[int, int] = (0, 0)
-        self._logs: OrderedDict[PartitionKey, MemoryLog] = OrderedDict()
-        for row in image.rows.values():
-            self._logs[row.key] = MemoryLog(self, row)
+        self.next_expiry = (0, 0)  # data id and producer id that ExpireProducers goes on with
+        self._durability = durability
+        self._handles = {row.key: MemoryLog(self, row) for row in image.rows.values()}
+
+    @property
+    def durability(self) -> str:
+        """See Store."""
+        return self._durability
 
     def close(self) -> None:
         """No log may be used afterwards; reads and commits fail."""
@@ -182,18 +185,18 @@ class MemoryStore:
 
     def log(self, key: PartitionKey) -> MemoryLog | None:
         """See Store."""
-        return self._logs.get(key)
+        return self._handles.get(key)
 
     def logs(self) -> list[Log]:
         """See Store."""
-        return list(self._logs.values())
+        return list(self._handles.values())
 
-    def add(self, log: MemoryLog) -> None:
+    def created(self, log: MemoryLog) -> None:
         """A log was created."""
-        self._logs[log.key] = log
+        self._handles[log.key] = log
 
-    def remove(self, log: MemoryLog) -> None:
+    def dropped(self, log: MemoryLog) -> None:
         """A log was dropped."""
         log.row = None
-        if self._logs.get(log.key) is log:
-            del self._logs[log.key]
+        if self._handles.get(log.key) is log:
+            del self._handles[log.key]

@@ -2,10 +2,9 @@
 
 import random
 from collections.abc import Callable
-from typing import NamedTuple
 
 from penstock.storage import ForeignStoreError, StoreIdentity
-from tests.simulation.store.disk import AnyCommitter, Disk, FaultyCommitter, check_format, check_open
+from tests.simulation.store.disk import Disk, FaultyCommitter, check_format, check_open
 from tests.simulation.store.group import MemoryCommitter
 from tests.simulation.store.memory import Image, MemoryStore
 
@@ -13,14 +12,7 @@ MAX_UNSYNCED = 2_000
 """Images kept since the last sync. With more, every other one is let go: a power loss meets one of those left."""
 
 
-class MemoryCopy(NamedTuple):
-    """All that a disk held."""
-
-    image: Image | None
-    clean_mark: str
-
-
-class MemoryDisk(Disk[MemoryCopy]):
+class MemoryDisk(Disk[Image | None]):
     """See Disk. Commits and copies share all that did not change between them."""
 
     def __init__(self, durability: str = "commit") -> None:
@@ -40,21 +32,15 @@ class MemoryDisk(Disk[MemoryCopy]):
         self._unsynced = [Image(identity, {})]
         return identity
 
-    def open(self, cluster_id: str | None = None, node_id: int | None = None) -> MemoryStore:
+    def open(self, cluster_id: str | None = None, node_id: int | None = None) -> tuple[MemoryStore, FaultyCommitter]:
         """See Disk."""
         check_open(is_formatted=self.image is not None, is_open=self._store is not None and not self._store.closed)
         image = self._unsynced[-1]
         if cluster_id not in {None, image.identity.cluster_id} or node_id not in {None, image.identity.node_id}:
             raise ForeignStoreError(f"the store belongs to {image.identity}")
-        self._store = MemoryStore(image, self.durability)
-        return self._store
-
-    def committer(self) -> AnyCommitter:
-        """See Disk."""
-        store = self._store
-        check_open(is_formatted=store is not None, is_open=False)
-        assert store is not None
-        return FaultyCommitter(self, MemoryCommitter(store, self._written, self._synced, lambda: self.is_full))
+        store = self._store = MemoryStore(image, self.durability)
+        committer = MemoryCommitter(store, self._written, self._synced, lambda: self.full)
+        return store, FaultyCommitter(self, committer)
 
     def _written(self, image: Image) -> None:
         if self.durability == "commit":
@@ -69,6 +55,7 @@ class MemoryDisk(Disk[MemoryCopy]):
 
     def crash(self) -> None:
         """See Disk."""
+        self.disarm()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -79,16 +66,15 @@ class MemoryDisk(Disk[MemoryCopy]):
         if len(self._unsynced) > 1:
             self._unsynced = [self._unsynced[rng.randrange(len(self._unsynced))]]
 
-    def copy(self) -> MemoryCopy:
+    def copy(self) -> Image | None:
         """See Disk."""
-        return MemoryCopy(self.image, self.clean_mark)
+        return self.image
 
-    def restore(self, copy: MemoryCopy) -> None:
+    def restore(self, copy: Image | None) -> None:
         """See Disk."""
         self.crash()
-        self._unsynced = [] if copy.image is None else [copy.image]
-        self.clean_mark = copy.clean_mark
+        self._unsynced = [] if copy is None else [copy]
 
     def wipe(self) -> None:
         """See Disk."""
-        self.restore(MemoryCopy(None, ""))
+        self.restore(None)
