@@ -8,13 +8,13 @@ within a term; where it probes, it goes back only.
 from typing import Any
 
 from pysyncobj import FAIL_REASON
-from pysyncobj.node import Node
 
 from penstock.raft import voting
 from penstock.raft.core import FOLLOWER, LEADER, Callback, clock
 from penstock.raft.errors import InvariantViolation
 from penstock.raft.journal import Entry, RaftJournal, StoredSnapshot
 from penstock.raft.outbox import Message, Outbox
+from penstock.raft.peer import PeerNode
 from penstock.raft.snapshot import Chunk, Frame, Receiving, Sending
 
 BATCH_BYTES = 1024 * 1024  # of commands in a message; a single larger command travels alone
@@ -26,25 +26,25 @@ class SyncObj(voting.SyncObj):
 
     __raftState: int
     __raftCurrentTerm: int
-    __raftLeader: Node | None
+    __raftLeader: PeerNode | None
     __raftElectionDeadline: float
     __transferInProgress: bool
     __newAppendEntriesTime: float
     __raftLog: RaftJournal
     __raftCommitIndex: int
     __raftLastApplied: int
-    __otherNodes: set[Node]
-    __readonlyNodes: set[Node]
-    __connectedNodes: set[Node]
-    __raftNextIndex: dict[Node, int]
-    __raftMatchIndex: dict[Node, int]
-    __lastResponseTime: dict[Node, float]
+    __otherNodes: set[PeerNode]
+    __readonlyNodes: set[PeerNode]
+    __connectedNodes: set[PeerNode]
+    __raftNextIndex: dict[PeerNode, int]
+    __raftMatchIndex: dict[PeerNode, int]
+    __lastResponseTime: dict[PeerNode, float]
     __commandsWaitingCommit: dict[int, list[tuple[int, Callback]]]
     __transport: Outbox
 
     def __init__(self, *args: Any) -> None:
-        self._floors: dict[Node, int] = {}  # followers being probed: where to send from; only goes back
-        self._sending: dict[Node, Sending] = {}
+        self._floors: dict[PeerNode, int] = {}  # followers being probed: where to send from; only goes back
+        self._sending: dict[PeerNode, Sending] = {}
         self._receiving: Receiving | None = None
         super().__init__(*args)
 
@@ -53,7 +53,7 @@ class SyncObj(voting.SyncObj):
         self._sending.clear()
         self._receiving = None
 
-    def _forget_progress(self, node: Node) -> None:
+    def _forget_progress(self, node: PeerNode) -> None:
         self._floors.pop(node, None)
         self._sending.pop(node, None)
 
@@ -63,10 +63,10 @@ class SyncObj(voting.SyncObj):
 
     def __sendAppendEntries(self) -> None:
         self.__newAppendEntriesTime = clock() + self._settings.heartbeat_s
-        for node in sorted((self.__otherNodes | self.__readonlyNodes) & self.__connectedNodes, key=_node_id):
+        for node in sorted((self.__otherNodes | self.__readonlyNodes) & self.__connectedNodes):
             self._send_log(node)
 
-    def _send_log(self, node: Node) -> None:
+    def _send_log(self, node: PeerNode) -> None:
         if self.__raftNextIndex[node] <= self.__raftLog[0].index:
             self._send_snapshot(node)
             return
@@ -79,7 +79,7 @@ class SyncObj(voting.SyncObj):
             if not entries:
                 return
 
-    def _batch(self, node: Node) -> list[Entry]:
+    def _batch(self, node: PeerNode) -> list[Entry]:
         start, first = self.__raftNextIndex[node], self.__raftLog[0].index
         if start > max(self.__raftMatchIndex[node], first) + PIPELINE_ENTRIES:
             return []
@@ -91,7 +91,7 @@ class SyncObj(voting.SyncObj):
                 return entries[: max(1, count)]
         return entries
 
-    def _send_entries(self, node: Node, entries: list[Entry]) -> bool:
+    def _send_entries(self, node: PeerNode, entries: list[Entry]) -> bool:
         previous = self._entry(self.__raftNextIndex[node] - 1)
         message = {
             "type": "append_entries",
@@ -106,22 +106,22 @@ class SyncObj(voting.SyncObj):
         self.__raftNextIndex[node] += len(entries)
         return True
 
-    def _send_snapshot(self, node: Node) -> None:
+    def _send_snapshot(self, node: PeerNode) -> None:
         """Ask the follower how far it is: its answer asks for the next chunk. The question is the heartbeat too."""
         sending = self._sending.get(node)
         if sending is None:
             snapshot = self.__raftLog.snapshot
             if snapshot is None:
-                raise InvariantViolation(f"node {node.id} needs a snapshot, but the log begins without one")
+                raise InvariantViolation(f"node {node} needs a snapshot, but the log begins without one")
             sending = self._sending[node] = Sending(snapshot, self._settings.chunk_bytes)
         if sending.is_due(clock(), self._settings.heartbeat_s):
             self._send_chunk(node, sending, None)
 
-    def _send_chunk(self, node: Node, sending: Sending, position: int | None) -> None:
+    def _send_chunk(self, node: PeerNode, sending: Sending, position: int | None) -> None:
         chunk = sending.next(position, clock())
         self.__transport.send(node, {"type": "snapshot_chunk", "term": self.__raftCurrentTerm, "chunk": chunk})
 
-    def _on_snapshot_progress(self, node: Node, message: Message) -> None:
+    def _on_snapshot_progress(self, node: PeerNode, message: Message) -> None:
         if self._adopt_term(message["term"]) or not self._is_answer_to_leader(node, message):
             return
         self.__lastResponseTime[node] = clock()
@@ -129,7 +129,7 @@ class SyncObj(voting.SyncObj):
         if sending is not None and sending.is_answer(message["index"], message["sequence"]):
             self._send_chunk(node, sending, message["received"])
 
-    def _on_append_answer(self, node: Node, message: Message) -> None:
+    def _on_append_answer(self, node: PeerNode, message: Message) -> None:
         """Take an acknowledgement, or the place to send from instead.
 
         Faults: an acknowledgement carries no term, so a late one counts in a later term (late_ack); `reset` rewrites
@@ -143,7 +143,7 @@ class SyncObj(voting.SyncObj):
         match = self.__raftMatchIndex[node]
         if message["success"]:
             if following > self.__raftLog[-1].index + 1:
-                raise InvariantViolation(f"node {node.id} acknowledges up to {following - 1}, beyond this leader's log")
+                raise InvariantViolation(f"node {node} acknowledges up to {following - 1}, beyond this leader's log")
             self.__raftMatchIndex[node] = match = max(match, following - 1)
             self.__raftNextIndex[node] = max(self.__raftNextIndex[node], match + 1)
             self._resume(node, match)
@@ -154,7 +154,7 @@ class SyncObj(voting.SyncObj):
             if floor < before:
                 self._send_log(node)
 
-    def _resume(self, node: Node, match: int) -> None:
+    def _resume(self, node: PeerNode, match: int) -> None:
         """The probe, or the snapshot, has met the follower's log: send what is behind it."""
         sending = self._sending.get(node)
         installed = sending is not None and sending.snapshot.index <= match
@@ -163,14 +163,14 @@ class SyncObj(voting.SyncObj):
         if self._floors.pop(node, None) is not None or installed:
             self._send_log(node)
 
-    def _is_answer_to_leader(self, node: Node, message: Message) -> bool:
+    def _is_answer_to_leader(self, node: PeerNode, message: Message) -> bool:
         return (
             self.__raftState == LEADER and message["term"] == self.__raftCurrentTerm and node in self.__raftMatchIndex
         )
 
     # --- the follower receives -------------------------------------------------------------------------------------
 
-    def _follow(self, node: Node, message: Message) -> bool:
+    def _follow(self, node: PeerNode, message: Message) -> bool:
         """Accept the sender as leader of its term; False if its term is over.
 
         Fault: a stale leader is not told, which with pre-vote would leave a node of a higher term out for ever
@@ -181,7 +181,7 @@ class SyncObj(voting.SyncObj):
             self._answer(node, 0, success=False)
             return False
         if term == self.__raftCurrentTerm and (self.__raftState == LEADER or self.__raftLeader not in (None, node)):
-            raise InvariantViolation(f"nodes {node.id} and {self.__raftLeader} both lead in term {term}")
+            raise InvariantViolation(f"nodes {node} and {self.__raftLeader} both lead in term {term}")
         if not self._adopt_term(term):
             self.__raftState = FOLLOWER
         self._leader_heard_at = clock()
@@ -194,11 +194,11 @@ class SyncObj(voting.SyncObj):
             self.__raftLeader = node
         return True
 
-    def _answer(self, node: Node, next_index: int, *, success: bool, reset: bool = False) -> None:
+    def _answer(self, node: PeerNode, next_index: int, *, success: bool, reset: bool = False) -> None:
         message = {"type": "next_node_idx", "term": self.__raftCurrentTerm, "next_node_idx": next_index}
         self.__transport.send(node, message | {"success": success, "reset": reset})
 
-    def _on_append_entries(self, node: Node, message: Message) -> None:
+    def _on_append_entries(self, node: PeerNode, message: Message) -> None:
         """Append what is new.
 
         Faults: the log is cut without a conflict, applied entries included (truncated_tail); what was not verified is
@@ -213,7 +213,7 @@ class SyncObj(voting.SyncObj):
             return
         if previous < first or log[previous - first].term != message["prevLogTerm"]:
             if first <= previous <= self.__raftCommitIndex:
-                raise InvariantViolation(f"leader {node.id} has another term than this node at committed {previous}")
+                raise InvariantViolation(f"leader {node} has another term than this node at committed {previous}")
             # Up to the commit index every leader's log is the same, so that is where to go on.
             self._answer(node, self.__raftCommitIndex + 1, success=False, reset=True)
             return
@@ -254,7 +254,7 @@ class SyncObj(voting.SyncObj):
             self.__raftCommitIndex = index
             self.__raftLog.setRaftCommitIndex(index)
 
-    def _on_snapshot_chunk(self, node: Node, message: Message) -> None:
+    def _on_snapshot_chunk(self, node: PeerNode, message: Message) -> None:
         """Take a part of a snapshot.
 
         Faults: a part moves the commit index over a log that was not verified (ghost_commit); a dump lowers the term,
@@ -267,8 +267,8 @@ class SyncObj(voting.SyncObj):
             self._receiving = None
             self._answer(node, self.__raftCommitIndex + 1, success=True)
             return
-        if self._receiving is None or not self._receiving.is_of(node.id, chunk):
-            self._receiving = Receiving(node.id, chunk)
+        if self._receiving is None or not self._receiving.is_of(node, chunk):
+            self._receiving = Receiving(node, chunk)
         received = self._receiving.add(chunk)
         snapshot = self._receiving.complete()
         if snapshot is None:
@@ -296,7 +296,3 @@ class SyncObj(voting.SyncObj):
         """Vote from now on, if a committed configuration names this very journal (rule 27)."""
         if voter is not None and voter.journal_id and voter.journal_id == self.__raftLog.identity.journal_id:
             self.__raftLog.admit()
-
-
-def _node_id(node: Node) -> int:
-    return int(node.id)

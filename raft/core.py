@@ -12,13 +12,12 @@ Invariants: the log is never empty. The configuration in force is the latest in 
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pysyncobj
 from pysyncobj import syncobj as library
-from pysyncobj.node import Node
 
 from penstock.internal.v1 import raft_pb2
 from penstock.raft import audit
@@ -26,6 +25,7 @@ from penstock.raft.errors import InvariantViolation
 from penstock.raft.journal import FIRST_INDEX, Entry, RaftJournal
 from penstock.raft.membership import Change, Membership
 from penstock.raft.outbox import Message, Outbox
+from penstock.raft.peer import PeerNode
 from penstock.raft.snapshot import CHUNK_BYTES, Frame
 
 MAX_COMMAND_BYTES = 1024 * 1024
@@ -89,16 +89,16 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
     __raftState: int
     __raftCurrentTerm: int
     __votedForNodeId: int | None
-    __raftLeader: Node | None
+    __raftLeader: PeerNode | None
     __raftLog: RaftJournal
     __raftCommitIndex: int
     __raftLastApplied: int
-    __raftNextIndex: dict[Node, int]
-    __raftMatchIndex: dict[Node, int]
-    __lastResponseTime: dict[Node, float]
-    __otherNodes: set[Node]
-    __readonlyNodes: set[Node]
-    __connectedNodes: set[Node]
+    __raftNextIndex: dict[PeerNode, int]
+    __raftMatchIndex: dict[PeerNode, int]
+    __lastResponseTime: dict[PeerNode, float]
+    __otherNodes: set[PeerNode]
+    __readonlyNodes: set[PeerNode]
+    __connectedNodes: set[PeerNode]
     __transport: Outbox
 
     def __init__(
@@ -109,7 +109,7 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
         self._random = rng
         self._state = state
         self._me = settings.node_id
-        super().__init__(Node(self._me), [], self._library_conf(settings), transport=outbox)
+        super().__init__(PeerNode(self._me), [], self._library_conf(settings), transport=outbox)
         outbox.name_journal = self._name_journal
         self._poller = _NoPoller()
         # Fault: request ids restart at 0, so an answer to the incarnation before a restart is taken for this one's.
@@ -123,6 +123,10 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
         self.__raftLastApplied = FIRST_INDEX
         self._configurations: list[tuple[int, Membership]] = []
         self._restore()
+
+    def __dir__(self) -> Iterable[str]:
+        """Hide all from the library's constructor, which reads each attribute in search of replicated methods."""
+        return super().__dir__() if hasattr(self, "_configurations") else ()
 
     @staticmethod
     def _library_conf(settings: Settings) -> Any:
@@ -203,7 +207,7 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
     def _enter_configuration(self) -> None:
         addresses = self.membership.addresses
         addresses.pop(self._me, None)
-        others = {Node(node_id) for node_id in sorted(addresses)}
+        others = {PeerNode(node_id) for node_id in sorted(addresses)}
         for node in others - self.__otherNodes:
             self.__readonlyNodes.discard(node)
             self.__raftNextIndex.setdefault(node, self.__raftLog[-1].index + 1)
@@ -214,7 +218,7 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
         self.__otherNodes = others
         self.__transport.set_voters(addresses)
 
-    def _drop_voter(self, node: Node) -> None:
+    def _drop_voter(self, node: PeerNode) -> None:
         """A former voter is an observer as long as it is connected."""
         if node in self.__connectedNodes:
             self.__readonlyNodes.add(node)
@@ -242,5 +246,5 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
         """Draw an election timeout. The library uses the process's random numbers."""
         return self._random.uniform(*self._settings.election_timeout_s)
 
-    def _handle_by_library(self, node: Node, message: Message) -> None:
+    def _handle_by_library(self, node: PeerNode, message: Message) -> None:
         pysyncobj.SyncObj._SyncObj__onMessageReceived(self, node, message)  # noqa: SLF001  the overridden method

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pysyncobj import FAIL_REASON
-from pysyncobj.node import Node
 
 from penstock.raft import appending
 from penstock.raft.core import COMMAND, LEADER, MAX_COMMAND_BYTES, MEMBERSHIP, Callback
@@ -22,6 +21,7 @@ from penstock.raft.errors import InvariantViolation
 from penstock.raft.journal import NO_OP, Entry, RaftJournal
 from penstock.raft.membership import Change
 from penstock.raft.outbox import Message, Outbox
+from penstock.raft.peer import PeerNode
 from penstock.raft.snapshot import Frame
 
 APPLY_PER_ROUND = 4096
@@ -118,13 +118,13 @@ class SyncObj(appending.SyncObj):
 
     __raftState: int
     __raftCurrentTerm: int
-    __raftLeader: Node | None
+    __raftLeader: PeerNode | None
     __raftLog: RaftJournal
     __raftCommitIndex: int
     __raftLastApplied: int
-    __raftMatchIndex: dict[Node, int]
-    __otherNodes: set[Node]
-    __readonlyNodes: set[Node]
+    __raftMatchIndex: dict[PeerNode, int]
+    __otherNodes: set[PeerNode]
+    __readonlyNodes: set[PeerNode]
     __noopIDx: int | None
     __commandsWaitingCommit: dict[int, list[tuple[int, Callback]]]
     __commandsWaitingReply: dict[int, Callback]
@@ -155,13 +155,12 @@ class SyncObj(appending.SyncObj):
     @property
     def may_vote(self) -> bool:
         """Whether the journal was founding, or admitted since (rule 27)."""
-        # The library's constructor reads all attributes, while it still has a journal of its own.
-        return bool(getattr(self.__raftLog, "may_vote", False))
+        return self.__raftLog.may_vote
 
     @property
     def leader(self) -> int | None:
         """The node believed to lead."""
-        return None if self.__raftLeader is None else int(self.__raftLeader.id)
+        return None if self.__raftLeader is None else int(self.__raftLeader)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -174,9 +173,9 @@ class SyncObj(appending.SyncObj):
             case Disconnected():
                 self.__transport.disconnected(event.peer)
             case Transfer():
-                self.transferLeadership(None if event.to is None else Node(event.to), event.callback)
+                self.transferLeadership(None if event.to is None else PeerNode(event.to), event.callback)
 
-    def __onMessageReceived(self, node: Node, message: Message) -> None:
+    def __onMessageReceived(self, node: PeerNode, message: Message) -> None:
         getattr(self, _HANDLERS[message["type"]])(node, message)
 
     # --- commands --------------------------------------------------------------------------------------------------
@@ -203,7 +202,7 @@ class SyncObj(appending.SyncObj):
             self._announced = self.__raftCommitIndex
             self.__sendAppendEntries()
 
-    def _on_apply_command(self, node: Node, message: Message) -> None:
+    def _on_apply_command(self, node: PeerNode, message: Message) -> None:
         """A peer's command. Fault: any bytes are accepted, and unpickled on every node. Test: forwarded_garbage."""
         if is_command(message["command"]):
             self._handle_by_library(node, message)
@@ -229,7 +228,7 @@ class SyncObj(appending.SyncObj):
         present = self.membership.voter(node_id) is not None
         if not change.adding:
             return present and node_id != self._me
-        node = Node(node_id)
+        node = PeerNode(node_id)
         behind = self.__raftCommitIndex - self.__raftMatchIndex.get(node, 0)
         return not present and node in self.__readonlyNodes and behind <= CATCH_UP_ENTRIES
 

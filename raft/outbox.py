@@ -8,10 +8,10 @@ before: followers and leader then write in parallel. Order to a peer is kept. No
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from penstock.raft.journal import RaftJournal
+from penstock.raft.peer import PeerNode
 
 Message = dict[str, Any]
 """A message of consensus in pysyncobj's form; `raft.messages` knows all kinds."""
@@ -45,13 +45,13 @@ class Outbox(Transport):  # type: ignore[misc]  # the library has no types
         self.name_journal: Callable[[int], bytes] = lambda _: (
             b""
         )  # by the candidate's configuration; set by the machine
-        self._nodes: dict[int, Node] = {}  # those connected
+        self._nodes: dict[int, PeerNode] = {}  # those connected
         self._pending: list[tuple[int, Message]] = []
         self._unsent: list[int] = []  # request ids of forwarded commands that did not leave
 
     def connected(self, peer: int) -> None:
         """Messages to this peer can leave from now on."""
-        self._nodes[peer] = Node(peer)
+        self._nodes[peer] = PeerNode(peer)
         self._onNodeConnected(self._nodes[peer])
 
     def disconnected(self, peer: int) -> None:
@@ -63,18 +63,18 @@ class Outbox(Transport):  # type: ignore[misc]  # the library has no types
 
     def received(self, peer: int, message: Message) -> None:
         """Hand a peer's message to the machine."""
-        self._onMessageReceived(self._nodes.get(peer) or Node(peer), message)
+        self._onMessageReceived(self._nodes.get(peer) or PeerNode(peer), message)
 
     def set_voters(self, addresses: dict[int, str]) -> None:
         """Tell the wire whom to keep connections to."""
         self._wire.set_voters(addresses)
 
-    def send(self, node: Node, message: Message) -> bool:
+    def send(self, node: PeerNode, message: Message) -> bool:
         """Queue a message for the end of the round; False when it cannot leave."""
-        if node.id in self._nodes and self._wire.has_room(node.id):
+        if node in self._nodes and self._wire.has_room(node):
             if message["type"] in _ASKS_FOR_VOTE:
-                message["journal_id"] = self.name_journal(node.id)
-            self._pending.append((node.id, message))
+                message["journal_id"] = self.name_journal(node)
+            self._pending.append((node, message))
             return True
         if message["type"] == "apply_command" and "request_id" in message:
             self._unsent.append(message["request_id"])

@@ -10,12 +10,12 @@ vote for it, and nobody says so who has heard from a leader within the shortest 
 """
 
 from pysyncobj import FAIL_REASON
-from pysyncobj.node import Node
 
 from penstock.raft import core
 from penstock.raft.core import FOLLOWER, LEADER, Callback, clock
 from penstock.raft.journal import RaftJournal
 from penstock.raft.outbox import Message, Outbox
+from penstock.raft.peer import PeerNode
 
 NEVER = float("-inf")
 
@@ -26,19 +26,19 @@ class SyncObj(core.SyncObj):
     __raftState: int
     __raftCurrentTerm: int
     __votedForNodeId: int | None
-    __raftLeader: Node | None
+    __raftLeader: PeerNode | None
     __raftElectionDeadline: float
     __transferInProgress: bool
     __raftLog: RaftJournal
-    __otherNodes: set[Node]
-    __readonlyNodes: set[Node]
-    __connectedNodes: set[Node]
-    __raftNextIndex: dict[Node, int]
-    __raftMatchIndex: dict[Node, int]
+    __otherNodes: set[PeerNode]
+    __readonlyNodes: set[PeerNode]
+    __connectedNodes: set[PeerNode]
+    __raftNextIndex: dict[PeerNode, int]
+    __raftMatchIndex: dict[PeerNode, int]
     __commandsWaitingReply: dict[int, Callback]
     __transport: Outbox
 
-    _votes: frozenset[Node] = frozenset()  # who voted for this node in the current term
+    _votes: frozenset[PeerNode] = frozenset()  # who voted for this node in the current term
     _pre_votes: frozenset[int] = frozenset()  # who would, since the last question
     _may_campaign = False  # a majority would: the next tick stands for election
     _leader_heard_at = NEVER
@@ -121,11 +121,11 @@ class SyncObj(core.SyncObj):
     def _ask_for_pre_votes(self) -> None:
         self._pre_votes = frozenset({self._me})
         last = self.__raftLog[-1]
-        for node in sorted(self.__otherNodes, key=_node_id):
+        for node in sorted(self.__otherNodes):
             question = {"type": "request_pre_vote", "term": self.__raftCurrentTerm}
             self.__transport.send(node, question | {"last_log_index": last.index, "last_log_term": last.term})
 
-    def _on_request_pre_vote(self, node: Node, message: Message) -> None:
+    def _on_request_pre_vote(self, node: PeerNode, message: Message) -> None:
         last = self.__raftLog[-1]
         leader_lives = self.__raftState == LEADER or (
             clock() - self._leader_heard_at < self._settings.election_timeout_s[0]
@@ -139,11 +139,11 @@ class SyncObj(core.SyncObj):
         answer = {"type": "pre_vote_answer", "term": self.__raftCurrentTerm}
         self.__transport.send(node, answer | {"granted": granted, "asked_term": message["term"]})
 
-    def _on_pre_vote_answer(self, node: Node, message: Message) -> None:
+    def _on_pre_vote_answer(self, node: PeerNode, message: Message) -> None:
         if self._adopt_term(message["term"]) or self.__raftState == LEADER or not self._pre_votes:
             return
         if message["granted"] and message["asked_term"] == self.__raftCurrentTerm and node in self.__otherNodes:
-            self._pre_votes |= {node.id}
+            self._pre_votes |= {node}
             if 2 * len(self._pre_votes) > len(self.__otherNodes) + 1:
                 self._pre_votes = frozenset()
                 self._may_campaign = True
@@ -151,7 +151,7 @@ class SyncObj(core.SyncObj):
 
     # --- votes -----------------------------------------------------------------------------------------------------
 
-    def _on_request_vote(self, node: Node, message: Message) -> None:
+    def _on_request_vote(self, node: PeerNode, message: Message) -> None:
         """Fault: none in the library's part; but who may not vote must not (rule 27). Test: joined_voter_votes."""
         if self._may_vote(message["journal_id"]):
             term = self.__raftCurrentTerm
@@ -159,20 +159,20 @@ class SyncObj(core.SyncObj):
             if self.__raftCurrentTerm != term:
                 self._lose_leader()
 
-    def _on_response_vote(self, node: Node, message: Message) -> None:
+    def _on_response_vote(self, node: PeerNode, message: Message) -> None:
         """Fault: votes are counted, not voters, and anybody's. Test: double_vote, foreign_vote."""
         if message["term"] == self.__raftCurrentTerm and node in self.__otherNodes and node not in self._votes:
             self._votes |= {node}
             self._handle_by_library(node, message)
 
-    def _on_timeout_now(self, node: Node, message: Message) -> None:
+    def _on_timeout_now(self, node: PeerNode, message: Message) -> None:
         """The leader hands over: stand at once, without pre-vote."""
         if self._may_stand():
             self._handle_by_library(node, message)
 
     # --- connections -----------------------------------------------------------------------------------------------
 
-    def __onNodeConnected(self, node: Node) -> None:
+    def __onNodeConnected(self, node: PeerNode) -> None:
         """Whoever is no voter of the configuration in force is an observer: it gets the log and counts for nothing."""
         self.__connectedNodes.add(node)
         if node not in self.__otherNodes:
@@ -183,7 +183,7 @@ class SyncObj(core.SyncObj):
             self.__raftNextIndex[node] = self.__raftMatchIndex[node] + 1
         self._forget_progress(node)
 
-    def __onNodeDisconnected(self, node: Node) -> None:
+    def __onNodeDisconnected(self, node: PeerNode) -> None:
         """Fault: commands forwarded to a leader that is gone wait for ever. Test: forward_disconnect."""
         self.__connectedNodes.discard(node)
         self._forget_progress(node)
@@ -198,9 +198,5 @@ class SyncObj(core.SyncObj):
             hurried = clock() + self._random.uniform(0, high - low)
             self.__raftElectionDeadline = min(self.__raftElectionDeadline, hurried)
 
-    def _forget_progress(self, node: Node) -> None:
+    def _forget_progress(self, node: PeerNode) -> None:
         """What was under way to this node is lost."""
-
-
-def _node_id(node: Node) -> int:
-    return int(node.id)
