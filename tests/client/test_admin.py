@@ -17,8 +17,6 @@ from penstock.protocol.batch import NewRecord, build
 from penstock.protocol.reasons import Reason
 from tests.client.reference_server import Cluster
 
-pytestmark = pytest.mark.timeout(30)
-
 
 async def test_topics_from_creation_to_deletion(cluster: Cluster) -> None:
     async with Admin(cluster.bootstrap()) as admin:

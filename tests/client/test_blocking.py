@@ -21,8 +21,6 @@ from penstock.client import (
 from penstock.client.loop_thread import LoopThread
 from tests.client.conftest import ServedCluster
 
-pytestmark = pytest.mark.timeout(30)
-
 P0 = TopicPartition("orders", 0)
 
 

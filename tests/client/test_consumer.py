@@ -27,8 +27,6 @@ from penstock.protocol.reasons import Reason
 from tests.client.conftest import until
 from tests.client.reference_server import Cluster
 
-pytestmark = pytest.mark.timeout(30)
-
 P0, P1 = TopicPartition("orders", 0), TopicPartition("orders", 1)
 
 

@@ -9,8 +9,6 @@ import pytest
 from penstock.client import blocking
 from tests.client.conftest import ServedCluster
 
-pytestmark = pytest.mark.timeout(60)
-
 GUIDE = Path(__file__).parents[2] / "docs" / "client.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
 

@@ -28,8 +28,6 @@ from penstock.v1 import topic_service_pb2
 from tests.client.conftest import until
 from tests.client.reference_server import Cluster
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def values(cluster: Cluster, topic: str = "orders", partition: int = 0) -> list[bytes]:
     return [record.value for record in cluster.records(topic, partition)]
