@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA ?= test
 
-.PHONY: help demo test check format proto proto-check test-pythons clean
+.PHONY: help demo test simulate replay shrink mutants check format proto proto-check test-pythons clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -23,6 +23,22 @@ demo: $(VENV)/.installed-node ## start a three-node cluster, publish, consume, k
 
 test: $(VENV)/.installed-test ## run the tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# $(call option,flag,value): --flag value, if there is a value.
+option = $(if $(2),--$(1) $(2))
+RUNNER := $(BIN)/python -m tests.simulation.runner
+
+simulate: $(VENV)/.installed-test ## run simulated worlds: SEEDS=A:B WORLD=cluster|consensus|all JOBS=N RESULTS=file
+	@$(RUNNER) simulate $(call option,seeds,$(SEEDS)) $(call option,world,$(WORLD)) $(call option,jobs,$(JOBS)) $(call option,results,$(RESULTS))
+
+replay: $(VENV)/.installed-test ## run one simulated world again: SEED=N WORLD=name, or PLAN=file; TRACE=file
+	@$(RUNNER) replay $(call option,seed,$(SEED)) $(call option,world,$(WORLD)) $(call option,plan,$(PLAN)) $(call option,trace,$(TRACE))
+
+shrink: $(VENV)/.installed-test ## look for a smaller plan that fails alike: SEED=N WORLD=name, or PLAN=file; TO=file SECONDS=N
+	@$(RUNNER) shrink $(call option,seed,$(SEED)) $(call option,world,$(WORLD)) $(call option,plan,$(PLAN)) $(call option,to,$(TO)) $(call option,seconds,$(SECONDS))
+
+mutants: $(VENV)/.installed-test ## prove that the simulation finds deliberate bugs: MUTANT=name WORLD=table JOBS=N MARKDOWN=file
+	@$(RUNNER) mutants $(if $(MUTANT),--mutant '$(MUTANT)') $(call option,world,$(WORLD)) $(call option,jobs,$(JOBS)) $(call option,markdown,$(MARKDOWN))
 
 check: $(VENV)/.installed-dev proto-check ## lint, types, import rules, generated code
 	@$(BIN)/ruff check .
@@ -46,4 +62,4 @@ test-pythons: ## run the tests on each Python from 3.11 on that is found
 	@$(PYTHON) tests/pythons.py $(PYTEST_ARGS)
 
 clean: ## remove the virtual environments and what was built
-	@rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .simulation

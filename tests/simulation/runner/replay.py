@@ -1,0 +1,98 @@
+"""`make replay`, `make shrink`: one world again, with its trace; and a smaller plan that fails alike."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.simulation.runner.found import Found
+from tests.simulation.runner.pool import CPU_S, Worker
+from tests.simulation.runner.shrink import Shrinker
+from tests.simulation.runner.worker import quiet_process
+from tests.simulation.runner.worlds import kind_of, violation_of
+
+SHOWN_ACTIONS = 40
+
+
+def replay(found: Found, trace: Path | None = None) -> int:
+    """Run a world again and print what happens in it; 1 if it fails."""
+    worlds = kind_of(found.world).load()
+    quiet_process()
+    actions = found.actions(worlds)
+    result = worlds.run(found.seed, actions, record=True)
+    lines = result.lines or ()
+    if trace is not None:
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        trace.write_text("".join(f"{line}\n" for line in lines))
+    else:
+        print(*lines, sep="\n")
+    print(f"{found.world} seed {found.seed}: a plan of {len(actions)} actions, {result.steps} steps")
+    print_actions(actions)
+    print(f"hash {result.hash:016x}")
+    print(result.failure or "no failure")
+    if trace is not None:
+        print(f"{len(lines)} lines of trace in {trace}")
+    return 0 if result.failure is None else 1
+
+
+async def shrink(found: Found, path: Path, seconds: float, limit_s: float = CPU_S) -> int:
+    """Look for a smaller plan that fails with the same violation, write it, and print it; 0 if the world fails at all.
+
+    The plans run in another process, so that one which does not end, or ends the process, does no harm.
+    """
+    worlds = kind_of(found.world).load()
+    actions = found.actions(worlds)
+    async with Worker(kind_of(found.world), limit_s) as worker:
+
+        async def failure_of(plan: tuple[Any, ...]) -> str | None:
+            return (await worker.run_plan(found.seed, worlds.to_json(plan))).failure
+
+        started = time.monotonic()
+        failure = await failure_of(actions)
+        if failure is None:
+            print(f"{found.world} seed {found.seed}: no failure")
+            return 1
+        failures = {actions: failure}
+
+        async def fails(plan: tuple[Any, ...]) -> bool:
+            again = await failure_of(plan)
+            if again is None or violation_of(again) != violation_of(failure):
+                return False
+            failures[plan] = again
+            return True
+
+        shrinker = Shrinker(fails, _expiry(started + seconds))
+        plan, minimal = await shrinker.shrink(actions)
+    took = f"{shrinker.tried} worlds, {time.monotonic() - started:.0f} s{'' if minimal else ', out of time'}"
+    data = tuple(worlds.to_json(plan))
+    Found(found.name, found.world, found.seed, data, failures[plan], found.shows).write(path)
+    print(f"  shrunk from {len(actions)} actions to {len(plan)} ({took}):")
+    print_actions(plan)
+    print(f"  {short(failures[plan])}")
+    print(f"  replay: make replay PLAN={path}")
+    return 0
+
+
+def print_actions(actions: tuple[Any, ...]) -> None:
+    """Print a plan, or how it begins."""
+    for action in actions[:SHOWN_ACTIONS]:
+        print(f"    {action}")
+    if len(actions) > SHOWN_ACTIONS:
+        print(f"    … and {len(actions) - SHOWN_ACTIONS} more")
+
+
+def short(failure: str) -> str:
+    """A failure in one line."""
+    lines = failure.strip().splitlines()
+    line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
+    return line if len(line) <= 500 else line[:500] + " …"
+
+
+def name_of(world: str, seed: int, failure: str = "") -> str:
+    """A name for a failure, good for a file."""
+    return "-".join(filter(None, (*re.findall(r"[a-z0-9]+", violation_of(failure).lower()), world, str(seed))))
+
+
+def _expiry(at: float) -> Callable[[], bool]:
+    return lambda: time.monotonic() > at

@@ -1,0 +1,116 @@
+"""The process that runs worlds: `python -m tests.simulation.runner.worker MODULE CPU_S`.
+
+It is asked on its standard input, a JSON object a line, and answers on its standard output, a JSON array for each
+world. It ends with its input, or when nobody takes its answers: so none is left when the runner is killed.
+
+No garbage collection happens inside a world. A world that takes more than CPU_S seconds of CPU is a failure.
+"""
+
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import IO, Any, NamedTuple, cast
+
+from tests.simulation.runner.worlds import Result, Worlds, kind_of
+
+READY = "ready"
+_COLLECT_AT = 20_000
+"""Objects that are there to be looked through before a collection is worth its time."""
+
+
+class Report(NamedTuple):
+    """How one world ended, as it is told to the runner."""
+
+    seed: int
+    hash: int
+    failure: str | None
+    steps: int
+    cpu_s: float
+
+
+class Stuck(BaseException):
+    """A world does not end. Not an Exception: no world may catch it."""
+
+
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Raise `Stuck` in the main thread after so much CPU time."""
+
+    def expired(_signal: int, _frame: FrameType | None) -> None:
+        raise Stuck
+
+    previous = signal.signal(signal.SIGPROF, expired)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
+
+
+def run_one(worlds: Worlds, seed: int, plan: tuple[Any, ...] | None, limit_s: float) -> Report:
+    """Run one world. Whatever it runs into is its failure."""
+    started = time.process_time()
+    code, failure, steps = 0, None, 0
+    try:
+        with cpu_limit(limit_s):
+            code, failure, steps = _outcome(worlds.run(seed, plan))
+    except Stuck:
+        failure = f"stuck: not at its end after {limit_s:g} s of CPU"
+    except Exception:  # noqa: BLE001  it is the seed's result
+        failure = traceback.format_exc()
+    if gc.get_count()[0] > _COLLECT_AT:
+        gc.collect()
+    return Report(seed, code, failure, steps, round(time.process_time() - started, 5))
+
+
+def _outcome(result: Result) -> tuple[int, str | None, int]:
+    """What is kept of a world; the world itself is not."""
+    return result.hash, result.failure, result.steps
+
+
+def quiet_process() -> None:
+    """Settings of a process that runs worlds: no collection inside of worlds, no log lines of theirs."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def own_output() -> IO[str]:
+    """Take standard output for answers; what worlds print goes to standard error."""
+    output = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return output
+
+
+def main() -> int:
+    """Answer until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner's affair
+    output = own_output()
+    module, limit_s = sys.argv[1], float(sys.argv[2])
+    worlds = kind_of(module).load()
+    quiet_process()
+    try:
+        print(json.dumps(READY), file=output, flush=True)
+        for line in sys.stdin:
+            asked = cast("dict[str, Any]", json.loads(line))
+            data = asked.get("plan")
+            plan = None if data is None else worlds.from_json(data)
+            for seed in range(*asked["seeds"]):
+                print(json.dumps(run_one(worlds, seed, plan, limit_s)), file=output, flush=True)
+    except BrokenPipeError:
+        os._exit(1)  # nobody listens any more; flushing at a usual exit would fail again
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
