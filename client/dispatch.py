@@ -61,7 +61,7 @@ class Dispatcher:
         self._streams: dict[str, LeaderStream] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._ids = ProducerIds(session, self._adopted, self._fail)
-        self.held = HeldRecords(session.metadata, self, config.buffer_bytes, config.delivery_timeout_ms)
+        self.held = HeldRecords(session.metadata, self, session.clock, config.buffer_bytes, config.delivery_timeout_ms)
         self._retrying: dict[SendLane, None] = {}
         self._room: list[asyncio.Future[None]] = []
         self._flushes: list[tuple[dict[PendingBatch, None], asyncio.Future[None]]] = []
@@ -183,12 +183,14 @@ class Dispatcher:
         self._lead(route, known.partitions)
         return route
 
-    def put(self, route: Route, record: Held) -> None:
+    def put(self, route: Route, record: Held, deadline_ms: int) -> None:
         """See Host."""
         value, key, headers, timestamp_ms, partition, waiter = record
         lane = route.lane_of(key, partition, value)
         if self._accumulator.append(lane, key, value, headers, timestamp_ms, waiter):
             self.begun(lane)
+        if lane.open is not None:
+            lane.open.deadline_ms = min(lane.open.deadline_ms, deadline_ms)
 
     def open_route(self, route: Route) -> None:
         """See Host."""

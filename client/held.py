@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 from penstock.client.accumulator import Waiter
 from penstock.client.catalog import KnownTopic
+from penstock.client.clock import Clock
 from penstock.client.errors import BufferFullError
 from penstock.client.metadata import Metadata
 from penstock.client.produce_stream import end
@@ -30,8 +31,8 @@ class Host(Protocol):
     def begin_route(self, known: KnownTopic) -> Route:
         """Make the route of a topic, to be used by `put` only."""
 
-    def put(self, route: Route, record: Held) -> None:
-        """Hand a record over; raises BufferFullError, or why it cannot be."""
+    def put(self, route: Route, record: Held, deadline_ms: int) -> None:
+        """Hand a record over, to be given up at `deadline_ms`; raises BufferFullError, or why it cannot be."""
 
     def open_route(self, route: Route) -> None:
         """From now on records may be put into the route past this module."""
@@ -49,13 +50,15 @@ class Host(Protocol):
 class HeldRecords:
     """See the module."""
 
-    def __init__(self, metadata: Metadata, host: Host, limit_bytes: int, timeout_ms: int) -> None:
+    def __init__(self, metadata: Metadata, host: Host, clock: Clock, limit_bytes: int, timeout_ms: int) -> None:
         self.bytes_held = 0
         self._metadata = metadata
         self._host = host
+        self._clock = clock
         self._limit_bytes = limit_bytes
         self._timeout_ms = timeout_ms
-        self._records: dict[str, deque[Held]] = {}
+        self._records: dict[str, deque[tuple[Held, int]]] = {}
+        """With the time of each at which it is given up: the wait for the topic counts."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -69,7 +72,7 @@ class HeldRecords:
         if self.bytes_held + size > self._limit_bytes:
             raise BufferFullError(Reason.OVERLOADED, f"{self.bytes_held} bytes wait for metadata of their topics")
         self.bytes_held += size
-        self._records.setdefault(topic, deque()).append(record)
+        self._records.setdefault(topic, deque()).append((record, self._clock.monotonic_ms() + self._timeout_ms))
         if topic not in self._tasks:
             self._tasks[topic] = asyncio.create_task(self._resolve(topic))
 
@@ -100,9 +103,9 @@ class HeldRecords:
         held = self._records[topic]
         while held:
             route.check_open()
-            record = held[0]
+            record, deadline_ms = held[0]
             try:
-                self._host.put(route, record)
+                self._host.put(route, record, deadline_ms)
             except BufferFullError:
                 await self._host.wait_for_room()
                 continue
@@ -115,7 +118,7 @@ class HeldRecords:
         self._host.memory_freed()
 
     def _refuse(self, topic: str, error: PenstockError) -> None:
-        for record in self._records.pop(topic, ()):
+        for record, _ in self._records.pop(topic, ()):
             self.bytes_held -= _size(record)
             self._host.refuse(record[-1], error)
         self._host.memory_freed()
