@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--jobs", type=int, default=processors())
     table.add_argument("--world", default=ALL, help="the mutants of one table")
     table.add_argument("--mutant", help="only those of this name, or that begin with it")
+    table.add_argument("--limit-s", type=float, default=mutants.LIMIT_S, help="seconds of CPU that one may take")
     table.add_argument("--markdown", type=Path, help="also write the table to this file")
     return top
 
@@ -92,9 +93,8 @@ def main() -> int:
             replay.shrink(found, arguments.to or RESULTS.parent / "found" / f"{found.name}.json", arguments.seconds)
         )
     if arguments.command == "mutants":
-        return _run(
-            mutants.prove(mutants.Options(arguments.jobs, arguments.world, arguments.mutant, arguments.markdown))
-        )
+        wanted = (arguments.jobs, arguments.world, arguments.mutant, arguments.markdown, arguments.limit_s)
+        return _run(mutants.prove(mutants.Options(*wanted)))
     options = simulate.Options(
         arguments.seeds, arguments.jobs, arguments.results, arguments.shrink_s, arguments.limit_s, arguments.failures
     )

@@ -66,7 +66,7 @@ async def shrink(found: Found, path: Path, seconds: float, limit_s: float = CPU_
         plan, minimal = await shrinker.shrink(actions)
     took = f"{shrinker.tried} worlds, {time.monotonic() - started:.0f} s{'' if minimal else ', out of time'}"
     data = tuple(worlds.to_json(plan))
-    Found(found.name, found.world, found.seed, data, failures[plan], found.shows).write(path)
+    Found(path.stem, found.world, found.seed, data, failures[plan], found.shows).write(path)
     print(f"  shrunk from {len(actions)} actions to {len(plan)} ({took}):")
     print_actions(plan)
     print(f"  {short(failures[plan])}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.simulation.runner.pool import ROOT
-from tests.simulation.runner.worlds import Kind
+from tests.simulation.runner.worlds import KINDS, Kind
 
 PRODUCT = ("proto", "storage", "raft", "client", "node")
 SIMULATION = "tests/simulation"
@@ -19,9 +19,17 @@ _FRESH_SEEDS = 1_000_000
 
 
 def version_of(kind: Kind) -> str:
-    """A hash over all that the worlds' outcome may depend on: product, simulation, interpreter, libraries."""
+    """A hash over all that the worlds' outcome may depend on: product, simulation, interpreter, libraries.
+
+    Of worlds that are given by their module's dotted name only that module is taken: they are the tests' own.
+    """
     libraries = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
-    return hash_of(ROOT, [*_product(ROOT), *_module(kind.module)], [platform.python_version(), *libraries])
+    return hash_of(ROOT, files_of(kind), [platform.python_version(), *libraries])
+
+
+def files_of(kind: Kind) -> list[Path]:
+    """All sources that such worlds consist of."""
+    return list(_product(ROOT) if kind.name in KINDS else _module(kind.module))
 
 
 def hash_of(root: Path, files: Iterable[Path], facts: Sequence[str]) -> str:

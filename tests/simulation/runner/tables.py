@@ -70,11 +70,12 @@ class Outcome:
 
 
 def is_there(module: str) -> bool:
-    """Tell whether a module exists, without importing it."""
+    """Tell whether there is such a table."""
     try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nor does its package
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is its package
         return False
+    return found and hasattr(load(module), "caught")
 
 
 def load(module: str) -> Table:
