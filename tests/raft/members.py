@@ -1,13 +1,25 @@
-"""Three or more real RaftNodes over real gRPC on loopback, in one process. For tests of the whole of consensus."""
+"""Three or more real RaftNodes over real gRPC on loopback, in one process. For tests of the whole of consensus.
+
+Leadership may move at any time: a process that is not scheduled for a second, or a slow sync, is enough. So commands
+are submitted by `Members.submit`, which goes on until one is applied, and ledgers are checked by `Members.applied`.
+"""
 
 import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import grpc.aio
 
 from penstock.internal.v1 import raft_pb2_grpc
-from penstock.raft.cluster import RaftConfig, RaftNode
+from penstock.raft.cluster import Applied, OutcomeUnknown, RaftConfig, RaftNode, SubmitRefused
 from penstock.raft.journal import RaftJournal
+
+T = TypeVar("T")
+WAIT_S = 60.0
+RETRY_S = 0.01
 
 
 class Ledger:
@@ -78,8 +90,9 @@ class Members:
 
     def __init__(self, root: Path, count: int = 3, **config: object) -> None:
         self.root = root
-        self.config = {"election_timeout_s": (0.15, 0.3), "heartbeat_s": 0.03} | config
+        self.config = {"election_timeout_s": (0.3, 0.6), "heartbeat_s": 0.05} | config
         self.members = {node_id: Member(node_id, root, **self.config) for node_id in range(1, count + 1)}
+        self.attempts: Counter[bytes] = Counter()
 
     async def __aenter__(self) -> "Members":
         for member in self.members.values():
@@ -99,7 +112,7 @@ class Members:
         return {member.node_id: member.address for member in self.members.values()}
 
     async def leader(self) -> Member:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while True:
                 for member in self.members.values():
                     if member.server is not None and member.node.is_leader:
@@ -110,10 +123,48 @@ class Members:
         await member.bind()
         await member.run(self.voters)
 
+    async def submit(self, member: Member, command: bytes) -> Applied:
+        """Submit there until it is known to be applied. What is of unknown outcome may be applied once an attempt."""
 
-async def until(condition: object, timeout_s: float = 20.0) -> None:
+        async def attempt() -> Applied:
+            self.attempts[command] += 1
+            try:
+                return await member.node.submit(command, WAIT_S)
+            except SubmitRefused:
+                self.attempts[command] -= 1
+                raise
+
+        return await settled(attempt)
+
+    def applied(self, member: Member) -> list[bytes]:
+        """The commands that it has applied, each where it was applied first; none is there without an attempt."""
+        for command, count in Counter(member.ledger.commands).items():
+            assert count <= self.attempts[command], f"{command[:20]!r} was applied {count} times"
+        return list(dict.fromkeys(member.ledger.commands))
+
+    async def hand_over(self, to: int) -> None:
+        """Have this node lead; whoever leads is asked as long as it takes, for another may win meanwhile."""
+        async with asyncio.timeout(WAIT_S):
+            while not self.members[to].node.is_leader:
+                present = await self.leader()
+                if present.node_id != to:
+                    with contextlib.suppress(SubmitRefused, TimeoutError):
+                        await present.node.transfer_leadership(to)
+                    await asyncio.sleep(RETRY_S)
+
+
+async def settled(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what may be repeated without harm until no change of leadership comes in between."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            with contextlib.suppress(OutcomeUnknown, SubmitRefused):
+                return await work()
+            await asyncio.sleep(RETRY_S)
+
+
+async def until(condition: object, timeout_s: float = WAIT_S) -> None:
     """Wait until condition() holds."""
     assert callable(condition)
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  conditions of all kinds: there is no one event to wait for
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(RETRY_S)

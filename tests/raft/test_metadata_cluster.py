@@ -9,8 +9,8 @@ from penstock.raft.command import decode_result
 from penstock.raft.journal import RaftJournal
 from penstock.raft.metadata import MetadataMachine
 from penstock.raft.view import View
-from tests.raft.golden import history
-from tests.raft.members import until
+from tests.raft.golden import history_1
+from tests.raft.members import WAIT_S, until
 
 
 @asynccontextmanager
@@ -39,8 +39,8 @@ async def running(root: Path, snapshot_entries: int = 8192) -> AsyncIterator[tup
 async def test_a_command_is_in_the_view_when_its_result_is_there(tmp_path: Path) -> None:
     RaftJournal.format(tmp_path / "raft", "c1", 1, founding=True)
     async with running(tmp_path) as (node, view):
-        for command in history().journal:
-            applied = await node.submit(command, 10)
+        for command in history_1().journal:
+            applied = await node.submit(command, WAIT_S)
             decode_result(applied.result)
             assert view.image.version >= applied.index
 
@@ -48,11 +48,11 @@ async def test_a_command_is_in_the_view_when_its_result_is_there(tmp_path: Path)
 async def test_the_image_comes_back_from_journal_and_snapshot(tmp_path: Path) -> None:
     RaftJournal.format(tmp_path / "raft", "c1", 1, founding=True)
     async with running(tmp_path) as (node, view):
-        for command in history().journal:
-            await node.submit(command, 10)
+        for command in history_1().journal:
+            await node.submit(command, WAIT_S)
         before = view.image
     for entries in (8192, 5):  # from the journal; then, snapshots being made, from one of them
         async with running(tmp_path, entries) as (node, view):
-            await node.barrier(10)
+            await node.barrier(WAIT_S)
             assert view.image == before
             assert view.image.topic_ids.keys() == {"t", "other"}
