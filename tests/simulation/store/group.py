@@ -226,11 +226,15 @@ class MemoryGroup:
     def _move_start(self, write: MoveStart) -> Log:
         row, asked = self._acting_row(write.log, write.leader_epoch), write.log_start_offset
         state = row.state._replace(acted_epoch=write.leader_epoch)
-        if asked <= state.log_start_offset:
+        first, start = row.first, state.log_start_offset
+        if asked >= state.log_end_offset:
+            first, start = row.stop, state.log_end_offset
+        elif asked > start:
+            first = row.place(asked + 1) - 1
+            start = row.batches[first].base_offset
+        if start == state.log_start_offset:
             self._put(row, state)
             return write.log
-        first = row.stop if asked >= state.log_end_offset else row.place(asked + 1) - 1
-        start = state.log_end_offset if first == row.stop else row.batches[first].base_offset
         forgotten = [epoch for epoch, following in pairwise(row.epochs) if following.start_offset < start]
         state = state._replace(
             log_start_offset=start,
