@@ -115,7 +115,7 @@ class Lockstep:
     def __init__(self, seed: int, path: Path, durability: str) -> None:
         self.rng = random.Random(seed)
         self.disks: tuple[Disk[Any], Disk[Any]] = (MemoryDisk(durability), LmdbDisk(path, durability))
-        self.sweeps_at_once = self.rng.random() < 0.5  # what waits to be deleted counts when producers expire
+        self.sweeps_at_once = self.rng.random() < 0.5  # producers that wait to be deleted take their turn in expiring
         self.copies: list[tuple[Any, Any]] = []
         self.stale: list[Handles] = []
         self.sizes = SIZES if self.rng.random() < 0.5 else SIZES[:4]
@@ -134,6 +134,8 @@ class Lockstep:
         self.stores: list[Store] = [store for store, _ in opened]
         self.committers: list[Committer] = [committer for _, committer in opened]
         self.stale = []
+        if self.sweeps_at_once:
+            self.sweep()
         self.compare()
 
     def close(self) -> None:
@@ -169,9 +171,12 @@ class Lockstep:
         built = self.group()
         self.meet_fault([lambda side=side: self.perform(side, built) for side in range(2)])  # type: ignore[misc]
         if self.sweeps_at_once or self.rng.random() < 0.1:
-            while any(committer.sweep() for committer in self.committers):
-                pass
+            self.sweep()
         self.compare()
+
+    def sweep(self) -> None:
+        while any(committer.sweep() for committer in self.committers):
+            pass
 
     def perform(self, side: int, built: Sequence[Built]) -> list[Outcome]:
         return self.committers[side].commit([build(side) for build in built])
@@ -264,7 +269,7 @@ class Lockstep:
         self.drafts: dict[Log, Draft] = {}
         makers: list[tuple[int, Callable[[], Built]]] = [(3, self.create), (1, self.drop), (1, self.start)]
         if self.sweeps_at_once:
-            makers.append((2, self.expire))
+            makers.append((5, self.expire))
         if self.handles:
             makers += [
                 (30, self.append),
@@ -373,7 +378,8 @@ class Lockstep:
 
     def move_start(self) -> Built:
         handles, draft = self.pick()
-        start, epoch = self.rng.randint(draft.state.log_start_offset - 1, draft.end + 2), self.epoch(draft)
+        lowest = min(draft.state.log_start_offset, draft.end) - 1
+        start, epoch = self.rng.randint(lowest, draft.end + 2), self.epoch(draft)
         if self.rng.random() < 0.7:
             start = min(start, draft.state.log_start_offset + 5)
         return lambda side: MoveStart(handles[side], epoch, start)

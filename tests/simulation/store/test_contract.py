@@ -25,6 +25,7 @@ from penstock.storage import (
     DropLog,
     EpochEnd,
     EpochStart,
+    ExpireProducers,
     ForeignStoreError,
     ForgetStarts,
     Log,
@@ -369,6 +370,37 @@ def test_rule_14_a_seed_says_what_came_before_the_start(node: Node) -> None:
     assert (copy.state.log_start_offset, copy.state.log_end_offset, copy.state.last_epoch) == (4, 4, 2)
     assert copy.end_of_epoch(2) == EpochEnd(2, 4)
     assert copy.end_of_epoch(1) is None
+
+
+def test_producers_expire_a_few_at_a_time_and_in_turn(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "EXPIRE_ROWS", 2)
+    log = node.log()
+    stamps = [ProducerStamp(producer, 0, 0) for producer in (-3, 1, 2, 3, 4)]
+    batches = [batch(at, stamp=stamp, append_time_ms=10 * at) for at, stamp in enumerate(stamps)]
+    node.done(Append(log, 0, tuple(batches)))
+    left = []
+    for before in (15, 100, 100, 5, 100):
+        node.done(ExpireProducers(before))
+        left.append([stamp.producer_id for stamp in stamps if log.producer(stamp.producer_id)])
+    assert left == [[2, 3, 4], [4], [], [], []]
+
+
+def test_producers_of_the_same_group_do_not_expire_yet(node: Node) -> None:
+    log = node.log()
+    new = batch(0, stamp=ProducerStamp(7, 0, 0), append_time_ms=10)
+    node.done(Append(log, 0, (new,)), ExpireProducers(100))
+    assert log.producer(7) is not None
+    node.done(ExpireProducers(100))
+    assert log.producer(7) is None
+
+
+def test_a_log_that_is_replaced_while_its_producers_expire_begins_empty(node: Node) -> None:
+    node.append(producer=7)
+    node.done(DropLog(key(1)), CreateLog(key(1)), ExpireProducers(2**40))
+    assert node.end() == 0
+    node.append()
+    node.restart()
+    assert node.end() == 1
 
 
 def test_times_are_found_to_the_record(node: Node) -> None:
