@@ -10,16 +10,21 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.kernel.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    _Base = asyncio.BaseEventLoop  # for the type checker: it has all that is abstract
+else:
+    _Base = asyncio.AbstractEventLoop
 
 TURN_HANDLES = 2_000
 """Handles of one turn, after which time goes on a little: a loop that spins is seen in the trace, not as a hang."""
 SPIN_S = 1e-4
 
 
-class SimLoop(asyncio.AbstractEventLoop):
+class SimLoop(_Base):
     """`lag()` draws how long after an event a turn begins; `offset` is what this process's monotonic clock is ahead."""
 
     def __init__(self, scheduler: Scheduler, name: str, lag: Callable[[], float], offset: float = 0.0) -> None:

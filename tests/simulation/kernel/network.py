@@ -111,7 +111,16 @@ class Network:
         self._listeners: dict[tuple[str, int], Callable[[End], None]] = {}
         self._connections: dict[Connection, None] = {}
 
+    @property
+    def now(self) -> float:
+        """The present time of the world."""
+        return self._scheduler.now
+
     # ---- hosts
+
+    def is_listening(self, host: str, port: int) -> bool:
+        """Whether connections are taken there."""
+        return (host, port) in self._listeners
 
     def listen(self, host: str, port: int, accept: Callable[[End], None]) -> None:
         """Take connections. `accept` gets this side of each and sets its callbacks."""

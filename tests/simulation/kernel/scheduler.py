@@ -27,6 +27,11 @@ class Scheduler:
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
 
+    @property
+    def events(self) -> int:
+        """How many events were made so far."""
+        return self._sequence
+
     def rng(self, purpose: str) -> random.Random:
         """A source of chance of its own for each purpose: a change of one does not shift the others."""
         return random.Random(f"{self._seed} {purpose}")

@@ -1,0 +1,423 @@
+"""The calling side of the simulated gRPC: look-alikes of the calls that grpc.aio's stubs give.
+
+As grpc.aio 1.85 does (tried on loopback): nothing ends before the loop has run once; a local cancel raises
+CancelledError in whoever awaits; cancelling a task within read, write or an awaited call cancels the call; a write that
+waits for room when the call ends makes its status INTERNAL "Internal error from Core"; a status is known only when all
+messages before it were read, but a broken connection or a deadline throws away what was not read.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
+
+from tests.simulation.kernel.rpc_wire import (
+    CREDIT,
+    EOF,
+    HALF_CLOSE,
+    HEADERS,
+    MESSAGE,
+    RESET,
+    START,
+    ExecuteBatchError,
+    Frame,
+    Incoming,
+    Outgoing,
+    cygrpc,
+    pass_turn,
+)
+
+if TYPE_CHECKING:
+    from tests.simulation.kernel.rpc_channel import SimChannel, Transport
+
+LOCALLY_CANCELLED = "Locally cancelled by application!"
+NO_METADATA: tuple[Any, ...] = ()
+
+
+class Method:
+    """What a channel gives for a method: called, it makes a call."""
+
+    __slots__ = ("channel", "decode", "encode", "name", "request_streaming", "response_streaming")
+
+    def __init__(
+        self,
+        channel: "SimChannel",
+        name: str,
+        encode: Callable[[Any], bytes] | None,
+        decode: Callable[[bytes], Any] | None,
+        kind: str,
+    ) -> None:
+        self.channel = channel
+        self.name = name
+        self.encode = encode
+        self.decode = decode
+        self.request_streaming = kind[0] == "s"
+        self.response_streaming = kind[1] == "s"
+
+    def __call__(
+        self,
+        request: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        """Begin a call. `request` is the message, an iterator of messages, or None."""
+        del credentials, compression
+        make = _StreamCall if self.response_streaming else _UnaryCall
+        return make(self, request, timeout, tuple(metadata or ()), wait_for_ready=bool(wait_for_ready))
+
+
+class _Call:
+    """What all calls have."""
+
+    def __init__(
+        self, method: Method, request: Any, timeout: float | None, metadata: tuple[Any, ...], *, wait_for_ready: bool
+    ) -> None:
+        channel = method.channel
+        self.wait_for_ready = wait_for_ready
+        self._channel = channel
+        self._loop = channel.loop
+        self._method = method
+        self._metadata = metadata
+        self._payload: bytes | None = None
+        self._transport: Transport | None = None
+        self._number = 0
+        self._outgoing: Outgoing | None = None
+        self._status: tuple[StatusCode, str, tuple[Any, ...]] | None = None
+        self._initial: tuple[Any, ...] | None = None
+        self._locally_cancelled = False
+        self._half_closed = False
+        self._waiters: list[asyncio.Future[None]] = []
+        """Of the call's beginning and of its end."""
+        self._callbacks: list[Callable[[Any], Any]] = []
+        self._deadline: float | None = None
+        self._entry = 0
+        self._poller: asyncio.Task[None] | None = None
+        if timeout is not None:
+            self._deadline = self._loop.time() + timeout
+            self._entry = channel.deadlines.add(self._deadline, self)
+        if not method.request_streaming:
+            self._payload = request if method.encode is None else method.encode(request)
+            self._half_closed = True
+        elif request is not None:
+            self._poller = self._loop.create_task(self._send_all(request))
+        channel.submit(self)
+
+    # ---- what the channel tells
+
+    def begin(self, transport: "Transport") -> None:
+        """Send the first frame; with a unary request it is the only one."""
+        if self._status is not None:
+            return
+        self._transport = transport
+        self._number = transport.add(self)
+        left = None if self._deadline is None else max(self._deadline - self._loop.time(), 0)
+        transport.wire.send((START, self._number, self._method.name, self._metadata, left, self._payload))
+        self._payload = None
+        self._begun(transport)
+        if self._method.request_streaming:
+            self._outgoing = Outgoing(self._loop, transport.wire, self._number)
+            self._wake()
+
+    def _begun(self, transport: "Transport") -> None:
+        """Take the connection."""
+
+    def take(self, frame: Frame) -> None:
+        """Take a frame of the server's."""
+        kind = frame[0]
+        if kind == CREDIT:
+            if self._outgoing is not None:
+                self._outgoing.credit(frame[2], frame[3])
+        elif kind == MESSAGE:
+            self._message(frame[2])
+        elif kind == HEADERS:
+            self._initial = frame[2]
+            self._wake()
+        else:
+            _, _, code, details, trailing, payload = frame
+            self._ended(code, details, trailing, payload)
+
+    def _message(self, payload: bytes) -> None:
+        """A response came."""
+
+    def _ended(self, code: StatusCode, details: str, trailing: tuple[Any, ...], payload: bytes | None) -> None:
+        """The server said how it ended."""
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        """The deadline has come."""
+        self._reset()
+        self.finish(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def finish(self, code: StatusCode, details: str, trailing: tuple[Any, ...] = NO_METADATA) -> None:
+        """The call is over."""
+        if self._status is not None:
+            return
+        outgoing = self._outgoing
+        if outgoing is not None and outgoing.is_blocked and not self._locally_cancelled:
+            code, details, trailing = StatusCode.INTERNAL, "Internal error from Core", ()
+        self._status = (code, details, trailing)
+        if self._initial is None:
+            self._initial = NO_METADATA
+        if self._entry:
+            self._channel.deadlines.remove(self._entry)
+        if self._transport is not None:
+            self._transport.remove(self._number)
+        else:
+            self._channel.pending.pop(self, None)
+        if outgoing is not None:
+            outgoing.end()
+        self._settled()
+        self._wake()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def _settled(self) -> None:
+        """The status is known."""
+
+    def _wake(self) -> None:
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _reset(self) -> None:
+        if self._transport is not None and self._status is None:
+            self._transport.wire.send((RESET, self._number))
+
+    # ---- what grpc.aio.Call has
+
+    def done(self) -> bool:
+        return self._status is not None
+
+    def cancelled(self) -> bool:
+        return self._status is not None and self._status[0] is StatusCode.CANCELLED
+
+    def cancel(self) -> bool:
+        """End the call from here; False where it has ended."""
+        if self._status is not None:
+            return False
+        self._locally_cancelled = True
+        self._reset()
+        self.finish(StatusCode.CANCELLED, LOCALLY_CANCELLED)
+        if self._poller is not None:
+            self._poller.cancel()
+        return True
+
+    def add_done_callback(self, callback: Callable[[Any], Any]) -> None:
+        if self._status is not None:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def time_remaining(self) -> float | None:
+        return None if self._deadline is None else max(self._deadline - self._loop.time(), 0)
+
+    async def _end(self) -> tuple[StatusCode, str, tuple[Any, ...]]:
+        while self._status is None:
+            await self._wait()
+        return self._status
+
+    async def initial_metadata(self) -> Metadata:
+        while self._initial is None:
+            await self._wait()
+        return Metadata.from_tuple(self._initial)
+
+    async def trailing_metadata(self) -> Metadata:
+        return Metadata.from_tuple((await self._end())[2])
+
+    async def code(self) -> StatusCode:
+        return (await self._end())[0]
+
+    async def details(self) -> str:
+        return (await self._end())[1]
+
+    async def debug_error_string(self) -> str:
+        return (await self._end())[1]
+
+    async def wait_for_connection(self) -> None:
+        while self._transport is None and self._status is None:
+            await self._wait()
+        if self._status is not None:
+            self._raise_for_status()
+
+    def _error(self) -> AioRpcError:
+        code, details, trailing = self._status or (StatusCode.UNKNOWN, "", NO_METADATA)
+        return AioRpcError(
+            code,
+            Metadata.from_tuple(self._initial or ()),
+            Metadata.from_tuple(trailing),
+            details=details,
+            debug_error_string=details,
+        )
+
+    def _raise_for_status(self) -> None:
+        if self._locally_cancelled:
+            raise asyncio.CancelledError
+        if self._status is not None and self._status[0] is not StatusCode.OK:
+            raise self._error()
+
+    # ---- streaming requests
+
+    async def write(self, request: Any) -> None:
+        """Send a message; returns when there was room for it."""
+        if self._poller is not None:
+            raise cygrpc.UsageError("The iterator and read/write APIs may not be mixed on a single RPC.")
+        await self._write(request)
+
+    async def _write(self, request: Any) -> None:
+        if self._status is not None:
+            raise asyncio.InvalidStateError("RPC already finished.")
+        if self._half_closed:
+            raise asyncio.InvalidStateError('RPC is half closed after calling "done_writing".')
+        while self._outgoing is None:
+            await self._wait()
+            if self.done():
+                self._raise_for_status()
+                return
+        encode = self._method.encode
+        try:
+            await self._outgoing.send(request if encode is None else encode(request))
+        except ExecuteBatchError:
+            self._raise_for_status()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    async def done_writing(self) -> None:
+        """Say that no more messages come."""
+        if self._status is not None or self._half_closed:
+            return
+        while self._transport is None:
+            await self._wait()
+            if self.done():
+                return
+        self._half_closed = True
+        self._transport.wire.send((HALF_CLOSE, self._number))
+        await pass_turn()
+
+    async def _send_all(self, requests: Any) -> None:
+        try:
+            if hasattr(requests, "__aiter__"):
+                async for request in requests:
+                    await self._write(request)
+            else:
+                for request in requests:
+                    await self._write(request)
+            await self.done_writing()
+        except AioRpcError:
+            return
+        except Exception:  # noqa: BLE001  as gRPC does: whatever the iterator raises cancels the call
+            self.cancel()
+
+
+class _UnaryCall(_Call):
+    """A call with one response, to be awaited."""
+
+    def __init__(
+        self, method: Method, request: Any, timeout: float | None, metadata: tuple[Any, ...], *, wait_for_ready: bool
+    ) -> None:
+        self._future: asyncio.Future[Any] = method.channel.loop.create_future()
+        super().__init__(method, request, timeout, metadata, wait_for_ready=wait_for_ready)
+
+    def _ended(self, code: StatusCode, details: str, trailing: tuple[Any, ...], payload: bytes | None) -> None:
+        if payload is not None and code is StatusCode.OK and not self._future.done():
+            decode = self._method.decode
+            self._future.set_result(payload if decode is None else decode(payload))
+        self.finish(code, details, trailing)
+
+    def _settled(self) -> None:
+        if not self._future.done():
+            if self._locally_cancelled:
+                self._future.cancel()
+            else:
+                self._future.set_result(EOF)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            response = yield from self._future
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if response is EOF:
+            raise self._error()
+        return response
+
+
+class _StreamCall(_Call):
+    """A call with any number of responses, to be read or iterated over."""
+
+    def __init__(
+        self, method: Method, request: Any, timeout: float | None, metadata: tuple[Any, ...], *, wait_for_ready: bool
+    ) -> None:
+        self._incoming = Incoming(method.channel.loop, None, 0)
+        self._final: tuple[StatusCode, str, tuple[Any, ...]] | None = None
+        """What the server said at the end, while messages before it wait to be read."""
+        self._iterator: AsyncIterator[Any] | None = None
+        self._reads = False
+        super().__init__(method, request, timeout, metadata, wait_for_ready=wait_for_ready)
+
+    def _begun(self, transport: "Transport") -> None:
+        self._incoming.connect(transport.wire, self._number)
+
+    def _message(self, payload: bytes) -> None:
+        self._incoming.put(payload)
+
+    def _ended(self, code: StatusCode, details: str, trailing: tuple[Any, ...], payload: bytes | None) -> None:
+        if self._incoming.messages:
+            self._final = (code, details, trailing)
+            self._incoming.end()
+        else:
+            self.finish(code, details, trailing)
+
+    def _settled(self) -> None:
+        self._incoming.end(discard=True)
+
+    async def _read(self) -> Any:
+        try:
+            payload = await self._incoming.get()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if payload is None:
+            return EOF
+        if self._final is not None and not self._incoming.messages:
+            self.finish(*self._final)
+        decode = self._method.decode
+        return payload if decode is None else decode(payload)
+
+    async def read(self) -> Any:
+        """Give the next response; EOF where the call ended well, AioRpcError where it did not."""
+        if self._status is not None:
+            self._raise_for_status()
+            return EOF
+        if self._iterator is not None:
+            raise cygrpc.UsageError("The iterator and read/write APIs may not be mixed on a single RPC.")
+        self._reads = True
+        message = await self._read()
+        if message is EOF:
+            self._raise_for_status()
+        return message
+
+    async def _responses(self) -> AsyncIterator[Any]:
+        while (message := await self._read()) is not EOF:
+            yield message
+        self._raise_for_status()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if self._reads:
+            raise cygrpc.UsageError("The iterator and read/write APIs may not be mixed on a single RPC.")
+        if self._iterator is None:
+            self._iterator = self._responses()
+        return self._iterator
