@@ -2,7 +2,8 @@
 
 A crash closes the store: what LMDB gave to the operating system stays. No power is ever lost in earnest: where commits
 are not durable by themselves, the file is copied at each sync and the groups since are kept, so that a power loss can
-put the copy back and commit a part of them again.
+put the copy back and commit a part of them again. Only what ExpireProducers of those groups did may then differ, where
+there are more producers than it looks at in one go: where it goes on is the process's memory.
 """
 
 import contextlib
