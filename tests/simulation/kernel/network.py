@@ -95,6 +95,13 @@ class _Fin:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The dialing side learns that the connection stands."""
+
+    answer: Callable[["End | str"], None]
+
+
 class Network:
     """All links and connections. Hosts need not be declared; a host is up when something listens or dials there."""
 
@@ -166,11 +173,8 @@ class Network:
             return
         connection = Connection(self, dialing, host)
         self._connections[connection] = None
+        connection.served.send(_Answer(answer))  # first: what `accept` sends must not overtake it
         accept(connection.served)
-        self._leg(host, dialing, self._stand, connection, answer)
-
-    def _stand(self, connection: Connection, answer: Callable[[End | str], None]) -> None:
-        answer(connection.dialed)
 
     def _leg(self, sender: str, receiver: str, function: Callable[..., None], *arguments: Any) -> None:
         """Pass a link, waiting while it is cut."""
@@ -220,6 +224,8 @@ class Network:
         if isinstance(frame, _Fin):
             connection.ended(peer, frame.reason)
             self._forget(connection)
+        elif isinstance(frame, _Answer):
+            frame.answer(peer)
         else:
             peer.on_frame(frame)
 
