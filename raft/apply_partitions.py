@@ -14,12 +14,11 @@ from penstock.raft.image import NO_LEADER, NodeInfo, PartitionInfo, TopicInfo
 from penstock.raft.members import is_live, led_by, with_isr
 from penstock.raft.refused import Refused, stale
 
-Change = TypeVar("Change", pb.IsrChange, pb.Election, pb.ReplicasChange)
+Change = TypeVar("Change", pb.IsrChange, pb.Election, pb.ReplicasChange, pb.Reassignment, pb.ReassignmentCompletion)
 
 
-def _each(
-    draft: Draft, changes: Iterable[Change], alter: Callable[[Draft, Change], PartitionInfo]
-) -> pb.MetadataResult:
+def each(draft: Draft, changes: Iterable[Change], alter: Callable[[Draft, Change], PartitionInfo]) -> pb.MetadataResult:
+    """Apply each change that is not refused; one result for each."""
     result = pb.MetadataResult()
     for change in changes:
         try:
@@ -30,7 +29,8 @@ def _each(
     return result
 
 
-def _known(draft: Draft, topic_id: bytes, index: int) -> tuple[TopicInfo, PartitionInfo]:
+def known_partition(draft: Draft, topic_id: bytes, index: int) -> tuple[TopicInfo, PartitionInfo]:
+    """Return a partition that a change names."""
     topic = draft.topics.get(topic_id)
     if topic is None:
         raise Refused(pb.REFUSAL_UNKNOWN_TOPIC, f"no topic has the id {topic_id.hex()}")
@@ -40,7 +40,8 @@ def _known(draft: Draft, topic_id: bytes, index: int) -> tuple[TopicInfo, Partit
     return topic, info
 
 
-def _compare_epoch(info: PartitionInfo, partition_epoch: int) -> None:
+def compare_epoch(info: PartitionInfo, partition_epoch: int) -> None:
+    """Refuse what was decided on another partition_epoch (rule 5)."""
     if info.partition_epoch != partition_epoch:
         raise stale(f"partition_epoch is {info.partition_epoch}, not {partition_epoch}")
 
@@ -48,15 +49,15 @@ def _compare_epoch(info: PartitionInfo, partition_epoch: int) -> None:
 def alter_isr(draft: Draft, command: pb.AlterIsr, index: int) -> pb.MetadataResult:
     """Change ISRs as their leaders ask."""
     del index
-    return _each(draft, command.changes, _alter_isr)
+    return each(draft, command.changes, _alter_isr)
 
 
 def _alter_isr(draft: Draft, change: pb.IsrChange) -> PartitionInfo:
-    topic, info = _known(draft, change.topic_id, change.partition)
+    topic, info = known_partition(draft, change.topic_id, change.partition)
     if info.leader != change.leader or info.leader_epoch != change.leader_epoch:
         text = f"leader is {info.leader} in leader_epoch {info.leader_epoch}"
         raise Refused(pb.REFUSAL_NOT_LEADER, text)
-    _compare_epoch(info, change.partition_epoch)
+    compare_epoch(info, change.partition_epoch)
     isr = set(change.isr)
     if len(isr) != len(change.isr) or not isr <= set(info.replicas) or info.leader not in isr:
         raise Refused(pb.REFUSAL_INVALID, f"{sorted(isr)} is no ISR of replicas {info.replicas}, leader {info.leader}")
@@ -76,15 +77,23 @@ def _check_member(draft: Draft, node_id: int, node_epoch: int) -> None:
         raise Refused(pb.REFUSAL_INELIGIBLE_MEMBER, f"node {node_id} fetched in node_epoch {node_epoch}, is {present}")
 
 
+def live_in(draft: Draft, node_id: int, node_epoch: int) -> NodeInfo:
+    """Return the node if it is live in this node_epoch (rule 26), else refuse."""
+    node = draft.nodes.get(node_id)
+    if node is None or node.node_epoch != node_epoch or not is_live(draft.nodes, node_id):
+        raise stale(f"node {node_id} is fenced or has registered since")
+    return node
+
+
 def elect_leaders(draft: Draft, command: pb.ElectLeaders, index: int) -> pb.MetadataResult:
     """Change leaders as the controller has decided."""
     del index
-    return _each(draft, command.elections, _elect)
+    return each(draft, command.elections, _elect)
 
 
 def _elect(draft: Draft, election: pb.Election) -> PartitionInfo:
-    topic, info = _known(draft, election.topic_id, election.partition)
-    _compare_epoch(info, election.partition_epoch)
+    topic, info = known_partition(draft, election.topic_id, election.partition)
+    compare_epoch(info, election.partition_epoch)
     isr = set(election.isr)
     minimum = topic.config.min_insync_replicas
     chosen = {election.leader} if election.HasField("leader") else set()
@@ -103,9 +112,7 @@ def _elect(draft: Draft, election: pb.Election) -> PartitionInfo:
 
 
 def _candidate(draft: Draft, topic: TopicInfo, info: PartitionInfo, election: pb.Election) -> NodeInfo:
-    node = draft.nodes.get(election.leader)
-    if node is None or node.node_epoch != election.leader_node_epoch or not is_live(draft.nodes, election.leader):
-        raise stale(f"node {election.leader} is fenced or has registered since")
+    node = live_in(draft, election.leader, election.leader_node_epoch)
     if node.node_id not in election.isr:
         raise Refused(pb.REFUSAL_INVALID, f"leader {node.node_id} is not in the ISR {list(election.isr)}")
     if node.node_id in info.isr or node.node_id in info.elr:
@@ -118,15 +125,17 @@ def _candidate(draft: Draft, topic: TopicInfo, info: PartitionInfo, election: pb
 
 
 def alter_replicas(draft: Draft, command: pb.AlterReplicas, index: int) -> pb.MetadataResult:
-    """Change replica lists, as steps of a reassignment."""
+    """Change replica lists at once. Nobody proposes it any more: see `apply_reassignments`."""
     del index
-    return _each(draft, command.changes, _alter_replicas)
+    return each(draft, command.changes, _alter_replicas)
 
 
 def _alter_replicas(draft: Draft, change: pb.ReplicasChange) -> PartitionInfo:
     """Only what leaves leader and guarantee alone: the controller moves leader and ISR first."""
-    topic, info = _known(draft, change.topic_id, change.partition)
-    _compare_epoch(info, change.partition_epoch)
+    topic, info = known_partition(draft, change.topic_id, change.partition)
+    compare_epoch(info, change.partition_epoch)
+    if info.target:
+        raise Refused(pb.REFUSAL_INVALID, f"a reassignment to {info.target} is under way")
     replicas = tuple(change.replicas)
     check_replicas(draft, replicas)
     isr = [member for member in info.isr if member in replicas]

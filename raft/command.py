@@ -7,10 +7,17 @@ from google.protobuf.message import DecodeError, Message
 
 from penstock.internal.v1 import metadata_pb2 as pb
 
-SUPPORTED_LEVEL = 1
+SUPPORTED_LEVEL = 2
 """Highest feature level that this software knows. A command with a new meaning needs a higher one."""
 
-_LEVELS = {"genesis": 0}
+REASSIGNMENT_LEVEL = 2
+"""Feature level from which on partitions are reassigned."""
+
+_LEVELS = {
+    "genesis": 0,
+    "reassign_partitions": REASSIGNMENT_LEVEL,
+    "complete_reassignments": REASSIGNMENT_LEVEL,
+}
 """Feature level that a kind needs where it is not 1."""
 
 Refusal = pb.Refusal

@@ -1,7 +1,8 @@
 """Which replica leads: DESIGN section 5 (KIP-966). Pure; the answer is a decision that the controller proposes.
 
-In this order, each time the first in the list of replicas: a live ISR member that is not about to stop; any live ISR
-member; a live ELR member; where the topic allows it, any live replica (which may lack acknowledged records).
+In this order, each time the first in the list of replicas: a live ISR member that neither stops soon nor leaves by a
+reassignment; any live ISR member; a live ELR member; where the topic allows it, any live replica (which may lack
+acknowledged records) except those that a reassignment has added.
 """
 
 from collections.abc import Collection, Mapping
@@ -28,12 +29,15 @@ def choose(
     isr = tuple(sorted(node_id for node_id in info.isr if node_id in live))
     in_sync = [node_id for node_id in live if node_id in isr]
     if in_sync:
-        return Choice(min(in_sync, key=lambda node_id: (node_id in avoid, nodes[node_id].draining)), isr)
+        leaving = info.removing
+        cost = {node_id: (node_id in avoid, nodes[node_id].draining, node_id in leaving) for node_id in in_sync}
+        return Choice(min(in_sync, key=cost.__getitem__), isr)
     for node_id in live:
         if node_id in info.elr:
             return Choice(node_id, (node_id,))
-    if unclean_allowed and live:
-        return Choice(live[0], (live[0],), unclean=True)
+    for node_id in live:
+        if unclean_allowed and node_id not in info.adding:  # those may be empty still
+            return Choice(node_id, (node_id,), unclean=True)
     return None
 
 
@@ -47,9 +51,10 @@ def better_leader(info: PartitionInfo, nodes: Mapping[int, NodeInfo]) -> int | N
 
     The preferred replica (the first) when it is in sync; else anyone, when the leader is about to stop.
     """
+    leaving = info.removing
     fit = [
         node_id
-        for node_id in info.replicas
+        for node_id in sorted(info.replicas, key=leaving.__contains__)
         if node_id in info.isr and is_live(nodes, node_id) and not nodes[node_id].draining
     ]
     if not fit or info.leader in fit[:1] or info.leader == NO_LEADER:

@@ -1,8 +1,9 @@
 """The cluster's metadata as of one Raft index: frozen values that any thread may read.
 
 Owns the types. Invariants (kept by `raft.state`, checked by its tests): leader in isr and not fenced; isr and elr are
-disjoint subsets of replicas; no fenced node in any isr; partition_epoch rises with every change of a partition,
-leader_epoch with every change of its leadership. Never mutated after it was built: `raft.draft` makes the next one.
+disjoint subsets of replicas; no fenced node in any isr; target a subset of replicas, empty where nothing is reassigned;
+partition_epoch rises with every change of a partition, leader_epoch with every change of its leadership. Never mutated
+after it was built: `raft.draft` makes the next one.
 """
 
 from collections.abc import Mapping
@@ -79,6 +80,25 @@ class PartitionInfo:
     partition_epoch: int
     leader_node_epoch: int
     """The node_epoch to which the leader epoch is granted (rule 26); 0 where there is no leader."""
+    adding: tuple[int, ...] = ()
+    """The last of `replicas`: those that the reassignment has added."""
+    target: tuple[int, ...] = ()
+    """What `replicas` will be when the reassignment is complete; empty: none is under way."""
+
+    @property
+    def original(self) -> tuple[int, ...]:
+        """The replicas from before the reassignment, in their order."""
+        return self.replicas[: len(self.replicas) - len(self.adding)]
+
+    @property
+    def settled(self) -> tuple[int, ...]:
+        """The replicas as they will be when nothing more is reassigned."""
+        return self.target or self.replicas
+
+    @property
+    def removing(self) -> tuple[int, ...]:
+        """Those that leave when the reassignment is complete."""
+        return tuple(node_id for node_id in self.replicas if node_id not in self.settled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from google.protobuf.message import DecodeError
 
 from penstock.internal.v1 import metadata_pb2 as pb
+from penstock.raft.command import SUPPORTED_LEVEL
 from penstock.raft.image import Address, MetadataImage, NodeInfo, PartitionInfo, RememberedRequest, TopicInfo
 from penstock.raft.topic_config import TopicConfig
 
@@ -42,6 +43,9 @@ def decode_image(data: bytes) -> MetadataImage:
     if snapshot.format != FORMAT:
         text = f"the metadata snapshot has format {snapshot.format}, this version reads {FORMAT}: upgrade this node"
         raise SnapshotError(text)
+    if snapshot.feature_level > SUPPORTED_LEVEL:  # it may hold what this version would drop
+        text = f"the metadata snapshot has feature level {snapshot.feature_level}, this version knows {SUPPORTED_LEVEL}"
+        raise SnapshotError(f"{text}: upgrade this node")
     topics = {record.topic_id: _topic_of(record) for record in snapshot.topics}
     return MetadataImage(
         version=snapshot.version,
@@ -160,6 +164,8 @@ def _partition_record(info: PartitionInfo) -> pb.PartitionRecord:
         leader_epoch=info.leader_epoch,
         partition_epoch=info.partition_epoch,
         leader_node_epoch=info.leader_node_epoch,
+        adding=info.adding,
+        target=info.target,
     )
 
 
@@ -174,4 +180,6 @@ def _partitions_of(records: Iterable[pb.PartitionRecord]) -> Iterable[PartitionI
             leader_epoch=record.leader_epoch,
             partition_epoch=record.partition_epoch,
             leader_node_epoch=record.leader_node_epoch,
+            adding=tuple(record.adding),
+            target=tuple(record.target),
         )

@@ -25,7 +25,7 @@ def topic_message(topic: TopicInfo) -> topics.Topic:
     return topics.Topic(
         topic_id=topic.topic_id,
         name=topic.name,
-        replication_factor=len(topic.partitions[0].replicas),
+        replication_factor=len(topic.partitions[0].settled),
         config=topic.config.to_proto(),
         partitions=[partition_message(info) for info in topic.partitions],
     )

@@ -33,7 +33,7 @@ def _node_problems(image: MetadataImage, controller: int | None) -> Iterator[pb.
 
 
 def _partition_problems(topic: TopicInfo, info: PartitionInfo) -> Iterator[pb.HealthProblem]:
-    missing = sorted(set(info.replicas) - set(info.isr))
+    missing = sorted(set(info.original) - set(info.isr))  # who is being added is on its way
     if info.leader == NO_LEADER:
         reason, text = "OFFLINE_PARTITION", f"has no leader; ISR {list(info.isr)}, ELR {list(info.elr)}"
     elif len(info.isr) < topic.config.min_insync_replicas:

@@ -55,6 +55,7 @@ _HEARTBEAT = _Call("heartbeat", "Heartbeat", repeatable=True)
 _LEAVE = _Call("leave", "Leave", repeatable=True)
 _REPORT = _Call("report_unreachable", "ReportUnreachable", repeatable=True)
 _ALTER_PARTITIONS = _Call("alter_partitions", "AlterPartitions", repeatable=True)
+_REASSIGN = _Call("reassign_partitions", "ReassignPartitions", repeatable=False)
 _PRODUCER_IDS = _Call("allocate_producer_ids", "AllocateProducerIds", repeatable=True)
 _CREATE = _Call("create_topic", "CreateTopic", repeatable=True)  # by its request_id
 _ALTER = _Call("alter_topic", "AlterTopic", repeatable=False)
@@ -129,6 +130,15 @@ class ControllerClient:
     ) -> pb.AlterPartitionsResponse:
         """Change ISRs and give up leaderships, many at once; each has its own result. OUTCOME_UNKNOWN: see rule 5."""
         return await self._until(_ALTER_PARTITIONS, request, pb.AlterPartitionsResponse, timeout_s)
+
+    async def reassign_partitions(
+        self, request: pb.ReassignPartitionsRequest, timeout_s: float
+    ) -> pb.ReassignPartitionsResponse:
+        """Move partitions to other nodes, or turn that back; each has its own result. The metadata shows the progress.
+
+        Not repeated after OUTCOME_UNKNOWN: what somebody else asked for since would be undone.
+        """
+        return await self._until(_REASSIGN, request, pb.ReassignPartitionsResponse, timeout_s)
 
     async def allocate_producer_ids(self, count: int, timeout_s: float) -> range:
         """Return a block of producer ids that nobody else gets. One whose answer was lost is never used."""

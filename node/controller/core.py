@@ -6,10 +6,12 @@ to a command, the next round is decided on the newer image. Safety never rests o
 """
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from penstock.internal.v1 import controller_pb2 as controller
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.node.controller.leaders import ELECTIONS_PER_COMMAND, LeaderWatch
+from penstock.node.controller.reassignments import COMPLETIONS_PER_COMMAND, ReassignmentWatch
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.command import SUPPORTED_LEVEL
@@ -18,6 +20,9 @@ from penstock.raft.sessions import Sessions
 
 PROBE_PAUSE_MS = 100
 """Between two looks at a silent node's address."""
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class ControllerCore:
         self._cluster_id = cluster_id
         self._sessions = Sessions(timing.session_timeout_ms, timing.heartbeat_interval_ms)
         self._leaders = LeaderWatch(timing.preferred_leader_delay_ms)
+        self._reassignments = ReassignmentWatch()
         self._stopping: dict[int, int] = {}
         """node_epoch of those that want to stop."""
         self._probing: set[int] = set()
@@ -59,10 +65,11 @@ class ControllerCore:
             return Decision([pb.MetadataCommand(genesis=genesis)])
         self._follow_nodes(image, now_ms)
         self._leaders.update(image, now_ms)
+        self._reassignments.update(image)
         fences = [self._fence(node) for node in self._overdue(image, now_ms)]
         if fences:  # the elections follow on the image that has them
             return Decision(fences)
-        return Decision(self._drains(image) + self._elections(now_ms), self._probes(image, now_ms))
+        return Decision(self._drains(image) + self._changes(now_ms), self._probes(image, now_ms))
 
     # ---- nodes
 
@@ -141,12 +148,19 @@ class ControllerCore:
                 commands.append(pb.MetadataCommand(drain_node=drain))
         return commands
 
-    def _elections(self, now_ms: int) -> list[pb.MetadataCommand]:
-        due = self._leaders.due(now_ms)
-        return [
-            pb.MetadataCommand(elect_leaders=pb.ElectLeaders(elections=due[first : first + ELECTIONS_PER_COMMAND]))
-            for first in range(0, len(due), ELECTIONS_PER_COMMAND)
+    def _changes(self, now_ms: int) -> list[pb.MetadataCommand]:
+        """Elections, and the ends of reassignments; of each partition at most one, as each raises its epoch."""
+        elections = self._leaders.due(now_ms)
+        ends = self._reassignments.due({(election.topic_id, election.partition) for election in elections})
+        elect = [
+            pb.MetadataCommand(elect_leaders=pb.ElectLeaders(elections=part))
+            for part in _parts(elections, ELECTIONS_PER_COMMAND)
         ]
+        complete = [
+            pb.MetadataCommand(complete_reassignments=pb.CompleteReassignments(completions=part))
+            for part in _parts(ends, COMPLETIONS_PER_COMMAND)
+        ]
+        return elect + complete
 
     def _probes(self, image: MetadataImage, now_ms: int) -> list[int]:
         probes = [
@@ -158,6 +172,10 @@ class ControllerCore:
         ]
         self._probing.update(probes)
         return probes
+
+
+def _parts(items: list[Item], size: int) -> list[list[Item]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def _answer(image: MetadataImage, status: "controller.HeartbeatStatus.ValueType") -> controller.HeartbeatResponse:

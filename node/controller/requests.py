@@ -10,10 +10,12 @@ from penstock.internal.v1 import controller_pb2 as pb
 from penstock.internal.v1 import metadata_pb2 as metadata
 from penstock.node.api.convert import topic_message
 from penstock.node.controller.leaders import resignation
+from penstock.node.controller.reassignments import reassignment
 from penstock.node.controller.shell import ControllerShell, Outcome
 from penstock.node.controller.topics import Plan, plan_add, plan_alter, plan_create, plan_delete
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
+from penstock.raft.command import REASSIGNMENT_LEVEL
 from penstock.raft.image import MetadataImage
 from penstock.v1 import topic_service_pb2 as v1
 
@@ -119,6 +121,41 @@ class Controller(ControllerShell):
             if not any(result.refusal == metadata.REFUSAL_STALE for result in results):
                 break
         return results
+
+    async def reassign_partitions(
+        self, request: pb.ReassignPartitionsRequest, timeout_s: float
+    ) -> pb.ReassignPartitionsResponse:
+        """Begin reassignments, change or turn them back; each has its own result. They go on after the answer.
+
+        The first one that a cluster is asked for raises its feature level; UNSUPPORTED while a node is too old.
+        """
+        self.active()
+        if len(request.targets) > MAX_CHANGES:
+            text = f"{len(request.targets)} reassignments are asked for, {MAX_CHANGES} may be"
+            raise PenstockError(Reason.INVALID_ARGUMENT, text)
+        await self._reach_level(REASSIGNMENT_LEVEL, timeout_s)
+        waiting = list(range(len(request.targets)))
+        results: dict[int, metadata.ChangeResult] = {}
+        for _ in range(ATTEMPTS):
+            planned = [reassignment(self.view.image, request.targets[place]) for place in waiting]
+            command = metadata.ReassignPartitions(reassignments=planned)
+            outcome = await self.submit(metadata.MetadataCommand(reassign_partitions=command), timeout_s)
+            _raise_refusal(outcome)
+            results.update(zip(waiting, outcome.result.changes, strict=True))
+            waiting = [place for place in waiting if results[place].refusal == metadata.REFUSAL_STALE]
+            if not waiting:
+                break
+        changes = [results[place] for place in range(len(request.targets))]
+        return pb.ReassignPartitionsResponse(changes=changes, metadata_version=self.view.image.version)
+
+    async def _reach_level(self, level: int, timeout_s: float) -> None:
+        """Raise the cluster's feature level where it is lower. Raises UNSUPPORTED where a node does not know it."""
+        if self.view.image.feature_level >= level:
+            return
+        command = metadata.RaiseFeatureLevel(feature_level=level)
+        outcome = await self.submit(metadata.MetadataCommand(raise_feature_level=command), timeout_s)
+        if outcome.result.refusal != metadata.REFUSAL_STALE:  # else it was raised meanwhile
+            _raise_refusal(outcome)
 
     async def allocate_producer_ids(
         self, request: pb.AllocateProducerIdsRequest, timeout_s: float

@@ -37,6 +37,12 @@ class ControllerCalls(Protocol):
         """Change ISRs, give up leaderships."""
         ...
 
+    async def reassign_partitions(
+        self, request: pb.ReassignPartitionsRequest, timeout_s: float
+    ) -> pb.ReassignPartitionsResponse:
+        """Move partitions to other nodes, or turn that back."""
+        ...
+
     async def allocate_producer_ids(
         self, request: pb.AllocateProducerIdsRequest, timeout_s: float
     ) -> pb.AllocateProducerIdsResponse:
@@ -89,6 +95,12 @@ class ControllerService(services.ControllerServiceServicer):
     ) -> pb.AlterPartitionsResponse:
         """See ControllerCalls.alter_partitions."""
         return await self._controller.alter_partitions(request, _timeout(context))
+
+    async def ReassignPartitions(  # noqa: N802
+        self, request: pb.ReassignPartitionsRequest, context: Context
+    ) -> pb.ReassignPartitionsResponse:
+        """See ControllerCalls.reassign_partitions."""
+        return await self._controller.reassign_partitions(request, _timeout(context))
 
     async def AllocateProducerIds(  # noqa: N802
         self, request: pb.AllocateProducerIdsRequest, context: Context

@@ -173,7 +173,8 @@ def plan_alter(image: MetadataImage, request: v1.AlterTopicRequest) -> Plan:
     """Plan a change of settings; none where they are so already. Raises PenstockError."""
     topic = _named(image, request.name)
     _refuse_internal(topic)
-    replication_factor = min(len(info.replicas) for info in topic.partitions)
+    # also of those that are being reassigned, whether that is completed or turned back
+    replication_factor = min(min(len(info.settled), len(info.original)) for info in topic.partitions)
     try:
         config = topic_config.altered(topic.config, request.config, request.reset, replication_factor)
     except topic_config.InvalidConfigError as error:
@@ -196,7 +197,7 @@ def plan_add(image: MetadataImage, request: v1.AddPartitionsRequest, seed: int) 
         text = f"topic {topic.name!r} has {present} partitions; {request.partitions} is not more"
         raise PenstockError(Reason.INVALID_ARGUMENT, text, {"partitions": str(present)})
     _check_partitions(request.partitions)
-    factor = len(topic.partitions[0].replicas)
+    factor = len(topic.partitions[0].settled)
     added = _place(image, request.partitions - present, factor, seed, topic)
     placements = [_placement(image, replicas) for replicas in added]
     command = pb.AddPartitions(topic_id=topic.topic_id, present_partitions=present, partitions=placements)

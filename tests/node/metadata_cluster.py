@@ -11,6 +11,7 @@ from penstock.node.controller import Controller, ControllerClient, ControllerSer
 from penstock.node.peers import PeerChannels, refuses
 from penstock.node.session import Session
 from penstock.raft.cluster import RaftConfig, RaftNode
+from penstock.raft.command import SUPPORTED_LEVEL
 from penstock.raft.image import PartitionInfo
 from penstock.raft.journal import RaftJournal
 from penstock.raft.metadata import MetadataMachine
@@ -77,7 +78,7 @@ class MetadataNode:
             client_address=address,
             peer_address=address,
             durability=common.DURABILITY_COMMIT,
-            supported_level=1,
+            supported_level=SUPPORTED_LEVEL,
             journal_id=self.raft.journal_id,
             may_vote=self.raft.may_vote,
         )

@@ -10,6 +10,7 @@ from penstock.node.controller.admission import AddVoter, RemoveVoter, next_step
 from penstock.node.controller.leaders import ELECTIONS_PER_COMMAND, resignation
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
+from penstock.raft.command import SUPPORTED_LEVEL
 from penstock.raft.image import NO_LEADER
 from tests.node.rule import HEARTBEAT_MS, PREFERRED_MS, SESSION_MS, Rule
 from tests.raft.metadata_world import World, id16
@@ -33,7 +34,7 @@ def ruled(world: World | None = None) -> Rule:
 def test_a_new_cluster_begins_with_its_genesis() -> None:
     rule = Rule(World())
     assert rule.settle() == ["genesis"]
-    assert rule.world.image.feature_level == 1
+    assert rule.world.image.feature_level == SUPPORTED_LEVEL
 
 
 def test_with_everybody_alive_nothing_is_proposed() -> None:

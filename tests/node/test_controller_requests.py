@@ -14,7 +14,7 @@ from penstock.node.controller.core import Decision
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.limits import MAX_PARTITIONS_PER_TOPIC
 from penstock.protocol.reasons import Reason
-from penstock.raft.command import encode
+from penstock.raft.command import SUPPORTED_LEVEL, encode
 from penstock.raft.image import MetadataImage
 from penstock.raft.view import View
 from penstock.v1 import common_pb2 as common
@@ -85,7 +85,7 @@ def registration(node_id: int, **fields: object) -> metadata.Registration:
         "peer_address": address,
         "durability": common.DURABILITY_COMMIT,
         "version": "1",
-        "supported_level": 1,
+        "supported_level": SUPPORTED_LEVEL,
         "journal_id": id16(f"journal-{node_id}"),
         "may_vote": True,
     }

@@ -1,4 +1,4 @@
-"""A journal of metadata commands as a cluster of feature level 1 has committed it, and the state that it makes.
+"""Journals of metadata commands as clusters of each feature level have committed them, and the states that they make.
 
 The files are never made anew: every later version must replay them to the same state. A new feature level adds files.
 `python -m tests.raft.golden` writes them where they are missing.
@@ -14,8 +14,16 @@ from penstock.v1 import common_pb2 as common
 from tests.raft.metadata_world import World, placement
 
 FOLDER = Path(__file__).parent / "golden"
-JOURNAL = FOLDER / "metadata_journal_1.bin"
-STATE = FOLDER / "metadata_state_1.bin"
+
+
+def journal_of(level: int) -> Path:
+    """The journal of a feature level."""
+    return FOLDER / f"metadata_journal_{level}.bin"
+
+
+def state_of(level: int) -> Path:
+    """The state that it makes."""
+    return FOLDER / f"metadata_state_{level}.bin"
 
 
 def write_journal(path: Path, commands: list[bytes]) -> None:
@@ -33,9 +41,9 @@ def read_journal(path: Path) -> Iterator[bytes]:
         position += 4 + size
 
 
-def history() -> World:
-    """A life with every kind of command, applied and refused."""
-    world = World.with_nodes(4)
+def history_1() -> World:
+    """A life with every kind of command of feature level 1, applied and refused."""
+    world = World.with_nodes(4, level=1)
     world.create("t", (1, 2, 3), (2, 3, 1), (3, 1, 2), request_id="r1")
     world.create("t", topic_id="twice", request_id="r1")
     world.create("other", (4, 1), minimum=1, internal=True, unclean=True)
@@ -94,9 +102,40 @@ def _change_replicas(world: World) -> None:
         world.do(alter_replicas=pb.AlterReplicas(changes=[change]))
 
 
+def history_2() -> World:
+    """A cluster of level 1 that is raised, and reassignments: begun, changed, turned back, completed, refused."""
+    world = World.with_nodes(4, level=1)
+    world.create("t", (1, 2, 3), (2, 3, 1))
+    world.do(reassign_partitions=pb.ReassignPartitions(reassignments=[world.reassignment([2, 3, 4])]))
+    world.do(raise_feature_level=pb.RaiseFeatureLevel(feature_level=2))
+    world.supported_level = 2
+    for node_id in (1, 2, 3, 4):
+        world.register(node_id)
+    world.do(raise_feature_level=pb.RaiseFeatureLevel(feature_level=2))
+    stale = world.reassignment([2, 3])
+    world.reassign([2, 3, 4])
+    world.do(reassign_partitions=pb.ReassignPartitions(reassignments=[stale, world.reassignment([2, 3], index=1)]))
+    world.complete()
+    world.alter_isr([1, 2, 3, 4])
+    world.complete(leader=1)
+    world.complete(leader=2)
+    world.reassign([2, 1, 4])
+    world.alter_isr([1, 2, 3, 4])
+    world.reassign([])
+    world.complete()
+    world.reassign([])
+    world.reassign([1, 2])
+    world.fence(4)
+    return world
+
+
+HISTORIES = {1: history_1, 2: history_2}
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    if not JOURNAL.exists():
-        made = history()
-        write_journal(JOURNAL, made.journal)
-        STATE.write_bytes(encode_image(made.image))
+    for number, history in HISTORIES.items():
+        if not journal_of(number).exists():
+            made = history()
+            write_journal(journal_of(number), made.journal)
+            state_of(number).write_bytes(encode_image(made.image))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft import state
-from penstock.raft.command import encode
+from penstock.raft.command import SUPPORTED_LEVEL, encode
 from penstock.raft.image import EMPTY_IMAGE, NO_LEADER, MetadataImage, PartitionInfo, TopicInfo
 from penstock.raft.records import config_record, decode_image, encode_image
 from penstock.raft.topic_config import TopicConfig
@@ -25,12 +25,16 @@ class World:
         self.image = image
         self.index = image.version
         self.journal: list[bytes] = []
+        self.supported_level = SUPPORTED_LEVEL
 
     @classmethod
-    def with_nodes(cls, count: int = 3, durability: int = common.DURABILITY_COMMIT) -> "World":
-        """A cluster whose nodes 1 to `count` have registered."""
+    def with_nodes(
+        cls, count: int = 3, durability: int = common.DURABILITY_COMMIT, level: int = SUPPORTED_LEVEL
+    ) -> "World":
+        """A cluster of this feature level whose nodes 1 to `count` have registered."""
         world = cls()
-        world.do(genesis=pb.Genesis(cluster_id=CLUSTER, feature_level=1))
+        world.supported_level = level
+        world.do(genesis=pb.Genesis(cluster_id=CLUSTER, feature_level=level))
         for node_id in range(1, count + 1):
             world.register(node_id, durability=durability)
         return world
@@ -72,7 +76,7 @@ class World:
             rack=f"rack-{node_id % 2}",
             durability=durability,
             version="1",
-            supported_level=1,
+            supported_level=self.supported_level,
             journal_id=id16(f"journal-{node_id}"),
             clean=clean,
             may_vote=True,
@@ -154,6 +158,35 @@ class World:
         elections = [self.election(leader, isr, unclean=unclean)]
         return self.do(elect_leaders=pb.ElectLeaders(elections=elections)).changes[0]
 
+    def reassignment(self, target: Iterable[int], index: int = 0) -> pb.Reassignment:
+        """What the controller would propose for a partition of topic t; no target turns it back."""
+        return pb.Reassignment(
+            topic_id=self.topic().topic_id,
+            partition=index,
+            partition_epoch=self.partition("t", index).partition_epoch,
+            target=list(target),
+        )
+
+    def reassign(self, target: Iterable[int]) -> pb.ChangeResult:
+        """Reassign partition 0 of topic t."""
+        reassignments = [self.reassignment(target)]
+        return self.do(reassign_partitions=pb.ReassignPartitions(reassignments=reassignments)).changes[0]
+
+    def completion(self, leader: int | None = None) -> pb.ReassignmentCompletion:
+        """The end of the reassignment of partition 0 of topic t."""
+        completion = pb.ReassignmentCompletion(
+            topic_id=self.topic().topic_id, partition=0, partition_epoch=self.partition().partition_epoch
+        )
+        if leader is not None:
+            completion.leader = leader
+            completion.leader_node_epoch = self.image.nodes[leader].node_epoch
+        return completion
+
+    def complete(self, leader: int | None = None) -> pb.ChangeResult:
+        """End the reassignment of partition 0 of topic t; without a leader the present one stays."""
+        completions = [self.completion(leader)]
+        return self.do(complete_reassignments=pb.CompleteReassignments(completions=completions)).changes[0]
+
 
 def placement(replicas: Sequence[int]) -> pb.PartitionPlacement:
     """A new partition, all replicas in sync, led by the first."""
@@ -183,6 +216,20 @@ def check_partition(image: MetadataImage, info: PartitionInfo) -> None:
     else:
         assert info.leader in info.isr, info
         assert info.leader_node_epoch == image.nodes[info.leader].node_epoch, info
+    check_reassignment(info)
+
+
+def check_reassignment(info: PartitionInfo) -> None:
+    """What holds of what a reassignment notes."""
+    assert info.replicas == info.original + info.adding, info
+    assert len(info.original) > 0
+    assert set(info.target) <= set(info.replicas), info
+    assert len(set(info.target)) == len(info.target)
+    if not info.target:
+        assert (info.adding, info.removing, info.settled) == ((), (), info.replicas)
+    else:
+        assert info.adding or info.removing, info
+        assert set(info.removing) | set(info.target) == set(info.replicas)
 
 
 def check_step(old: MetadataImage, new: MetadataImage) -> None:
@@ -195,6 +242,15 @@ def check_step(old: MetadataImage, new: MetadataImage) -> None:
     for topic_id in old.topics.keys() & new.topics.keys():
         for before, after in zip(old.topics[topic_id].partitions, new.topics[topic_id].partitions, strict=False):
             check_change(before, after)
+            if before.target:
+                check_leaving(before, after, old.topics[topic_id].config.min_insync_replicas)
+
+
+def check_leaving(before: PartitionInfo, after: PartitionInfo, minimum: int) -> None:
+    """Who holds what was acknowledged leaves a reassigned partition only when enough others do."""
+    if not {*before.isr, *before.elr} <= set(after.replicas):
+        assert len(after.isr) >= minimum, (before, after)
+        assert set(after.isr) <= set(before.isr), (before, after)
 
 
 def check_change(before: PartitionInfo, after: PartitionInfo) -> None:

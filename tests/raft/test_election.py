@@ -6,6 +6,7 @@ import pytest
 
 from penstock.raft.election import Choice, better_leader, choose, needs_leader
 from penstock.raft.image import NO_LEADER, Address, NodeInfo, PartitionInfo
+from tests.raft.metadata_world import World
 
 
 def nodes(fenced: str = "", draining: str = "") -> dict[int, NodeInfo]:
@@ -81,3 +82,25 @@ def test_leadership_leaves_a_node_that_stops() -> None:
     assert better_leader(partition((1, 3), leader=1), nodes(draining="1")) == 3
     assert better_leader(partition((1,), leader=1), nodes(draining="1")) is None
     assert better_leader(replace(partition((1, 2)), leader=NO_LEADER), nodes()) is None
+
+
+def test_who_is_about_to_be_removed_is_not_chosen_while_another_can_be() -> None:
+    world = World.with_nodes(4)
+    world.create("t")
+    world.reassign([2, 3, 4])
+    assert better_leader(world.partition(), world.image.nodes) is None  # it leads on until the reassignment ends
+    world.elect(2, [1, 2, 3])
+    assert better_leader(world.partition(), world.image.nodes) is None  # nor does it get the leadership back
+    assert choose(world.partition(), world.image.nodes, avoid=(2,)) == Choice(3, (1, 2, 3))
+
+
+def test_an_added_replica_does_not_lead_uncleanly_for_it_may_be_empty() -> None:
+    world = World.with_nodes(4)
+    world.create("t", unclean=True)
+    world.reassign([2, 3, 4])
+    for node_id in (1, 2, 3):
+        world.register(node_id, store=f"blank-{node_id}")
+        world.fence(node_id)
+    assert choose(world.partition(), world.image.nodes, unclean_allowed=True) is None
+    world.register(3, store="blank-3")
+    assert choose(world.partition(), world.image.nodes, unclean_allowed=True) == Choice(3, (3,), unclean=True)

@@ -37,7 +37,7 @@ def test_nothing_is_applied_before_genesis() -> None:
 
 def test_a_command_of_a_higher_feature_level_is_refused_even_if_its_kind_is_unknown(world: World) -> None:
     unknown_kind = bytes([0xFA, 0x3F, 0])  # field 1023, empty
-    newer = pb.MetadataCommand(feature_level=2).SerializeToString() + unknown_kind
+    newer = pb.MetadataCommand(feature_level=SUPPORTED_LEVEL + 1).SerializeToString() + unknown_kind
     assert world.apply(newer).refusal == pb.REFUSAL_UNSUPPORTED
 
 

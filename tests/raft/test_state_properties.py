@@ -16,7 +16,7 @@ from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft import state
 from penstock.raft.command import UnknownCommandError
 from penstock.raft.election import choose
-from penstock.raft.image import EMPTY_IMAGE, MetadataImage
+from penstock.raft.image import EMPTY_IMAGE, NO_LEADER, MetadataImage, PartitionInfo
 from penstock.raft.records import config_record, decode_image, encode_image
 from penstock.raft.topic_config import TopicConfig
 from penstock.v1 import common_pb2 as common
@@ -57,6 +57,22 @@ def _replicas(world: World, node: int, subset: list[int]) -> None:
     world.do(alter_replicas=pb.AlterReplicas(changes=[change]))
 
 
+def _reassign(world: World, node: int, subset: list[int]) -> None:
+    """Mostly a target that can be; without a subset anything but `node`."""
+    wanted = dict.fromkeys(member for member in subset if member) or {1: None, 2: None, 3: None, 4: None}
+    world.reassign([member for member in wanted if subset or member != node])
+
+
+def _complete(world: World, node: int, _: list[int]) -> None:
+    world.complete(leader=node if node in world.partition().target else None)
+
+
+def _catch_up(world: World, node: int, _: list[int]) -> None:
+    info = world.partition()
+    live = [member for member in info.replicas if not world.image.nodes[member].fenced]
+    world.alter_isr([member for member in live if member in info.isr or member <= 2 * node])
+
+
 def _elect_at_random(world: World, node: int, subset: list[int]) -> None:
     leader = subset[0] if subset and subset[0] in world.image.nodes else None
     world.elect(leader, subset, unclean=node == 1)
@@ -78,9 +94,16 @@ SAFE: dict[str, Act] = {
     "elect as chosen": _elect_as_chosen,
     "elect at random": _elect_at_random,
     "replicas": _replicas,
+    "reassign": _reassign,
+    "reassign at random": lambda w, _, subset: w.reassign(subset),
+    "turn back": lambda w, _, __: w.reassign([]),
+    "catch up": _catch_up,
+    "complete": _complete,
     "producer ids": lambda w, node, _: w.do(allocate_producer_ids=pb.AllocateProducerIds(count=node)),
     "repeat": _repeat,
 }
+MOVING = {name: SAFE[name] for name in ("reassign", "turn back", "catch up", "complete", "elect as chosen")}
+MOVING |= {name: SAFE[name] for name in ("fence", "register again", "alter isr", "config")}
 LOSING: dict[str, Act] = {
     "new store": lambda w, node, _: w.register(node, store=f"d-{w.index}", starts=[f"s-{w.index}"]),
     "unclean": lambda w, node, _: w.register(
@@ -90,8 +113,8 @@ LOSING: dict[str, Act] = {
 }
 
 
-def _schedule(acts: dict[str, Act]) -> st.SearchStrategy[list[tuple[str, int, list[int]]]]:
-    return st.lists(st.tuples(st.sampled_from(sorted(acts)), NODES, SUBSETS), max_size=40)
+def _schedule(acts: dict[str, Act], least: int = 0) -> st.SearchStrategy[list[tuple[str, int, list[int]]]]:
+    return st.lists(st.tuples(st.sampled_from(sorted(acts)), NODES, SUBSETS), min_size=least, max_size=40)
 
 
 def _run(world: World, acts: dict[str, Act], schedule: list[tuple[str, int, list[int]]]) -> None:
@@ -122,6 +145,42 @@ def test_without_lost_disks_somebody_is_always_electable(schedule: list[tuple[st
         _run(world, SAFE, [step])
         for topic in world.image.topics.values():
             assert all(info.isr or info.elr for info in topic.partitions), step
+
+
+class Holders:
+    """Who has what was acknowledged of a partition: after each command one record, wherever records are taken then."""
+
+    def __init__(self) -> None:
+        self._acknowledged = 0
+        self._held: dict[int, int] = {}
+
+    def look(self, info: PartitionInfo, minimum: int) -> None:
+        """Check that everybody who may lead has everything; then acknowledge one record."""
+        if info.leader != NO_LEADER:  # who joins has caught up with a leader that has everything
+            assert self._has_all(info.leader), info
+            self._held |= dict.fromkeys(info.isr, self._acknowledged)
+        assert all(self._has_all(node) for node in info.isr + info.elr), info
+        if info.leader != NO_LEADER and len(info.isr) >= minimum:
+            self._acknowledged += 1
+            self._held |= dict.fromkeys(info.isr, self._acknowledged)
+
+    def _has_all(self, node: int) -> bool:
+        return self._held.get(node, 0) == self._acknowledged
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(_schedule(SAFE), _schedule(MOVING, least=20)))
+def test_without_lost_disks_whoever_may_lead_has_what_was_acknowledged(
+    schedule: list[tuple[str, int, list[int]]],
+) -> None:
+    world = World.with_nodes(4)
+    world.create("t")
+    holders: dict[bytes, Holders] = {}
+    for step in schedule:
+        for topic_id, topic in world.image.topics.items():
+            minimum = topic.config.min_insync_replicas
+            holders.setdefault(topic_id, Holders()).look(topic.partitions[0], minimum)
+        _run(world, SAFE, [step])
 
 
 @settings(max_examples=100, deadline=None)

@@ -26,7 +26,7 @@ from penstock.internal.v1 import metadata_pb2 as penstock_dot_internal_dot_v1_do
 from penstock.v1 import topic_service_pb2 as penstock_dot_v1_dot_topic__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/internal/v1/controller.proto\x12\x14penstock.internal.v1\x1a#penstock/internal/v1/metadata.proto\x1a\x1fpenstock/v1/topic_service.proto\"K\n\x0fRegisterRequest\x12\x38\n\x0cregistration\x18\x01 \x01(\x0b\x32\".penstock.internal.v1.Registration\";\n\x10RegisterResponse\x12\x12\n\nnode_epoch\x18\x01 \x01(\x04\x12\x13\n\x0bkept_places\x18\x02 \x01(\x08\"I\n\x10HeartbeatRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x12\n\nnode_epoch\x18\x02 \x01(\x04\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"y\n\x11HeartbeatResponse\x12\x35\n\x06status\x18\x01 \x01(\x0e\x32%.penstock.internal.v1.HeartbeatStatus\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\x12\x13\n\x0bleaderships\x18\x03 \x01(\r\"3\n\x0cLeaveRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x12\n\nnode_epoch\x18\x02 \x01(\x04\"\x0f\n\rLeaveResponse\"+\n\x18ReportUnreachableRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\r\"\x1b\n\x19ReportUnreachableResponse\"\x83\x01\n\x16\x41lterPartitionsRequest\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1f.penstock.internal.v1.IsrChange\x12\x37\n\x0cresignations\x18\x02 \x03(\x0b\x32!.penstock.internal.v1.Resignation\"k\n\x0bResignation\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06leader\x18\x03 \x01(\r\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x11\n\tleave_isr\x18\x05 \x01(\x08\"\xa2\x01\n\x17\x41lterPartitionsResponse\x12\x33\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\".penstock.internal.v1.ChangeResult\x12\x38\n\x0cresignations\x18\x02 \x03(\x0b\x32\".penstock.internal.v1.ChangeResult\x12\x18\n\x10metadata_version\x18\x03 \x01(\x04\"+\n\x1a\x41llocateProducerIdsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"G\n\x1b\x41llocateProducerIdsResponse\x12\x19\n\x11\x66irst_producer_id\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"F\n\x12\x43reateTopicRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.penstock.v1.CreateTopicRequest\"I\n\x13\x43reateTopicResponse\x12\x32\n\x08response\x18\x01 \x01(\x0b\x32 .penstock.v1.CreateTopicResponse\"D\n\x11\x41lterTopicRequest\x12/\n\x07request\x18\x01 \x01(\x0b\x32\x1e.penstock.v1.AlterTopicRequest\"G\n\x12\x41lterTopicResponse\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1f.penstock.v1.AlterTopicResponse\"J\n\x14\x41\x64\x64PartitionsRequest\x12\x32\n\x07request\x18\x01 \x01(\x0b\x32!.penstock.v1.AddPartitionsRequest\"M\n\x15\x41\x64\x64PartitionsResponse\x12\x34\n\x08response\x18\x01 \x01(\x0b\x32\".penstock.v1.AddPartitionsResponse\"F\n\x12\x44\x65leteTopicRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.penstock.v1.DeleteTopicRequest\"I\n\x13\x44\x65leteTopicResponse\x12\x32\n\x08response\x18\x01 \x01(\x0b\x32 .penstock.v1.DeleteTopicResponse*k\n\x0fHeartbeatStatus\x12 \n\x1cHEARTBEAT_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13HEARTBEAT_STATUS_OK\x10\x01\x12\x1d\n\x19HEARTBEAT_STATUS_REGISTER\x10\x02\x32\x93\x08\n\x11\x43ontrollerService\x12Y\n\x08Register\x12%.penstock.internal.v1.RegisterRequest\x1a&.penstock.internal.v1.RegisterResponse\x12\\\n\tHeartbeat\x12&.penstock.internal.v1.HeartbeatRequest\x1a\'.penstock.internal.v1.HeartbeatResponse\x12P\n\x05Leave\x12\".penstock.internal.v1.LeaveRequest\x1a#.penstock.internal.v1.LeaveResponse\x12t\n\x11ReportUnreachable\x12..penstock.internal.v1.ReportUnreachableRequest\x1a/.penstock.internal.v1.ReportUnreachableResponse\x12n\n\x0f\x41lterPartitions\x12,.penstock.internal.v1.AlterPartitionsRequest\x1a-.penstock.internal.v1.AlterPartitionsResponse\x12z\n\x13\x41llocateProducerIds\x12\x30.penstock.internal.v1.AllocateProducerIdsRequest\x1a\x31.penstock.internal.v1.AllocateProducerIdsResponse\x12\x62\n\x0b\x43reateTopic\x12(.penstock.internal.v1.CreateTopicRequest\x1a).penstock.internal.v1.CreateTopicResponse\x12_\n\nAlterTopic\x12\'.penstock.internal.v1.AlterTopicRequest\x1a(.penstock.internal.v1.AlterTopicResponse\x12h\n\rAddPartitions\x12*.penstock.internal.v1.AddPartitionsRequest\x1a+.penstock.internal.v1.AddPartitionsResponse\x12\x62\n\x0b\x44\x65leteTopic\x12(.penstock.internal.v1.DeleteTopicRequest\x1a).penstock.internal.v1.DeleteTopicResponseBM\n\x18\x64\x65v.penstock.internal.v1P\x01Z/penstock.dev/go/penstock/internal/v1;internalv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/internal/v1/controller.proto\x12\x14penstock.internal.v1\x1a#penstock/internal/v1/metadata.proto\x1a\x1fpenstock/v1/topic_service.proto\"K\n\x0fRegisterRequest\x12\x38\n\x0cregistration\x18\x01 \x01(\x0b\x32\".penstock.internal.v1.Registration\";\n\x10RegisterResponse\x12\x12\n\nnode_epoch\x18\x01 \x01(\x04\x12\x13\n\x0bkept_places\x18\x02 \x01(\x08\"I\n\x10HeartbeatRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x12\n\nnode_epoch\x18\x02 \x01(\x04\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"y\n\x11HeartbeatResponse\x12\x35\n\x06status\x18\x01 \x01(\x0e\x32%.penstock.internal.v1.HeartbeatStatus\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\x12\x13\n\x0bleaderships\x18\x03 \x01(\r\"3\n\x0cLeaveRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x12\n\nnode_epoch\x18\x02 \x01(\x04\"\x0f\n\rLeaveResponse\"+\n\x18ReportUnreachableRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\r\"\x1b\n\x19ReportUnreachableResponse\"\x83\x01\n\x16\x41lterPartitionsRequest\x12\x30\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1f.penstock.internal.v1.IsrChange\x12\x37\n\x0cresignations\x18\x02 \x03(\x0b\x32!.penstock.internal.v1.Resignation\"k\n\x0bResignation\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06leader\x18\x03 \x01(\r\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x11\n\tleave_isr\x18\x05 \x01(\x08\"\xa2\x01\n\x17\x41lterPartitionsResponse\x12\x33\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\".penstock.internal.v1.ChangeResult\x12\x38\n\x0cresignations\x18\x02 \x03(\x0b\x32\".penstock.internal.v1.ChangeResult\x12\x18\n\x10metadata_version\x18\x03 \x01(\x04\"S\n\x19ReassignPartitionsRequest\x12\x36\n\x07targets\x18\x01 \x03(\x0b\x32%.penstock.internal.v1.PartitionTarget\"H\n\x0fPartitionTarget\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x03(\r\"k\n\x1aReassignPartitionsResponse\x12\x33\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\".penstock.internal.v1.ChangeResult\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"+\n\x1a\x41llocateProducerIdsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"G\n\x1b\x41llocateProducerIdsResponse\x12\x19\n\x11\x66irst_producer_id\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"F\n\x12\x43reateTopicRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.penstock.v1.CreateTopicRequest\"I\n\x13\x43reateTopicResponse\x12\x32\n\x08response\x18\x01 \x01(\x0b\x32 .penstock.v1.CreateTopicResponse\"D\n\x11\x41lterTopicRequest\x12/\n\x07request\x18\x01 \x01(\x0b\x32\x1e.penstock.v1.AlterTopicRequest\"G\n\x12\x41lterTopicResponse\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1f.penstock.v1.AlterTopicResponse\"J\n\x14\x41\x64\x64PartitionsRequest\x12\x32\n\x07request\x18\x01 \x01(\x0b\x32!.penstock.v1.AddPartitionsRequest\"M\n\x15\x41\x64\x64PartitionsResponse\x12\x34\n\x08response\x18\x01 \x01(\x0b\x32\".penstock.v1.AddPartitionsResponse\"F\n\x12\x44\x65leteTopicRequest\x12\x30\n\x07request\x18\x01 \x01(\x0b\x32\x1f.penstock.v1.DeleteTopicRequest\"I\n\x13\x44\x65leteTopicResponse\x12\x32\n\x08response\x18\x01 \x01(\x0b\x32 .penstock.v1.DeleteTopicResponse*k\n\x0fHeartbeatStatus\x12 \n\x1cHEARTBEAT_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13HEARTBEAT_STATUS_OK\x10\x01\x12\x1d\n\x19HEARTBEAT_STATUS_REGISTER\x10\x02\x32\x8c\t\n\x11\x43ontrollerService\x12Y\n\x08Register\x12%.penstock.internal.v1.RegisterRequest\x1a&.penstock.internal.v1.RegisterResponse\x12\\\n\tHeartbeat\x12&.penstock.internal.v1.HeartbeatRequest\x1a\'.penstock.internal.v1.HeartbeatResponse\x12P\n\x05Leave\x12\".penstock.internal.v1.LeaveRequest\x1a#.penstock.internal.v1.LeaveResponse\x12t\n\x11ReportUnreachable\x12..penstock.internal.v1.ReportUnreachableRequest\x1a/.penstock.internal.v1.ReportUnreachableResponse\x12n\n\x0f\x41lterPartitions\x12,.penstock.internal.v1.AlterPartitionsRequest\x1a-.penstock.internal.v1.AlterPartitionsResponse\x12w\n\x12ReassignPartitions\x12/.penstock.internal.v1.ReassignPartitionsRequest\x1a\x30.penstock.internal.v1.ReassignPartitionsResponse\x12z\n\x13\x41llocateProducerIds\x12\x30.penstock.internal.v1.AllocateProducerIdsRequest\x1a\x31.penstock.internal.v1.AllocateProducerIdsResponse\x12\x62\n\x0b\x43reateTopic\x12(.penstock.internal.v1.CreateTopicRequest\x1a).penstock.internal.v1.CreateTopicResponse\x12_\n\nAlterTopic\x12\'.penstock.internal.v1.AlterTopicRequest\x1a(.penstock.internal.v1.AlterTopicResponse\x12h\n\rAddPartitions\x12*.penstock.internal.v1.AddPartitionsRequest\x1a+.penstock.internal.v1.AddPartitionsResponse\x12\x62\n\x0b\x44\x65leteTopic\x12(.penstock.internal.v1.DeleteTopicRequest\x1a).penstock.internal.v1.DeleteTopicResponseBM\n\x18\x64\x65v.penstock.internal.v1P\x01Z/penstock.dev/go/penstock/internal/v1;internalv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.internal.v1.contro
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\030dev.penstock.internal.v1P\001Z/penstock.dev/go/penstock/internal/v1;internalv1'
-  _globals['_HEARTBEATSTATUS']._serialized_start=1731
-  _globals['_HEARTBEATSTATUS']._serialized_end=1838
+  _globals['_HEARTBEATSTATUS']._serialized_start=1999
+  _globals['_HEARTBEATSTATUS']._serialized_end=2106
   _globals['_REGISTERREQUEST']._serialized_start=133
   _globals['_REGISTERREQUEST']._serialized_end=208
   _globals['_REGISTERRESPONSE']._serialized_start=210
@@ -58,26 +58,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESIGNATION']._serialized_end=854
   _globals['_ALTERPARTITIONSRESPONSE']._serialized_start=857
   _globals['_ALTERPARTITIONSRESPONSE']._serialized_end=1019
-  _globals['_ALLOCATEPRODUCERIDSREQUEST']._serialized_start=1021
-  _globals['_ALLOCATEPRODUCERIDSREQUEST']._serialized_end=1064
-  _globals['_ALLOCATEPRODUCERIDSRESPONSE']._serialized_start=1066
-  _globals['_ALLOCATEPRODUCERIDSRESPONSE']._serialized_end=1137
-  _globals['_CREATETOPICREQUEST']._serialized_start=1139
-  _globals['_CREATETOPICREQUEST']._serialized_end=1209
-  _globals['_CREATETOPICRESPONSE']._serialized_start=1211
-  _globals['_CREATETOPICRESPONSE']._serialized_end=1284
-  _globals['_ALTERTOPICREQUEST']._serialized_start=1286
-  _globals['_ALTERTOPICREQUEST']._serialized_end=1354
-  _globals['_ALTERTOPICRESPONSE']._serialized_start=1356
-  _globals['_ALTERTOPICRESPONSE']._serialized_end=1427
-  _globals['_ADDPARTITIONSREQUEST']._serialized_start=1429
-  _globals['_ADDPARTITIONSREQUEST']._serialized_end=1503
-  _globals['_ADDPARTITIONSRESPONSE']._serialized_start=1505
-  _globals['_ADDPARTITIONSRESPONSE']._serialized_end=1582
-  _globals['_DELETETOPICREQUEST']._serialized_start=1584
-  _globals['_DELETETOPICREQUEST']._serialized_end=1654
-  _globals['_DELETETOPICRESPONSE']._serialized_start=1656
-  _globals['_DELETETOPICRESPONSE']._serialized_end=1729
-  _globals['_CONTROLLERSERVICE']._serialized_start=1841
-  _globals['_CONTROLLERSERVICE']._serialized_end=2884
+  _globals['_REASSIGNPARTITIONSREQUEST']._serialized_start=1021
+  _globals['_REASSIGNPARTITIONSREQUEST']._serialized_end=1104
+  _globals['_PARTITIONTARGET']._serialized_start=1106
+  _globals['_PARTITIONTARGET']._serialized_end=1178
+  _globals['_REASSIGNPARTITIONSRESPONSE']._serialized_start=1180
+  _globals['_REASSIGNPARTITIONSRESPONSE']._serialized_end=1287
+  _globals['_ALLOCATEPRODUCERIDSREQUEST']._serialized_start=1289
+  _globals['_ALLOCATEPRODUCERIDSREQUEST']._serialized_end=1332
+  _globals['_ALLOCATEPRODUCERIDSRESPONSE']._serialized_start=1334
+  _globals['_ALLOCATEPRODUCERIDSRESPONSE']._serialized_end=1405
+  _globals['_CREATETOPICREQUEST']._serialized_start=1407
+  _globals['_CREATETOPICREQUEST']._serialized_end=1477
+  _globals['_CREATETOPICRESPONSE']._serialized_start=1479
+  _globals['_CREATETOPICRESPONSE']._serialized_end=1552
+  _globals['_ALTERTOPICREQUEST']._serialized_start=1554
+  _globals['_ALTERTOPICREQUEST']._serialized_end=1622
+  _globals['_ALTERTOPICRESPONSE']._serialized_start=1624
+  _globals['_ALTERTOPICRESPONSE']._serialized_end=1695
+  _globals['_ADDPARTITIONSREQUEST']._serialized_start=1697
+  _globals['_ADDPARTITIONSREQUEST']._serialized_end=1771
+  _globals['_ADDPARTITIONSRESPONSE']._serialized_start=1773
+  _globals['_ADDPARTITIONSRESPONSE']._serialized_end=1850
+  _globals['_DELETETOPICREQUEST']._serialized_start=1852
+  _globals['_DELETETOPICREQUEST']._serialized_end=1922
+  _globals['_DELETETOPICRESPONSE']._serialized_start=1924
+  _globals['_DELETETOPICRESPONSE']._serialized_end=1997
+  _globals['_CONTROLLERSERVICE']._serialized_start=2109
+  _globals['_CONTROLLERSERVICE']._serialized_end=3273
 # @@protoc_insertion_point(module_scope)

@@ -60,6 +60,11 @@ class ControllerServiceStub(object):
                 request_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AlterPartitionsRequest.SerializeToString,
                 response_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AlterPartitionsResponse.FromString,
                 _registered_method=True)
+        self.ReassignPartitions = channel.unary_unary(
+                '/penstock.internal.v1.ControllerService/ReassignPartitions',
+                request_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.ReassignPartitionsRequest.SerializeToString,
+                response_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.ReassignPartitionsResponse.FromString,
+                _registered_method=True)
         self.AllocateProducerIds = channel.unary_unary(
                 '/penstock.internal.v1.ControllerService/AllocateProducerIds',
                 request_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AllocateProducerIdsRequest.SerializeToString,
@@ -123,6 +128,12 @@ class ControllerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReassignPartitions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AllocateProducerIds(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -180,6 +191,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.AlterPartitions,
                     request_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AlterPartitionsRequest.FromString,
                     response_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AlterPartitionsResponse.SerializeToString,
+            ),
+            'ReassignPartitions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReassignPartitions,
+                    request_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.ReassignPartitionsRequest.FromString,
+                    response_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.ReassignPartitionsResponse.SerializeToString,
             ),
             'AllocateProducerIds': grpc.unary_unary_rpc_method_handler(
                     servicer.AllocateProducerIds,
@@ -343,6 +359,33 @@ class ControllerService(object):
             '/penstock.internal.v1.ControllerService/AlterPartitions',
             penstock_dot_internal_dot_v1_dot_controller__pb2.AlterPartitionsRequest.SerializeToString,
             penstock_dot_internal_dot_v1_dot_controller__pb2.AlterPartitionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReassignPartitions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.internal.v1.ControllerService/ReassignPartitions',
+            penstock_dot_internal_dot_v1_dot_controller__pb2.ReassignPartitionsRequest.SerializeToString,
+            penstock_dot_internal_dot_v1_dot_controller__pb2.ReassignPartitionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,7 @@ class ControllerServiceStub:
     ReportUnreachable: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ReportUnreachableRequest, _controller_pb2.ReportUnreachableResponse]
     """A node was found to refuse connections; the controller sees for itself."""
     AlterPartitions: _grpc.UnaryUnaryMultiCallable[_controller_pb2.AlterPartitionsRequest, _controller_pb2.AlterPartitionsResponse]
+    ReassignPartitions: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ReassignPartitionsRequest, _controller_pb2.ReassignPartitionsResponse]
     AllocateProducerIds: _grpc.UnaryUnaryMultiCallable[_controller_pb2.AllocateProducerIdsRequest, _controller_pb2.AllocateProducerIdsResponse]
     CreateTopic: _grpc.UnaryUnaryMultiCallable[_controller_pb2.CreateTopicRequest, _controller_pb2.CreateTopicResponse]
     AlterTopic: _grpc.UnaryUnaryMultiCallable[_controller_pb2.AlterTopicRequest, _controller_pb2.AlterTopicResponse]
@@ -58,6 +59,7 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     ReportUnreachable: _aio.UnaryUnaryMultiCallable[_controller_pb2.ReportUnreachableRequest, _controller_pb2.ReportUnreachableResponse]  # type: ignore[assignment]
     """A node was found to refuse connections; the controller sees for itself."""
     AlterPartitions: _aio.UnaryUnaryMultiCallable[_controller_pb2.AlterPartitionsRequest, _controller_pb2.AlterPartitionsResponse]  # type: ignore[assignment]
+    ReassignPartitions: _aio.UnaryUnaryMultiCallable[_controller_pb2.ReassignPartitionsRequest, _controller_pb2.ReassignPartitionsResponse]  # type: ignore[assignment]
     AllocateProducerIds: _aio.UnaryUnaryMultiCallable[_controller_pb2.AllocateProducerIdsRequest, _controller_pb2.AllocateProducerIdsResponse]  # type: ignore[assignment]
     CreateTopic: _aio.UnaryUnaryMultiCallable[_controller_pb2.CreateTopicRequest, _controller_pb2.CreateTopicResponse]  # type: ignore[assignment]
     AlterTopic: _aio.UnaryUnaryMultiCallable[_controller_pb2.AlterTopicRequest, _controller_pb2.AlterTopicResponse]  # type: ignore[assignment]
@@ -103,6 +105,13 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.AlterPartitionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.AlterPartitionsResponse, _abc.Awaitable[_controller_pb2.AlterPartitionsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReassignPartitions(
+        self,
+        request: _controller_pb2.ReassignPartitionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ReassignPartitionsResponse, _abc.Awaitable[_controller_pb2.ReassignPartitionsResponse]]: ...
 
     @_abc_1.abstractmethod
     def AllocateProducerIds(

@@ -94,6 +94,8 @@ class MetadataCommand(_message.Message):
     ELECT_LEADERS_FIELD_NUMBER: _builtins.int
     ALTER_REPLICAS_FIELD_NUMBER: _builtins.int
     ALLOCATE_PRODUCER_IDS_FIELD_NUMBER: _builtins.int
+    REASSIGN_PARTITIONS_FIELD_NUMBER: _builtins.int
+    COMPLETE_REASSIGNMENTS_FIELD_NUMBER: _builtins.int
     feature_level: _builtins.int
     """The feature level that a cluster must have reached for this command. Above the cluster's: refused. Above what the
     software knows: it stops.
@@ -126,6 +128,14 @@ class MetadataCommand(_message.Message):
     def alter_replicas(self) -> Global___AlterReplicas: ...
     @_builtins.property
     def allocate_producer_ids(self) -> Global___AllocateProducerIds: ...
+    @_builtins.property
+    def reassign_partitions(self) -> Global___ReassignPartitions:
+        """feature level 2"""
+
+    @_builtins.property
+    def complete_reassignments(self) -> Global___CompleteReassignments:
+        """feature level 2"""
+
     def __init__(
         self,
         *,
@@ -144,12 +154,14 @@ class MetadataCommand(_message.Message):
         elect_leaders: Global___ElectLeaders | None = ...,
         alter_replicas: Global___AlterReplicas | None = ...,
         allocate_producer_ids: Global___AllocateProducerIds | None = ...,
+        reassign_partitions: Global___ReassignPartitions | None = ...,
+        complete_reassignments: Global___CompleteReassignments | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "raise_feature_level", b"raise_feature_level", "register_node", b"register_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "feature_level", b"feature_level", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "raise_feature_level", b"raise_feature_level", "register_node", b"register_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "feature_level", b"feature_level", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["genesis", "raise_feature_level", "register_node", "fence_node", "drain_node", "admit_voter", "create_topic", "alter_topic_config", "add_partitions", "delete_topic", "alter_isr", "elect_leaders", "alter_replicas", "allocate_producer_ids"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["genesis", "raise_feature_level", "register_node", "fence_node", "drain_node", "admit_voter", "create_topic", "alter_topic_config", "add_partitions", "delete_topic", "alter_isr", "elect_leaders", "alter_replicas", "allocate_producer_ids", "reassign_partitions", "complete_reassignments"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -787,6 +799,118 @@ class ReplicasChange(_message.Message):
 Global___ReplicasChange: _TypeAlias = ReplicasChange  # noqa: Y015
 
 @_typing.final
+class ReassignPartitions(_message.Message):
+    """Begins reassignments, changes what they lead to, or turns them back; each succeeds or fails by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reassignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reassignment]: ...
+    def __init__(
+        self,
+        *,
+        reassignments: _abc.Iterable[Global___Reassignment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reassignments", b"reassignments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReassignPartitions: _TypeAlias = ReassignPartitions  # noqa: Y015
+
+@_typing.final
+class Reassignment(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    partition: _builtins.int
+    partition_epoch: _builtins.int
+    @_builtins.property
+    def target(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the preferred leader first; empty: back to the replicas from before the reassignment"""
+
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+        partition_epoch: _builtins.int = ...,
+        target: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "partition_epoch", b"partition_epoch", "target", b"target", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reassignment: _TypeAlias = Reassignment  # noqa: Y015
+
+@_typing.final
+class CompleteReassignments(_message.Message):
+    """Ends reassignments; each succeeds or fails by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def completions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReassignmentCompletion]: ...
+    def __init__(
+        self,
+        *,
+        completions: _abc.Iterable[Global___ReassignmentCompletion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteReassignments: _TypeAlias = CompleteReassignments  # noqa: Y015
+
+@_typing.final
+class ReassignmentCompletion(_message.Message):
+    """The target becomes the replicas; who is not in it leaves the ISR."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    LEADER_NODE_EPOCH_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    partition: _builtins.int
+    partition_epoch: _builtins.int
+    leader: _builtins.int
+    """absent: the present one leads on"""
+    leader_node_epoch: _builtins.int
+    """to which the new leader epoch is granted (rule 26)"""
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+        partition_epoch: _builtins.int = ...,
+        leader: _builtins.int | None = ...,
+        leader_node_epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "leader", b"leader"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "leader", b"leader", "leader_node_epoch", b"leader_node_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__leader: _TypeAlias = _typing.Literal["leader"]  # noqa: Y015
+    _WhichOneofArgType__leader: _TypeAlias = _typing.Literal["_leader", b"_leader"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leader) -> _WhichOneofReturnType__leader | None: ...
+
+Global___ReassignmentCompletion: _TypeAlias = ReassignmentCompletion  # noqa: Y015
+
+@_typing.final
 class AllocateProducerIds(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1037,6 +1161,8 @@ class PartitionRecord(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
     LEADER_NODE_EPOCH_FIELD_NUMBER: _builtins.int
+    ADDING_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     leader: _builtins.int
     """-1: none"""
     leader_epoch: _builtins.int
@@ -1048,6 +1174,14 @@ class PartitionRecord(_message.Message):
     def isr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def elr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def adding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the last of the replicas: those that the reassignment has added"""
+
+    @_builtins.property
+    def target(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """what the replicas will be; empty: no reassignment"""
+
     def __init__(
         self,
         *,
@@ -1058,10 +1192,12 @@ class PartitionRecord(_message.Message):
         leader_epoch: _builtins.int = ...,
         partition_epoch: _builtins.int = ...,
         leader_node_epoch: _builtins.int = ...,
+        adding: _abc.Iterable[_builtins.int] | None = ...,
+        target: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elr", b"elr", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "leader_node_epoch", b"leader_node_epoch", "partition_epoch", b"partition_epoch", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "elr", b"elr", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "leader_node_epoch", b"leader_node_epoch", "partition_epoch", b"partition_epoch", "replicas", b"replicas", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
