@@ -1,6 +1,11 @@
 """Reading a whole topic back; waiting until a cluster is well."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from penstock.client import Admin, Consumer, TopicPartition
+
+POLL_S = 0.02
 
 
 async def read_all(bootstrap: str, topic: str) -> dict[TopicPartition, list[tuple[int, bytes]]]:
@@ -17,7 +22,37 @@ async def read_all(bootstrap: str, topic: str) -> dict[TopicPartition, list[tupl
     return found
 
 
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Ask until it holds; the test's timeout is the bound."""
+    while True:
+        if await holds():
+            return
+        await asyncio.sleep(POLL_S)
+
+
 async def healthy(admin: Admin) -> None:
     """Wait until every replica is in sync and every voter votes (again)."""
-    while not (await admin.health()).healthy:
-        pass
+
+    async def is_healthy() -> bool:
+        return (await admin.health()).healthy
+
+    await until(is_healthy)
+
+
+async def controller_of(admin: Admin) -> int:
+    """The controller, as soon as there is one: for a moment there may be none."""
+    while True:
+        controller = (await admin.describe_cluster()).controller
+        if controller is not None:
+            return controller
+        await asyncio.sleep(POLL_S)
+
+
+async def leaders_of(admin: Admin, topic: str) -> list[int]:
+    """The leaders of the topic's partitions, as soon as all have one."""
+    while True:
+        leaders = [partition.leader for partition in (await admin.describe_topic(topic)).partitions]
+        present = [leader for leader in leaders if leader is not None]
+        if len(present) == len(leaders):
+            return present
+        await asyncio.sleep(POLL_S)

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.client import Admin, Producer
 from penstock.client.devcluster import DevCluster
-from tests.cluster.reading import read_all
+from tests.cluster.reading import controller_of, leaders_of, read_all
 from tests.cluster.writing import Writer, check
 
 PARTITIONS = 6
@@ -15,18 +15,11 @@ AFTER_FAULT = 300
 """Acknowledgements to wait for after the fault: the cluster takes writes again."""
 
 
-async def leader_of(admin: Admin, topic: str, partition: int) -> int:
-    leader = (await admin.describe_topic(topic)).partitions[partition].leader
-    assert leader is not None
-    return leader
-
-
 async def victims(admin: Admin, topic: str, role: str) -> set[int]:
     """Which nodes to kill."""
-    description = await admin.describe_cluster()
-    everyone = {broker.node_id for broker in description.brokers}
-    assert description.controller is not None
-    controller, leader = description.controller, await leader_of(admin, topic, 0)
+    everyone = {broker.node_id for broker in await admin.list_brokers()}
+    controller = await controller_of(admin)
+    leader = (await leaders_of(admin, topic))[0]
     others = everyone - {controller, leader}
     return {"leader": {leader}, "controller": {controller}, "follower": {min(others)}, "all": everyone}[role]
 

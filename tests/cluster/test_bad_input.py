@@ -27,10 +27,12 @@ from penstock.v1 import (
     topic_service_pb2,
     topic_service_pb2_grpc,
 )
+from tests.cluster.reading import until
 
 T = TypeVar("T")
 ALL = common_pb2.ACKS_ALL
 NUMBERS = itertools.count()
+TIMEOUT_S = 60
 
 
 def good_batch(count: int = 1, stamp: ProducerStamp | None = None) -> record_pb2.RecordBatch:
@@ -81,10 +83,16 @@ class Wire:
         )
         response = await self.consumer.ListOffsets(
             consumer_service_pb2.ListOffsetsRequest(queries=[query], isolation=common_pb2.ISOLATION_READ_UNCOMMITTED),
-            timeout=10,
+            timeout=TIMEOUT_S,
         )
         (result,) = response.results
         return result.found.offset if result.HasField("found") else None
+
+
+@pytest.fixture
+def cluster(calm_cluster: DevCluster) -> DevCluster:
+    """Raw stubs follow no leader: none may move."""
+    return calm_cluster
 
 
 @pytest.fixture
@@ -96,19 +104,26 @@ async def wire(cluster: DevCluster) -> AsyncIterator[Wire]:
         config=topic_service_pb2.TopicConfig(max_batch_bytes=10_000),
     )
     async with grpc.aio.insecure_channel(cluster.plan.nodes[0].client) as channel:
-        created = await topic_service_pb2_grpc.TopicServiceStub(channel).CreateTopic(request, timeout=10)
-    leader = created.topic.partitions[0].leader
+        created = await topic_service_pb2_grpc.TopicServiceStub(channel).CreateTopic(request, timeout=TIMEOUT_S)
+    for node in cluster.plan.nodes:
+        async with grpc.aio.insecure_channel(node.client) as channel:
+            topic = await described(channel, request.name, created.metadata_version)
+    leader = topic.partitions[0].leader
     address = next(node.client for node in cluster.plan.nodes if node.node_id == leader)
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = topic_service_pb2_grpc.TopicServiceStub(channel)
-        described = await stub.DescribeTopic(
-            topic_service_pb2.DescribeTopicRequest(name=request.name, min_metadata_version=created.metadata_version),
-            timeout=10,
-        )
-        wire = Wire(channel, described.topic)
-        while await wire.end() != 0:  # until the leader has taken over
-            pass
+        wire = Wire(channel, topic)
+
+        async def has_taken_over() -> bool:
+            return await wire.end() == 0
+
+        await until(has_taken_over)
         yield wire
+
+
+async def described(channel: grpc.aio.Channel, name: str, version: int) -> topic_service_pb2.Topic:
+    """The topic as this node knows it, once it has applied so much."""
+    request = topic_service_pb2.DescribeTopicRequest(name=name, min_metadata_version=version)
+    return (await topic_service_pb2_grpc.TopicServiceStub(channel).DescribeTopic(request, timeout=TIMEOUT_S)).topic
 
 
 async def refused(call: object) -> PenstockError:
@@ -234,28 +249,32 @@ async def test_a_bad_topic_is_refused_and_not_created(
     if "assignments" in fields:
         base = {"name": "never"}
     request = topic_service_pb2.CreateTopicRequest(**{**base, **fields})  # type: ignore[arg-type]
-    error = await refused(wire.topics.CreateTopic(request, timeout=10))
+    error = await refused(wire.topics.CreateTopic(request, timeout=TIMEOUT_S))
     assert reason is None or error.reason is reason
     assert error.reason.code is Code.INVALID_ARGUMENT
     assert words in error.message
-    gone = await refused(wire.topics.DescribeTopic(topic_service_pb2.DescribeTopicRequest(name="never"), timeout=10))
+    gone = await refused(
+        wire.topics.DescribeTopic(topic_service_pb2.DescribeTopicRequest(name="never"), timeout=TIMEOUT_S)
+    )
     assert gone.reason is Reason.UNKNOWN_TOPIC
 
 
 async def test_a_topic_is_created_once(wire: Wire) -> None:
     request = topic_service_pb2.CreateTopicRequest(name=wire.topic.name)
-    error = await refused(wire.topics.CreateTopic(request, timeout=10))
+    error = await refused(wire.topics.CreateTopic(request, timeout=TIMEOUT_S))
     assert error.reason is Reason.TOPIC_EXISTS
 
 
 async def test_unary_calls_say_what_is_wrong(wire: Wire) -> None:
-    many = await refused(wire.topics.ListTopics(topic_service_pb2.ListTopicsRequest(page_size=5000), timeout=10))
+    many = await refused(wire.topics.ListTopics(topic_service_pb2.ListTopicsRequest(page_size=5000), timeout=TIMEOUT_S))
     assert many.reason is Reason.INVALID_ARGUMENT
-    token = await refused(wire.topics.ListTopics(topic_service_pb2.ListTopicsRequest(page_token="?"), timeout=10))
+    token = await refused(
+        wire.topics.ListTopics(topic_service_pb2.ListTopicsRequest(page_token="?"), timeout=TIMEOUT_S)
+    )
     assert token.reason is Reason.INVALID_ARGUMENT
-    none = await refused(wire.topics.DescribeTopic(topic_service_pb2.DescribeTopicRequest(), timeout=10))
+    none = await refused(wire.topics.DescribeTopic(topic_service_pb2.DescribeTopicRequest(), timeout=TIMEOUT_S))
     assert none.reason is Reason.INVALID_ARGUMENT
-    isolation = await refused(wire.consumer.ListOffsets(consumer_service_pb2.ListOffsetsRequest(), timeout=10))
+    isolation = await refused(wire.consumer.ListOffsets(consumer_service_pb2.ListOffsetsRequest(), timeout=TIMEOUT_S))
     assert isolation.reason is Reason.INVALID_ARGUMENT
     behind = await refused(
         wire.cluster.GetMetadata(cluster_service_pb2.GetMetadataRequest(min_metadata_version=10**9), timeout=1)
@@ -273,11 +292,11 @@ async def test_publish_checks_its_request_and_is_repeatable(wire: Wire) -> None:
         (producer_service_pb2.PublishRequest(topic=name, partition=4, records=[record]), Reason.UNKNOWN_PARTITION),
         (producer_service_pb2.PublishRequest(topic=name, expected_offset=4, records=[record]), Reason.INVALID_ARGUMENT),
     ):
-        assert (await refused(publish(request, timeout=10))).reason is reason
+        assert (await refused(publish(request, timeout=TIMEOUT_S))).reason is reason
     assert await wire.end() == 0
     request = producer_service_pb2.PublishRequest(topic=name, records=[record], request_id="order-1")
-    first = await publish(request, timeout=10)
-    again = await publish(request, timeout=10)
+    first = await publish(request, timeout=TIMEOUT_S)
+    again = await publish(request, timeout=TIMEOUT_S)
     assert first.records[0].offset == again.records[0].offset == 0
     assert (first.records[0].duplicate, again.records[0].duplicate) == (False, True)
     assert await wire.end() == 1
@@ -288,7 +307,9 @@ async def test_publish_on_any_node_reaches_the_leader(wire: Wire, cluster: DevCl
     for node in cluster.plan.nodes:
         async with grpc.aio.insecure_channel(node.client) as channel:
             stub = producer_service_pb2_grpc.ProducerServiceStub(channel)
-            await stub.Publish(producer_service_pb2.PublishRequest(topic=wire.topic.name, records=[record]), timeout=10)
+            await stub.Publish(
+                producer_service_pb2.PublishRequest(topic=wire.topic.name, records=[record]), timeout=TIMEOUT_S
+            )
     assert await wire.end() == 3
 
 
@@ -342,7 +363,7 @@ async def test_an_expired_deadline_appends_nothing(wire: Wire) -> None:
 async def test_health_and_reflection(wire: Wire) -> None:
     health = health_pb2_grpc.HealthStub(wire.channel)
     for name in ("", "penstock.v1.ProducerService"):
-        answer = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     stub = reflection_pb2_grpc.ServerReflectionStub(wire.channel)
     ask = reflection_pb2.ServerReflectionRequest(list_services="")
@@ -355,9 +376,9 @@ async def test_watch_shows_a_change(wire: Wire) -> None:
     watch = wire.cluster.WatchMetadata(cluster_service_pb2.WatchMetadataRequest())
     first = await read(watch, cluster_service_pb2.WatchMetadataResponse)
     request = topic_service_pb2.CreateTopicRequest(name=f"{wire.topic.name}-seen", partitions=1)
-    created = await wire.topics.CreateTopic(request, timeout=10)
+    created = await wire.topics.CreateTopic(request, timeout=TIMEOUT_S)
     assert first.metadata.metadata_version < created.metadata_version
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(TIMEOUT_S):
         seen = first
         while seen.metadata.metadata_version < created.metadata_version:
             seen = await read(watch, cluster_service_pb2.WatchMetadataResponse)

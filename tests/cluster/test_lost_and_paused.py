@@ -8,7 +8,7 @@ import sys
 
 from penstock.client import Admin, Producer, TopicPartition
 from penstock.client.devcluster import DevCluster
-from tests.cluster.reading import healthy, read_all
+from tests.cluster.reading import healthy, leaders_of, read_all
 
 
 def format_to_join(cluster: DevCluster, node_id: int) -> None:
@@ -52,10 +52,9 @@ async def test_a_lost_disk_is_filled_again_and_then_carries_the_topic_alone_with
 
 async def test_a_leader_paused_past_its_session_is_replaced_and_acknowledges_nothing_stale(cluster: DevCluster) -> None:
     async with Admin(cluster.bootstrap) as admin:
-        topic = await admin.create_topic("paused", partitions=1, replication_factor=3)
+        await admin.create_topic("paused", partitions=1, replication_factor=3)
         await publish(cluster.bootstrap, "paused", range(100))
-        former = topic.partitions[0].leader
-        assert former is not None
+        (former,) = await leaders_of(admin, "paused")
         cluster.signal(former, signal.SIGSTOP)
         others = ",".join(node.client for node in cluster.plan.nodes if node.node_id != former)
         async with Producer(others) as producer:

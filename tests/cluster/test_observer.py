@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from penstock.client import Admin, Producer
 from penstock.client.devcluster import DevCluster
-from tests.cluster.reading import healthy, read_all
+from tests.cluster.conftest import CALM
+from tests.cluster.reading import controller_of, healthy, leaders_of, read_all, until
 from tests.cluster.writing import Writer, check
 
 OBSERVER = 4
@@ -17,13 +18,13 @@ LED = [0, 1, 2]
 async def test_an_observer_serves_and_leads_while_the_controller_dies(
     start_cluster: Callable[..., DevCluster],
 ) -> None:
-    cluster = start_cluster(nodes=4)
+    cluster = start_cluster(nodes=4, **CALM)
     observers = next(node.client for node in cluster.plan.nodes if node.node_id == OBSERVER)
     # Bootstrapped by the observer alone: what it answers is all that the clients learn.
     async with Admin(observers) as admin, Producer(observers, linger_ms=1) as producer:
         description = await admin.describe_cluster()
         assert {broker.node_id: broker.voter for broker in description.brokers} == {1: True, 2: True, 3: True, 4: False}
-        controller = description.controller
+        controller = await controller_of(admin)
         assert controller in {1, 2, 3}
         topic = await admin.create_topic("observed", assignments=REPLICAS)
         assert [topic.partitions[index].leader for index in LED] == [OBSERVER] * len(LED)
@@ -31,12 +32,14 @@ async def test_an_observer_serves_and_leads_while_the_controller_dies(
         await writer.more(500)
         cluster.kill(controller)
         await writer.more(1000)
-        while (await admin.describe_cluster()).controller not in {1, 2, 3} - {controller}:
-            pass
-        while controller in {partition.leader for partition in (await admin.describe_topic("observed")).partitions}:
-            pass
-        topic = await admin.describe_topic("observed")
-        assert [topic.partitions[index].leader for index in LED] == [OBSERVER] * len(LED)
+
+        async def is_replaced() -> bool:
+            leaders = await leaders_of(admin, "observed")
+            return await controller_of(admin) in {1, 2, 3} - {controller} and controller not in leaders
+
+        await until(is_replaced)
+        leaders = await leaders_of(admin, "observed")
+        assert [leaders[index] for index in LED] == [OBSERVER] * len(LED)
         cluster.start([controller])
         await asyncio.to_thread(cluster.wait_serving)
         await healthy(admin)

@@ -1,13 +1,24 @@
 """One node after the other is stopped and started again under a producer: nobody notices."""
 
 import asyncio
+from collections.abc import Callable
+
+import pytest
 
 from penstock.client import Admin, Producer
 from penstock.client.devcluster import START_MARK, DevCluster
+from tests.cluster.conftest import CALM
 from tests.cluster.reading import healthy, read_all
 from tests.cluster.writing import Writer, check
 
 PARTITIONS = 9
+STOP_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def cluster(start_cluster: Callable[..., DevCluster]) -> DevCluster:
+    """Nodes that take their time for an orderly end."""
+    return start_cluster(shutdown_grace_ms=60_000, **CALM)
 
 
 def last_run(cluster: DevCluster, node_id: int) -> str:
@@ -22,7 +33,7 @@ async def test_a_rolling_restart_loses_nothing_and_leaders_move_before_their_nod
         await writer.more(500)
         for node_id in cluster.node_ids:
             await healthy(admin)
-            late = await asyncio.to_thread(cluster.stop, [node_id])
+            late = await asyncio.to_thread(cluster.stop, [node_id], STOP_S)
             assert late == []  # ended by itself, in time
             log = last_run(cluster, node_id)
             assert "stopping: moving leaderships away" in log

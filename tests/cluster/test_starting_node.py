@@ -47,11 +47,11 @@ async def test_a_node_without_its_cluster_says_not_serving(lonely: DevCluster) -
         producers = producer_service_pb2_grpc.ProducerServiceStub(channel)
         record = producer_service_pb2.PublishRecord(value=b"v")
         for call in (
-            topics.DescribeTopic(topic_service_pb2.DescribeTopicRequest(name="orders"), timeout=10),
-            topics.ListTopics(topic_service_pb2.ListTopicsRequest(), timeout=10),
-            clusters.GetMetadata(cluster_service_pb2.GetMetadataRequest(), timeout=10),
-            clusters.ListBrokers(cluster_service_pb2.ListBrokersRequest(), timeout=10),
-            producers.Publish(producer_service_pb2.PublishRequest(topic="orders", records=[record]), timeout=10),
+            topics.DescribeTopic(topic_service_pb2.DescribeTopicRequest(name="orders"), timeout=60),
+            topics.ListTopics(topic_service_pb2.ListTopicsRequest(), timeout=60),
+            clusters.GetMetadata(cluster_service_pb2.GetMetadataRequest(), timeout=60),
+            clusters.ListBrokers(cluster_service_pb2.ListBrokersRequest(), timeout=60),
+            producers.Publish(producer_service_pb2.PublishRequest(topic="orders", records=[record]), timeout=60),
         ):
             assert (await error_of(call)).reason is Reason.NOT_SERVING
         create = topics.CreateTopic(topic_service_pb2.CreateTopicRequest(name="orders"), timeout=1)

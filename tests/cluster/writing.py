@@ -50,7 +50,7 @@ class Writer:
         """Stop sending, and wait for the fate of what was sent."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self._producer.flush(60)
+        await self._producer.flush(120)
         await asyncio.gather(*self._pending)
 
 
