@@ -13,8 +13,6 @@ from penstock.storage import (
     Append,
     AppendFailedError,
     CheckpointHighWatermark,
-    CommitFailedError,
-    Committer,
     CreateLog,
     DropLog,
     EpochStart,
@@ -343,46 +341,3 @@ def _set(known: dict[int, ProducerState], producer_id: int, state: ProducerState
         known.pop(producer_id, None)
     else:
         known[producer_id] = state
-
-
-class MemoryCommitter(Committer):
-    """Performs groups on a store. `written` learns the image that each commit leaves, `synced` of each sync."""
-
-    def __init__(
-        self,
-        store: MemoryStore,
-        written: Callable[[Image], None],
-        synced: Callable[[], None],
-        is_full: Callable[[], bool],
-    ) -> None:
-        self._memory = store
-        self._written = written
-        self._synced = synced
-        self._is_full = is_full
-
-    def commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        """See Committer. Raises CommitFailedError where the store is closed."""
-        self._check_open()
-        group = MemoryGroup(self._memory, self._refusal(writes))
-        outcomes = [group.perform(write) for write in writes]
-        self._written(group.publish())
-        return outcomes
-
-    def _refusal(self, writes: Sequence[Write]) -> StoreFullError | None:
-        appended = self._is_full() and any(
-            batch.payload for write in writes if isinstance(write, Append) for batch in write.batches
-        )
-        return StoreFullError("the simulated disk is full") if appended else None
-
-    def _check_open(self) -> None:
-        if self._memory.closed:
-            raise CommitFailedError("the store is closed")
-
-    def sync(self) -> None:
-        """See Committer."""
-        self._check_open()
-        self._synced()
-
-    def sweep(self) -> bool:
-        """Nothing is left to be deleted."""
-        return False

@@ -1,15 +1,67 @@
 """A disk in memory: the image that the last commit left, and the ones before it that a power loss can go back to."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from penstock.storage import ForeignStoreError, StoreIdentity
+from penstock.storage import (
+    Append,
+    CommitFailedError,
+    Committer,
+    ForeignStoreError,
+    Outcome,
+    StoreFullError,
+    StoreIdentity,
+    Write,
+)
 from tests.simulation.store.disk import Disk, FaultyCommitter, check_format, check_open
-from tests.simulation.store.group import MemoryCommitter
+from tests.simulation.store.group import MemoryGroup
 from tests.simulation.store.memory import Image, MemoryStore
 
 MAX_UNSYNCED = 2_000
 """Images kept since the last sync. With more, every other one is let go: a power loss meets one of those left."""
+
+
+class MemoryCommitter(Committer):
+    """Performs groups on a store. `written` learns the image that each commit leaves, `synced` of each sync."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        written: Callable[[Image], None],
+        synced: Callable[[], None],
+        is_full: Callable[[], bool],
+    ) -> None:
+        self._memory = store
+        self._written = written
+        self._synced = synced
+        self._is_full = is_full
+
+    def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+        """See Committer. Raises CommitFailedError where the store is closed."""
+        self._check_open()
+        group = MemoryGroup(self._memory, self._refusal(writes))
+        outcomes = [group.perform(write) for write in writes]
+        self._written(group.publish())
+        return outcomes
+
+    def _refusal(self, writes: Sequence[Write]) -> StoreFullError | None:
+        appended = self._is_full() and any(
+            batch.payload for write in writes if isinstance(write, Append) for batch in write.batches
+        )
+        return StoreFullError("the simulated disk is full") if appended else None
+
+    def _check_open(self) -> None:
+        if self._memory.closed:
+            raise CommitFailedError("the store is closed")
+
+    def sync(self) -> None:
+        """See Committer."""
+        self._check_open()
+        self._synced()
+
+    def sweep(self) -> bool:
+        """Nothing is left to be deleted."""
+        return False
 
 
 class MemoryDisk(Disk[Image | None]):

@@ -55,7 +55,7 @@ from tests.simulation.store.memory_disk import MAX_UNSYNCED, MemoryDisk
 from tests.storage.support import batch, key
 
 SHARED_MEMORY = Path("/dev/shm")
-SEEDS = range(36)
+SEEDS = range(30)
 STEPS = 50
 LEVELS = ("commit", "interval", "os")
 
