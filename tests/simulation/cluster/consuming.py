@@ -1,0 +1,119 @@
+"""Clients that read: one during the faults, and one that reads everything after them."""
+
+from penstock.client import Admin, Consumer, OffsetOutOfRangeError, PenstockError, TopicPartition
+from penstock.protocol.reasons import Reason
+from tests.simulation.cluster.history import Content, Reading, Row, Spot
+from tests.simulation.cluster.process import ALLOWED, ClientProcess, Site, Topics
+
+
+class ConsumingClient(ClientProcess):
+    """Reads all partitions of its topics from the beginning; seeks back, pauses, opens a new consumer now and then."""
+
+    def __init__(self, site: Site, topics: Topics) -> None:
+        super().__init__(site)
+        self.topics = topics
+        self._readings: dict[TopicPartition, Reading] = {}
+
+    async def work(self) -> None:
+        while not self.stopping.is_set():
+            consumer = Consumer(self.site.bootstrap, prefetch_bytes=self.rng.choice((500, 1 << 20)))
+            consumer._seams = self.seams()
+            await consumer.open()
+            try:
+                await self._assign(consumer)
+                while not self.stopping.is_set() and self.rng.random() > 0.01:
+                    await self._poll(consumer)
+            except PenstockError as error:
+                self._explain(error)
+                await self.pause(0.2)
+            finally:
+                await consumer.close()
+
+    async def _assign(self, consumer: Consumer) -> None:
+        await consumer.assign_topics(list(self.topics.counts), "earliest")
+        self._readings = {}
+        for partition in consumer.assignment():
+            self._begin_reading(consumer, partition)
+
+    def _begin_reading(self, consumer: Consumer, partition: TopicPartition) -> None:
+        """From the present position on."""
+        cursor = consumer._fetcher.cursors[partition]
+        spot = Spot(cursor.topic_id, partition.partition)
+        reading = Reading(self.name, spot, partition.topic, cursor.position)
+        self._readings[partition] = reading
+        self.history.readings.append(reading)
+
+    async def _poll(self, consumer: Consumer) -> None:
+        self.look_after([*consumer._fetcher._tasks, *consumer._session.metadata._tasks])
+        records = await consumer.poll(self.rng.choice((1, 10, 500)), timeout=0.5)
+        for record in records:
+            row = Row(record.offset, record.leader_epoch, record.value or b"")
+            self._readings[TopicPartition(record.topic, record.partition)].rows.append(row)
+        if records:
+            self.trace("read", [(record.partition, record.offset, record.value) for record in records])
+        await self._change_something(consumer)
+
+    async def _change_something(self, consumer: Consumer) -> None:
+        draw = self.rng.random()
+        if draw > 0.08:
+            return
+        partition = self.rng.choice(consumer.assignment())
+        if draw < 0.03:
+            consumer.pause(partition)
+        elif draw < 0.05:
+            await consumer.seek(partition, self.rng.randint(0, consumer.position(partition)))
+            self._begin_reading(consumer, partition)
+        else:
+            consumer.resume(*consumer.paused())
+
+    def _explain(self, error: PenstockError) -> None:
+        """An offset out of range is explained by a topic that is another one now."""
+        moved = isinstance(error, OffsetOutOfRangeError) and any(map(self.history.is_ever_deleted, self.topics.counts))
+        if not moved:
+            self.tolerate(error, ALLOWED, "reading")
+        self.trace("read", str(error))
+
+
+class FinalReader(ClientProcess):
+    """Reads all topics from earliest to latest, as often as it takes, and gives `content` once it has all."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.content: Content | None = None
+        self.last_error = ""
+
+    async def work(self) -> None:
+        while self.content is None:
+            try:
+                self.content = await self._read()
+            except PenstockError as error:
+                if error.reason is Reason.INTERNAL or not isinstance(error, ALLOWED):
+                    raise
+                self.last_error = str(error)
+                await self.pause(0.1)
+
+    async def _read(self) -> Content:
+        admin, consumer = Admin(self.site.bootstrap, timeout_ms=5_000), Consumer(self.site.bootstrap)
+        admin._seams = consumer._seams = self.seams()
+        await admin.open()
+        await consumer.open()
+        try:
+            content = Content()
+            for topic in await admin.list_topics():
+                content.names[topic.name] = topic.topic_id
+            if content.names:
+                await self._read_topics(consumer, content)
+        finally:
+            await consumer.close()
+            await admin.close()
+        return content
+
+    async def _read_topics(self, consumer: Consumer, content: Content) -> None:
+        await consumer.assign_topics(list(content.names), "earliest")
+        ends = await consumer.end_offsets(consumer.assignment())
+        for partition in ends:
+            content.rows[Spot(content.names[partition.topic], partition.partition)] = []
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            for record in await consumer.poll(10_000, timeout=5.0):
+                spot = Spot(content.names[record.topic], record.partition)
+                content.rows[spot].append(Row(record.offset, record.leader_epoch, record.value or b""))
