@@ -5,7 +5,6 @@ process dies its tasks are closed at once and in order, and whatever they still 
 """
 
 import asyncio
-import contextlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -22,6 +21,8 @@ else:
 TURN_HANDLES = 2_000
 """Handles of one turn, after which time goes on a little: a loop that spins is seen in the trace, not as a hang."""
 SPIN_S = 1e-4
+CLOSINGS = 100
+"""Awaits in the `finally` blocks of one task."""
 
 
 class SimLoop(_Base):
@@ -101,7 +102,7 @@ class SimLoop(_Base):
             coro = _nothing()
         task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
         if self._closed:
-            _dispose(task)
+            _dispose(self._scheduler, task)
         else:
             self._tasks[task] = None
             task.add_done_callback(self._forget)
@@ -192,20 +193,29 @@ class SimLoop(_Base):
         self._closed = True
         self._ready.clear()
         tasks, self._tasks = list(self._tasks), {}
-        self.run(_dispose_all, tasks)
+        self.run(_dispose_all, self._scheduler, tasks)
 
 
-def _dispose_all(tasks: "list[asyncio.Task[Any]]") -> None:
+def _dispose_all(scheduler: Scheduler, tasks: "list[asyncio.Task[Any]]") -> None:
     for task in tasks:
-        _dispose(task)
+        _dispose(scheduler, task)
 
 
-def _dispose(task: "asyncio.Task[Any]") -> None:
+def _dispose(scheduler: Scheduler, task: "asyncio.Task[Any]") -> None:
     """End a task of a dead process without a word. Its `finally` blocks run; they reach nothing."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     coroutine: Any = task.get_coro()
-    with contextlib.suppress(BaseException):
-        coroutine.close()
+    for _ in range(CLOSINGS):
+        try:
+            coroutine.close()
+        except RuntimeError:  # a `finally` awaits something: it is closed there again
+            continue
+        except ValueError:  # it is running: it ended its own process
+            scheduler.after(0.0, _dispose, scheduler, task)
+            return
+        except BaseException:  # noqa: BLE001  nobody is left whom it could tell
+            return
+        return
 
 
 async def _nothing() -> None:

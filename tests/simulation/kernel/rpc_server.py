@@ -35,6 +35,7 @@ from tests.simulation.kernel.rpc_wire import (
     Outgoing,
     Wire,
     cygrpc,
+    pass_turn,
 )
 
 LOG = logging.getLogger(__name__)
@@ -413,7 +414,7 @@ class SimServer:
             self._accept(end)
 
     async def stop(self, grace: float | None) -> None:
-        """Take no more calls; cancel those that do not end within `grace` seconds; return when all handlers ended."""
+        """Take no more calls and cancel those that do not end within `grace` seconds; handlers end a little later."""
         if self._loop is None or self._stopped:
             return
         self.is_stopping = True
@@ -423,11 +424,11 @@ class SimServer:
             connection.wire.send((GOAWAY, 0))
         if grace is not None and self.active:
             await asyncio.wait(self._tasks(), timeout=grace)
-        for call in list(self.active):
-            call.refuse()
-        while tasks := self._tasks():
-            await asyncio.wait(tasks)
+        for connection in self.connections:
+            for call in list(connection.calls.values()):
+                call.refuse()
         self._stopped = True
+        await pass_turn()
         for connection in list(self.connections):
             connection.wire.close()
         self.connections.clear()
