@@ -16,12 +16,14 @@ from penstock.storage import (
     Committer,
     NotFormattedError,
     Outcome,
+    PartitionKey,
     StorageError,
     Store,
     StoreIdentity,
     StoreLockedError,
     Write,
 )
+from tests.simulation.store.memory import Row
 
 
 class PowerLoss(Exception):  # noqa: N818  an event
@@ -65,6 +67,10 @@ class Disk(ABC, Generic[Copy]):
     @abstractmethod
     def power_loss(self, rng: random.Random) -> None:
         """Crash, and go back to a state between the last sync and now; at level `commit` there is only the last."""
+
+    @abstractmethod
+    def row(self, key: PartitionKey) -> Row | None:
+        """All that the disk holds of a log, whether or not a process runs; for those who check a world."""
 
     @abstractmethod
     def copy(self) -> Copy:

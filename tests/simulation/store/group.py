@@ -300,9 +300,9 @@ class MemoryGroup:
         row = self._rows.get(base.local, base)
         if row.data != base.data:
             return  # reset meanwhile
-        state = row.producers.get(producer_id)
+        known = self._own_producers(row)
+        state = known.get(producer_id)
         if state is not None and state.timestamp_ms < before_ms:
-            known = self._own_producers(row)
             del known[producer_id]
             if row.producers is not known:
                 self._put(row, row.state, producers=known)

@@ -23,6 +23,7 @@ from penstock.storage import (
     ForgetStarts,
     Log,
     Outcome,
+    PartitionKey,
     RecordStart,
     Store,
     StoreFullError,
@@ -32,8 +33,11 @@ from penstock.storage import (
 )
 from penstock.storage.env import DATA_FILE
 from penstock.storage.layout import seal
+from penstock.storage.producer_rows import scan_producers
 from penstock.storage.room import Room
+from penstock.storage.rows import Rows
 from tests.simulation.store.disk import Disk, FaultyCommitter, check_format
+from tests.simulation.store.memory import Row, Undo
 
 MAP_BYTES = 1 << 30
 
@@ -166,6 +170,19 @@ class LmdbDisk(Disk[LmdbCopy | None]):
         store.close()
         self._mark_synced()
 
+    def row(self, key: PartitionKey) -> Row | None:
+        """See Disk. Reads all of it: slow."""
+        if not self._is_formatted:
+            return None
+        running = self._store is not None and not self._store.is_closed
+        store = self._store if running and self._store is not None else self._open()
+        try:
+            log = store.log(key)
+            return None if log is None else _row(store, log)
+        finally:
+            if not running:
+                store.close()
+
     def copy(self) -> LmdbCopy | None:
         """See Disk."""
         if not self._is_formatted:
@@ -202,6 +219,18 @@ def _end_of_data(descriptor: int, length: int) -> int:
         while end < length:
             end = os.lseek(descriptor, os.lseek(descriptor, end, os.SEEK_DATA), os.SEEK_HOLE)
     return end
+
+
+def _row(store: Store, log: Log) -> Row:
+    """All that the store holds of a log, but for its undo rows and what is below its start."""
+    state, found = log.state, store.row(log.local)
+    data = 0 if found is None else found.data
+    batches = log.read(state.log_start_offset, state.log_end_offset, 2**62)
+    with store.environment.begin() as txn:
+        producers = dict(scan_producers(Rows(txn, store.environment.db), data))
+    undo: list[Undo | None] = [None] * len(batches)
+    epochs = tuple(log.epochs())
+    return Row(log.key, log.local, data, state, batches, undo, 0, len(batches), epochs, producers, state.log_end_offset)
 
 
 def _renamed(write: Write, logs: Mapping[int, Log]) -> Write:

@@ -146,9 +146,18 @@ class Lockstep:
         seed = self.rng.getrandbits(32)
         memory, lmdb = (observe(store, seed) for store in self.stores)
         assert_same(memory, lmdb)
+        self.compare_rows()
         for handles in self.stale:
             memory, lmdb = (observe_log(log, random.Random(seed)) for log in handles)
             assert_same(memory, lmdb)
+
+    def compare_rows(self) -> None:
+        for k in KEYS:
+            memory, lmdb = (disk.row(k) for disk in self.disks)
+            assert (memory is None) == (lmdb is None)
+            if memory is not None and lmdb is not None:
+                assert memory.batches[memory.first : memory.stop] == lmdb.batches[lmdb.first : lmdb.stop]
+                assert (memory.state, memory.epochs, memory.producers) == (lmdb.state, lmdb.epochs, lmdb.producers)
 
     # ---- steps
 

@@ -9,13 +9,14 @@ from penstock.storage import (
     Committer,
     ForeignStoreError,
     Outcome,
+    PartitionKey,
     StoreFullError,
     StoreIdentity,
     Write,
 )
 from tests.simulation.store.disk import Disk, FaultyCommitter, check_format, check_open
 from tests.simulation.store.group import MemoryGroup
-from tests.simulation.store.memory import Image, MemoryStore
+from tests.simulation.store.memory import Image, MemoryStore, Row
 
 MAX_UNSYNCED = 2_000
 """Images kept since the last sync. With more, every other one is let go: a power loss meets one of those left."""
@@ -117,6 +118,11 @@ class MemoryDisk(Disk[Image | None]):
         self.crash()
         if len(self._unsynced) > 1:
             self._unsynced = [self._unsynced[rng.randrange(len(self._unsynced))]]
+
+    def row(self, key: PartitionKey) -> Row | None:
+        """See Disk."""
+        rows = () if self.image is None else self.image.rows.values()
+        return next((row for row in rows if row.key == key), None)
 
     def copy(self) -> Image | None:
         """See Disk."""

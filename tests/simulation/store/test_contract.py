@@ -397,7 +397,8 @@ def test_producers_of_the_same_group_do_not_expire_yet(node: Node) -> None:
 
 def test_a_log_that_is_replaced_while_its_producers_expire_begins_empty(node: Node) -> None:
     node.append(producer=7)
-    node.done(DropLog(key(1)), CreateLog(key(1)), ExpireProducers(2**40))
+    expire = ExpireProducers(2**40)
+    node.done(expire, DropLog(key(1)), expire, CreateLog(key(1)), expire)
     assert node.end() == 0
     node.append()
     node.restart()
@@ -544,6 +545,24 @@ def test_much_unsynced_is_thinned_out() -> None:
     node.disk.power_loss(random.Random(5))
     node.open()
     assert 1 < node.end() < 3 * MAX_UNSYNCED
+
+
+# ---- what a world looks at
+
+
+def test_what_the_disk_holds_is_seen_with_and_without_a_process(node: Node) -> None:
+    assert node.disk.row(key(1)) is None
+    node.append(5, epoch=1, producer=7)
+    node.done(MoveStart(node.log(), 1, 2))
+    known = node.log().producer(7)
+    for _ in range(2):
+        row = node.disk.row(key(1))
+        assert row is not None
+        assert (row.state.log_start_offset, row.state.log_end_offset, row.producers) == (2, 5, {7: known})
+        assert [found.base_offset for found in row.batches[row.place(3) : row.stop]] == [3, 4]
+        node.disk.crash()
+    node.disk.wipe()
+    assert node.disk.row(key(1)) is None
 
 
 # ---- copies
