@@ -29,7 +29,20 @@ class Weather:
 class End:
     """One side of a connection, for the process on `host`. Set `on_frame` and `on_close` before time goes on."""
 
-    __slots__ = ("arrival", "connection", "held", "host", "on_close", "on_frame", "peer", "sent", "watched")
+    __slots__ = (
+        "arrival",
+        "arrived",
+        "connection",
+        "early",
+        "held",
+        "host",
+        "is_open",
+        "on_close",
+        "on_frame",
+        "peer",
+        "sent",
+        "watched",
+    )
 
     def __init__(self, connection: "Connection", host: str) -> None:
         self.connection = connection
@@ -40,13 +53,15 @@ class End:
         """Called once, with a reason, where the other side or the network ended the connection; not by `close`."""
         self.held: list[tuple[int, Any]] = []
         """What this side sent over a link that is cut, numbered."""
+        self.early: dict[int, Any] = {}
+        """What this side sent and arrived before something that a cut held up."""
         self.arrival = 0.0
+        """When the last frame that this side sent arrives."""
         self.sent = 0
+        self.arrived = 0
+        """The number of the last frame that the other side took."""
+        self.is_open = True
         self.watched = False
-
-    @property
-    def is_open(self) -> bool:
-        return self.connection.is_open_at(self)
 
     def send(self, frame: Any) -> None:
         """Send a frame; it arrives in order, or never. Nothing where the connection is over."""
@@ -60,34 +75,44 @@ class End:
 class Connection:
     """Made by `Network.connect`. A side learns of the end when its link lets it."""
 
-    __slots__ = ("_open", "dialed", "network", "served")
+    __slots__ = ("dialed", "network", "served")
 
     def __init__(self, network: "Network", dialing: str, serving: str) -> None:
         self.network = network
         self.dialed = End(self, dialing)
         self.served = End(self, serving)
         self.dialed.peer, self.served.peer = self.served, self.dialed
-        self._open = {self.dialed: True, self.served: True}
-
-    def is_open_at(self, end: End) -> bool:
-        return self._open[end]
 
     @property
     def is_over(self) -> bool:
-        return not any(self._open.values())
+        return not (self.dialed.is_open or self.served.is_open)
 
     def close(self, end: End, reason: str) -> None:
         """`end` closes: it hears nothing any more, the other one is told in order."""
-        if self._open[end]:
-            self._open[end] = False
+        if end.is_open:
+            end.is_open = False
             self.network.dispatch(end, _Fin(reason), closing=True)
 
     def ended(self, end: End, reason: str) -> None:
         """`end` learns that the connection is over."""
-        if self._open[end]:
-            self._open[end] = False
+        if end.is_open:
+            end.is_open = False
             end.held.clear()
             end.on_close(reason)
+
+
+class Dial:
+    """An attempt to connect, and who wants to know."""
+
+    __slots__ = ("answer", "given_up")
+
+    def __init__(self, answer: Callable[[End | str], None]) -> None:
+        self.answer = answer
+        self.given_up = False
+
+    def give_up(self) -> None:
+        """Stop trying: no answer comes, and what stands by now is closed."""
+        self.given_up = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +172,7 @@ class Network:
             for end in (connection.dialed, connection.served):
                 if end.host == host:
                     if silently:
-                        connection._open[end] = False
+                        end.is_open = False
                         end.held.clear()
                         self._watch(end.peer)
                     else:
@@ -159,29 +184,38 @@ class Network:
 
     # ---- connecting
 
-    def connect(self, dialing: str, host: str, port: int, answer: Callable[[End | str], None]) -> None:
+    def connect(self, dialing: str, host: str, port: int, answer: Callable[[End | str], None]) -> Dial:
         """Dial. `answer` gets this side of a connection, or "refused"; nothing is heard over a cut link.
 
-        A dial waits for a cut link to heal: the caller has a timeout, and closes what comes after it.
+        A dial waits for a cut link to heal: the caller has a timeout, and gives the dial up then.
         """
-        self._leg(dialing, host, self._knock, dialing, host, port, answer)
+        dial = Dial(answer)
+        self._leg(dialing, host, self._knock, dialing, host, port, dial)
+        return dial
 
-    def _knock(self, dialing: str, host: str, port: int, answer: Callable[[End | str], None]) -> None:
+    def _knock(self, dialing: str, host: str, port: int, dial: Dial) -> None:
+        if dial.given_up:
+            return
         accept = self._listeners.get((host, port))
         if accept is None:
-            self._leg(host, dialing, answer, "refused")
+            self._leg(host, dialing, self._refuse, dial)
             return
         connection = Connection(self, dialing, host)
         self._connections[connection] = None
-        connection.served.send(_Answer(answer))  # first: what `accept` sends must not overtake it
+        self.dispatch(connection.served, dial)  # ahead of all that the server sends
         accept(connection.served)
+
+    def _refuse(self, dial: Dial) -> None:
+        if not dial.given_up:
+            dial.answer("refused")
 
     def _leg(self, sender: str, receiver: str, function: Callable[..., None], *arguments: Any) -> None:
         """Pass a link, waiting while it is cut."""
         if receiver in self.dark or sender in self.dark:
             return
         if (sender, receiver) in self.cuts:
-            self._scheduler.after(0.2, self._leg, sender, receiver, function, *arguments)
+            if not (isinstance(arguments[-1], Dial) and arguments[-1].given_up):
+                self._scheduler.after(0.2, self._leg, sender, receiver, function, *arguments)
             return
         self._scheduler.after(self.latency(sender, receiver), function, *arguments)
 
@@ -202,7 +236,7 @@ class Network:
             self._depart(end, end.sent, frame)
 
     def _depart(self, end: End, number: int, frame: Any) -> None:
-        if (end.host, end.peer.host) in self.cuts:
+        if self.cuts and (end.host, end.peer.host) in self.cuts:
             end.held.append((number, frame))
             return
         end.arrival = max(end.arrival + 1e-6, self._scheduler.now + self.latency(end.host, end.peer.host))
@@ -210,9 +244,18 @@ class Network:
 
     def _arrive(self, end: End, number: int, frame: Any) -> None:
         peer = end.peer
-        if (end.host, peer.host) in self.cuts:  # it was cut while the frame was under way
+        if self.cuts and (end.host, peer.host) in self.cuts:  # it was cut while the frame was under way
             end.held.append((number, frame))
-            return
+        elif number == end.arrived + 1:
+            end.arrived = number
+            self._deliver(end, peer, frame)
+            while end.early and end.arrived + 1 in end.early:
+                end.arrived += 1
+                self._deliver(end, peer, end.early.pop(end.arrived))
+        else:  # what was sent before it was held up by a cut that has healed since
+            end.early[number] = frame
+
+    def _deliver(self, end: End, peer: End, frame: Any) -> None:
         if peer.host in self.dark:
             return
         connection = end.connection
@@ -220,14 +263,19 @@ class Network:
             if end.is_open:
                 self._leg(peer.host, end.host, connection.ended, end, "connection reset")
             self._forget(connection)
-            return
-        if isinstance(frame, _Fin):
+        elif isinstance(frame, _Fin):
             connection.ended(peer, frame.reason)
             self._forget(connection)
-        elif isinstance(frame, _Answer):
-            frame.answer(peer)
+        elif isinstance(frame, Dial):
+            self._stand(peer, frame)
         else:
             peer.on_frame(frame)
+
+    def _stand(self, end: End, dial: Dial) -> None:
+        if dial.given_up:
+            end.close("connection reset")
+        else:
+            dial.answer(end)
 
     def _forget(self, connection: Connection) -> None:
         if connection.is_over:

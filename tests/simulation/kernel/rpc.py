@@ -27,9 +27,11 @@ async def refuses(network: Network, host: str, target_host: str, port: int, time
         if not refused.done():
             refused.set_result(answer)
 
-    network.connect(host, target_host, port, answered)
+    dial = network.connect(host, target_host, port, answered)
     try:
         async with asyncio.timeout(timeout_s):
             return await refused
     except TimeoutError:
         return False
+    finally:
+        dial.give_up()

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import grpc
 from grpc import ChannelConnectivity as State
 
-from tests.simulation.kernel.network import End, Network
+from tests.simulation.kernel.network import Dial, End, Network
 from tests.simulation.kernel.rpc_client import Method
 from tests.simulation.kernel.rpc_wire import (
     CREDIT,
@@ -123,6 +123,7 @@ class SimChannel:
         self._attempt = 0
         """Number of the attempt under way, or last made."""
         self._attempted_at = 0.0
+        self._dial_under_way: Dial | None = None
         self._dialled: Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watchers: list[asyncio.Future[None]] = []
@@ -173,16 +174,16 @@ class SimChannel:
         attempt = self._attempt
 
         def answered(answer: End | str) -> None:
-            if self.loop.is_closed() or attempt != self._attempt or self._state is State.SHUTDOWN:
+            if self.loop.is_closed():
                 if isinstance(answer, End):
-                    answer.close()
+                    answer.close("connection reset")
             elif isinstance(answer, End):
                 self._dialled = Transport(self, answer, self.loop)
             else:
                 self.loop.call_soon(self._failed, attempt, "Connection refused")
 
         if not self.loop.is_closed():
-            self.network.connect(self.host, self._target_host, self._target_port, answered)
+            self._dial_under_way = self.network.connect(self.host, self._target_host, self._target_port, answered)
 
     def connected(self, transport: Transport) -> None:
         """The server's first frame came."""
@@ -203,9 +204,7 @@ class SimChannel:
             return
         self._attempt += 1  # what still comes of this attempt is late
         self._cancel_timer()
-        if self._dialled is not None:
-            self._dialled.wire.close()
-            self._dialled = None
+        self._give_up()
         address = f"ipv4:{self._target_host}:{self._target_port}"
         self._failure = (
             "failed to connect to all addresses; last error: "
@@ -217,6 +216,14 @@ class SimChannel:
         self._timer = self.loop.call_at(again, self._dial)
         for call in list(self.pending):
             self.fail(call)
+
+    def _give_up(self) -> None:
+        """End the attempt under way."""
+        if self._dial_under_way is not None:
+            self._dial_under_way.give_up()
+        if self._dialled is not None:
+            self._dialled.wire.close()
+        self._dial_under_way = self._dialled = None
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -268,9 +275,8 @@ class SimChannel:
             calls.extend(transport.calls.values())
         for call in calls:
             call.cancel()
-        if self._dialled is not None:
-            transports.append(self._dialled)
-        self.transport = self._dialled = None
+        self._give_up()
+        self.transport = None
         for transport in transports:
             transport.wire.close()
         self.retired.clear()

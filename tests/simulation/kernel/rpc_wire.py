@@ -231,12 +231,12 @@ class Deadlines:
     def _arm(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._fire)
+        self._timer = self._loop.call_at(when, self._fire, when)
 
-    def _fire(self) -> None:
+    def _fire(self, when: float) -> None:
         self._timer = None
-        heap, now = self._heap, self._loop.time()
-        while heap and (heap[0][0] <= now + 1e-9 or heap[0][1] not in self._calls):
+        heap, now = self._heap, max(self._loop.time(), when)
+        while heap and (heap[0][0] <= now or heap[0][1] not in self._calls):
             call = self._calls.pop(heapq.heappop(heap)[1], None)
             if call is not None:
                 call.expire()
