@@ -103,7 +103,7 @@ class SendSeed:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Refuse an open."""
+    """Refuse an open, or end a session whose follower is a replica no more."""
 
     follower: int
     session: SessionKey

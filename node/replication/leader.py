@@ -27,7 +27,7 @@ from penstock.node.replication.events import (
     SendSeed,
     SessionKey,
 )
-from penstock.node.replication.progress import Progress
+from penstock.node.replication.progress import NO_SESSION, Progress
 
 
 @dataclass(slots=True)
@@ -252,14 +252,20 @@ class LeaderCore:
         if pending is not None and view.partition_epoch > pending.partition_epoch:
             self._change.pending = None  # rule 5: a pending ISR ends when the view shows a higher partition_epoch
         self._lost &= view.isr
-        self._meet_replicas(now_ms)
-        return self._recalculate() + (self._shrink(set()) or self._expand())
+        refusals = self._meet_replicas(now_ms)
+        return refusals + self._recalculate() + (self._shrink(set()) or self._expand())
 
-    def _meet_replicas(self, now_ms: int) -> None:
+    def _meet_replicas(self, now_ms: int) -> Outputs:
+        """Who is a replica no more is refused: should it never see that and be one again, it opens a new session."""
         end = self._log.log_end_offset
         known = self._progress
         others = [node for node in self._view.replicas if node != self.node_id]
         self._progress = {node: known.get(node) or Progress(now_ms, end) for node in others}
+        return [
+            Refuse(node, progress.session, RefusalKind.NOT_REPLICA)
+            for node, progress in known.items()
+            if node not in self._progress and progress.session != NO_SESSION
+        ]
 
     def on_proposal_refused(self, proposal: IsrProposal) -> Outputs:
         """`apply` refused the change for good: its precondition on a member can never hold again (rule 5).

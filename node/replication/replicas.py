@@ -168,6 +168,7 @@ class Replicas:
             if self.node_id not in info.replicas:
                 if partition is not None:
                     self._release(partition)
+                    LOG.info("this node is no replica of %s any more; its log is kept", key)
                 continue
             if partition is None:
                 partition = self._create(key)
@@ -189,15 +190,17 @@ class Replicas:
         partition.shell.stop()
 
     def _drop_removed(self, former: MetadataImage, image: MetadataImage) -> None:
-        """Rule 28: only what was there and is removed; the ids never come back."""
+        """Rule 28: only what was there and is removed, strays included; the ids never come back."""
         removed = former.topics.keys() - image.topics.keys()
         if not removed:
             return
-        for partition in list(self._partitions.values()):
-            if partition.key.topic_id in removed:
-                self._release(partition)
-                self.submit(DropLog(partition.key))
-                LOG.info("log of %s is deleted with its topic", partition.key)
+        partitions = [partition for key, partition in self._partitions.items() if key.topic_id in removed]
+        strays = [key for key in self.strays() if key.topic_id in removed]
+        for partition in partitions:
+            self._release(partition)
+        for key in [*(partition.key for partition in partitions), *strays]:
+            self.submit(DropLog(key))
+            LOG.info("log of %s is deleted with its topic", key)
         for topic_id in removed:
             self._acted.pop(topic_id, None)
 
