@@ -1,9 +1,13 @@
-"""A journal's disk in memory: keeps what was committed, loses the rest with the process. Can lose power in a commit."""
+"""A journal's disk in memory: keeps what was committed, loses the rest with the process.
+
+Power can go in the middle of a commit, and a commit can fail.
+"""
 
 import dataclasses
 from pathlib import Path
 
 from penstock.raft.disk import LmdbDisk
+from penstock.raft.errors import JournalWriteError
 from penstock.raft.journal import Entry, Identity, JournalBatch, JournalImage, JournalState, StoredSnapshot
 
 
@@ -12,15 +16,20 @@ class PowerLoss(Exception):  # noqa: N818  an event
 
 
 class MemoryDisk:
-    """A JournalDisk. `armed`: None, or how many commits from now the power goes, and whether that one is durable."""
+    """A JournalDisk. `armed`: None, or how many commits from now the power goes, and whether that one is durable.
+
+    `failing`: None, or how many commits from now one fails.
+    """
 
     def __init__(self, node_id: int, journal_id: bytes, *, founding: bool) -> None:
         self.identity = Identity("simulated", node_id, journal_id)
+        self.founding = founding
         self.state = JournalState(may_vote=founding)
         self.membership: bytes | None = None
         self.snapshot: StoredSnapshot | None = None
         self.entries: list[Entry] = []
         self.armed: tuple[int, bool] | None = None
+        self.failing: int | None = None
         self.commits = 0
 
     def load(self) -> JournalImage:
@@ -30,8 +39,23 @@ class MemoryDisk:
     def last_index(self) -> int:
         return self.entries[-1].index if self.entries else 0
 
+    def repair(self) -> None:
+        """From now on nothing goes wrong."""
+        self.armed = self.failing = None
+
     def commit(self, batch: JournalBatch) -> None:
         self.commits += 1
+        if self.armed is None and self.failing is None:
+            self._apply(batch)
+        else:
+            self._commit_or_not(batch)
+
+    def _commit_or_not(self, batch: JournalBatch) -> None:
+        if self.failing is not None:
+            self.failing -= 1
+            if self.failing < 0:
+                self.failing = None
+                raise JournalWriteError("the simulated disk is full")
         fires, durable = False, True
         if self.armed is not None:
             left, lasts = self.armed
@@ -43,9 +67,13 @@ class MemoryDisk:
             raise PowerLoss
 
     def _apply(self, batch: JournalBatch) -> None:
-        first = self.entries[0].index if self.entries else 0
-        kept = self.entries[max(0, batch.delete_below - first) : max(0, batch.delete_from - first)]
-        self.entries = kept + list(batch.entries)
+        entries = self.entries
+        first = entries[0].index if entries else 0
+        if batch.delete_from - first < len(entries):
+            del entries[max(0, batch.delete_from - first) :]
+        if batch.delete_below > first:
+            del entries[: batch.delete_below - first]
+        entries += batch.entries
         self.state = batch.state
         self.membership = batch.membership
         if batch.snapshot is not None:
@@ -60,7 +88,7 @@ class MirroredDisk(MemoryDisk):
 
     def __init__(self, node_id: int, journal_id: bytes, *, founding: bool, path: Path) -> None:
         super().__init__(node_id, journal_id, founding=founding)
-        self._path = path / f"{node_id}"
+        self._path = path / f"{node_id}-{journal_id.hex()}"
         LmdbDisk.format(self._path, "simulated", node_id, founding=founding, reserve=0)
         self._real: LmdbDisk | None = None
 

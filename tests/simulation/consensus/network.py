@@ -5,6 +5,7 @@ given up. What was under way on a broken stream is lost, or still arrives until 
 """
 
 import random
+from heapq import heappush
 from typing import Any
 
 GIVE_UP_S = 2.0
@@ -13,9 +14,10 @@ GIVE_UP_S = 2.0
 class Stream:
     """One connection from a node to another."""
 
-    __slots__ = ("arrival", "held", "hung", "keeps", "open", "receiver", "sender")
+    __slots__ = ("arrival", "held", "hung", "keeps", "network", "open", "receiver", "sender")
 
-    def __init__(self, sender: int, receiver: int) -> None:
+    def __init__(self, network: "Network", sender: int, receiver: int) -> None:
+        self.network = network
         self.sender = sender
         self.receiver = receiver
         self.open = True
@@ -24,26 +26,34 @@ class Stream:
         self.held: list[Any] = []
         self.arrival = 0.0  # of the last message sent: none overtakes it
 
+    def arrive(self, message: Any) -> None:
+        """A message is there, unless the stream is not."""
+        if self.open or self.keeps:
+            if self.hung:
+                self.held.append(message)
+            else:
+                self.network.world.deliver(self.receiver, self.sender, message)
+
 
 class Network:
-    """All streams. `at(time, function, *arguments)` schedules; `deliver` and `notify` are the world's."""
+    """All streams. The world delivers, and is told when a stream opens or breaks."""
 
-    def __init__(self, world: Any) -> None:
-        self._world = world
-        self._rng: random.Random = world.rng
+    def __init__(self, world: Any, seed: int) -> None:
+        self.world = world
+        self._rng = random.Random(seed ^ 0x4E7)
         self.streams: dict[tuple[int, int], Stream] = {}
         self.cuts: set[tuple[int, int]] = set()
         self.slow = False
+        self.lost_at: dict[tuple[int, int], float] = {}  # when messages of a pair may have been lost last
 
-    def _latency(self) -> float:
-        draw = self._rng.random()
-        if draw < 0.9 or not self.slow:
-            return 0.001 + 0.004 * draw
-        return 0.02 + 0.4 * self._rng.random()
+    def dial_soon(self, sender: int, receiver: int, at_most_s: float = 0.12) -> None:
+        """Let a node dial another in a moment."""
+        world = self.world
+        world.at(world.now + at_most_s * (0.17 + 0.83 * self._rng.random()), self.connect, sender, receiver)
 
     def connect(self, sender: int, receiver: int) -> None:
         """Dial; nothing happens if the other is down or the link cut."""
-        world = self._world
+        world = self.world
         stream = self.streams.get((sender, receiver))
         if (stream is not None and stream.open) or (sender, receiver) in self.cuts:
             return
@@ -51,31 +61,29 @@ class Network:
             return
         if stream is not None:
             stream.keeps = False  # the new stream fences the old one
-        self.streams[sender, receiver] = Stream(sender, receiver)
+        self.streams[sender, receiver] = Stream(self, sender, receiver)
+        self.lost_at[sender, receiver] = world.now
         world.notify(sender, receiver, up=True)
 
     def send(self, sender: int, receiver: int, message: Any) -> None:
+        """Send a message, if there is a stream."""
         stream = self.streams.get((sender, receiver))
         if stream is None or not stream.open:
             return
-        if stream.hung:
-            stream.held.append(message)
-            return
-        self._dispatch(stream, message)
-
-    def _dispatch(self, stream: Stream, message: Any) -> None:
-        world = self._world
-        stream.arrival = max(stream.arrival + 1e-6, world.now + self._latency())
-        world.at(stream.arrival, self._arrive, stream, message)
-
-    def _arrive(self, stream: Stream, message: Any) -> None:
-        if stream.open or stream.keeps:
-            if stream.hung:
-                stream.held.append(message)
-            else:
-                self._world.deliver(stream.receiver, stream.sender, message)
+        world = self.world
+        draw = self._rng.random()
+        if draw < 0.9 or not self.slow:
+            arrival = world.now + 0.001 + 0.004 * draw
+        else:
+            arrival = world.now + 0.02 + 0.4 * self._rng.random()
+        if arrival <= stream.arrival:
+            arrival = stream.arrival + 1e-6
+        stream.arrival = arrival
+        world.sequence += 1
+        heappush(world.events, (arrival, world.sequence, stream.arrive, (message,)))
 
     def has_stream(self, sender: int, receiver: int) -> bool:
+        """Whether messages can be sent."""
         stream = self.streams.get((sender, receiver))
         return stream is not None and stream.open
 
@@ -86,9 +94,10 @@ class Network:
             return
         stream.open, stream.hung, stream.keeps = False, False, keeps
         stream.held.clear()
-        self._world.notify(sender, receiver, up=False)
+        self.lost_at[sender, receiver] = self.world.now
+        self.world.notify(sender, receiver, up=False)
 
-    def cut(self, sender: int, receiver: int, *, hang: bool) -> None:
+    def cut(self, sender: int, receiver: int, *, hang: bool, keeps: bool) -> None:
         """No message passes this way from now on."""
         self.cuts.add((sender, receiver))
         stream = self.streams.get((sender, receiver))
@@ -96,32 +105,34 @@ class Network:
             return
         if hang:
             stream.hung = True
-            self._world.at(self._world.now + GIVE_UP_S, self._give_up, stream)
+            self.world.at(self.world.now + GIVE_UP_S, self._give_up, stream)
         else:
-            self.break_stream(sender, receiver, keeps=self._rng.random() < 0.5)
+            self.break_stream(sender, receiver, keeps=keeps)
 
     def _give_up(self, stream: Stream) -> None:
         if stream.hung and self.streams.get((stream.sender, stream.receiver)) is stream:
             self.break_stream(stream.sender, stream.receiver)
 
-    def heal(self, sender: int, receiver: int) -> None:
-        """Messages pass again; what hung arrives."""
-        self.cuts.discard((sender, receiver))
-        stream = self.streams.get((sender, receiver))
-        if stream is not None and stream.hung:
-            stream.hung = False
-            held, stream.held = stream.held, []
-            for message in held:
-                self._dispatch(stream, message)
-        self._world.at(self._world.now + 0.2 * self._rng.random(), self.connect, sender, receiver)
+    def heal(self) -> None:
+        """All messages pass again; what hung arrives."""
+        for sender, receiver in sorted(self.cuts):
+            stream = self.streams.get((sender, receiver))
+            if stream is not None and stream.hung:
+                stream.hung = False
+                held, stream.held = stream.held, []
+                for message in held:
+                    stream.arrive(message)
+            self.dial_soon(sender, receiver, 0.2)
+        self.cuts.clear()
 
-    def lose_node(self, node_id: int, *, silently: bool) -> None:
+    def lose_node(self, node_id: int, *, silently: bool, keeps: bool) -> None:
         """A node is gone, and its streams; those to it end at once, or (power loss) when they are given up."""
+        world = self.world
         for (sender, receiver), stream in self.streams.items():
             if sender == node_id:
-                stream.open, stream.keeps = False, not silently and self._rng.random() < 0.5
+                stream.open, stream.keeps = False, keeps and not silently
                 stream.held.clear()
+                self.lost_at[sender, receiver] = world.now
             elif receiver == node_id and stream.open:
                 stream.hung = True
-                delay = GIVE_UP_S if silently else 0.001
-                self._world.at(self._world.now + delay, self._give_up, stream)
+                world.at(world.now + (GIVE_UP_S if silently else 0.001), self._give_up, stream)

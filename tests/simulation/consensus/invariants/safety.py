@@ -1,0 +1,112 @@
+"""Raft's own properties (Ongaro and Ousterhout, figure 3), and what the state machine rests on."""
+
+from typing import TYPE_CHECKING
+
+from tests.simulation.consensus.invariants.base import Invariant
+
+if TYPE_CHECKING:
+    from tests.simulation.consensus.node import Node
+    from tests.simulation.consensus.world import World
+
+
+class ElectionSafety(Invariant):
+    """At most one node leads in a term."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world)
+        self._leaders: dict[int, int] = {}
+
+    def on_lead(self, node: "Node", term: int) -> None:
+        if self._leaders.setdefault(term, node.id) != node.id:
+            self.fail(f"nodes {self._leaders[term]} and {node.id} lead in term {term}")
+
+
+class LeaderCompleteness(Invariant):
+    """A leader has every entry that was committed in an earlier term."""
+
+    def on_lead(self, node: "Node", term: int) -> None:
+        log, history = node.journal, self.history
+        first = log[0].index
+        for index, known in history.committed.items():
+            if history.committed_in[index] >= term or index < first:
+                continue  # a leader that learns of its votes late says nothing about later terms
+            if index > log.last_index:
+                self.fail(f"node {node.id} leads in term {term} without committed entry {index}")
+            entry = log[index - first]
+            if index > first and (entry.term, entry.command) != known:
+                self.fail(f"node {node.id} leads in term {term} with another entry at committed {index}")
+
+
+class LogMatching(Invariant):
+    """If two logs have the same term at an index, they agree up to there."""
+
+    def at_end(self) -> None:
+        nodes = list(self.world.nodes.values())
+        for place, one in enumerate(nodes):
+            for other in nodes[place + 1 :]:
+                self._compare(one, other)
+
+    def _compare(self, one: "Node", other: "Node") -> None:
+        low = max(one.journal[0].index, other.journal[0].index) + 1
+        high = min(one.journal.last_index, other.journal.last_index)
+        matched = False
+        for index in range(high, low - 1, -1):
+            mine, theirs = one.journal[index - one.journal[0].index], other.journal[index - other.journal[0].index]
+            matched = matched or mine.term == theirs.term
+            if matched and mine != theirs:
+                self.fail(f"nodes {one.id} and {other.id} differ at {index}")
+
+
+class CommittedPrefix(Invariant):
+    """What is committed anywhere is the same everywhere: one entry at an index."""
+
+    def on_commit(self, node: "Node", before: int, now: int) -> None:
+        log, committed = node.journal, self.history.committed
+        first = log[0].index
+        for index in range(max(before, first) + 1, now + 1):
+            entry = log[index - first]
+            if committed[index] != (entry.term, entry.command):
+                self.fail(f"node {node.id} committed another entry at {index}")
+
+
+class CommitMonotonic(Invariant):
+    """The commit index of a process never goes back, and never lies outside its log."""
+
+    def on_commit(self, node: "Node", before: int, now: int) -> None:
+        if now < before:
+            self.fail(f"of node {node.id} it went back from {before} to {now}")
+        if now > node.journal.last_index:
+            self.fail(f"of node {node.id} it is {now}, behind the log's end {node.journal.last_index}")
+
+
+class StateMachineSafety(Invariant):
+    """All nodes go through the same states (metadata prefix equality), each in order and each index once."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world)
+        self._applied: dict[tuple[int, int], int] = {}  # (node, generation) -> index
+
+    def on_apply(self, node: "Node", index: int, command: bytes, state: tuple[int, bytes, bool]) -> None:
+        if self.history.states.get(index, state) != state:
+            self.fail(f"node {node.id} has another state after {index}")
+        key = (node.id, node.generation)
+        if index <= self._applied.get(key, 0):
+            self.fail(f"node {node.id} applies {index} after {self._applied[key]}")
+        self._applied[key] = index
+        known = self.history.committed.get(index)
+        if known is not None and known[1][1:] != command:
+            self.fail(f"node {node.id} applies another command than the committed one at {index}")
+
+    def on_restore(self, node: "Node", index: int, digest: int) -> None:
+        self._applied[node.id, node.generation] = index
+
+
+class SnapshotIsReplay(Invariant):
+    """A state from a snapshot is the one that replay of the log gives."""
+
+    def on_restore(self, node: "Node", index: int, digest: int) -> None:
+        states = self.history.states
+        while index not in states and index > 0:
+            index -= 1  # entries that are no commands leave the state as it was
+        if index in states and states[index][0] != digest:
+            self.fail(f"node {node.id} restored another state as of {index}")
