@@ -37,6 +37,7 @@ class Answers:
             "leave": pb.LeaveResponse(),
             "report_unreachable": pb.ReportUnreachableResponse(),
             "alter_partitions": pb.AlterPartitionsResponse(metadata_version=9),
+            "reassign_partitions": pb.ReassignPartitionsResponse(metadata_version=8),
             "allocate_producer_ids": pb.AllocateProducerIdsResponse(first_producer_id=40, count=10),
             "create_topic": pb.CreateTopicResponse(response=v1.CreateTopicResponse(metadata_version=1)),
             "alter_topic": pb.AlterTopicResponse(response=v1.AlterTopicResponse(metadata_version=2)),
@@ -126,13 +127,14 @@ async def test_every_call_reaches_another_nodes_controller_and_the_local_one(clu
         assert (await client.add_partitions(v1.AddPartitionsRequest(), 5)).metadata_version == 3
         assert (await client.delete_topic(delete(), 5)).metadata_version == 4
         assert (await client.alter_partitions(pb.AlterPartitionsRequest(), 5)).metadata_version == 9
+        assert (await client.reassign_partitions(pb.ReassignPartitionsRequest(), 5)).metadata_version == 8
         assert await client.allocate_producer_ids(10, 5) == range(40, 50)
         assert (await client.register(metadata_pb2.Registration(), 5)).node_epoch == 5
         assert (await client.heartbeat(pb.HeartbeatRequest(), 5)).status == pb.HEARTBEAT_STATUS_OK
         await client.leave(1, 5, 5)
         await client.report_unreachable(3, 5)
-        assert cluster.asked()[leader] == 10
-    assert cluster.asked() == {1: 10, 2: 10, 3: 0}
+        assert cluster.asked()[leader] == 11
+    assert cluster.asked() == {1: 11, 2: 11, 3: 0}
 
 
 async def test_an_error_arrives_with_its_reason_and_details(cluster: Cluster) -> None:
@@ -185,7 +187,12 @@ async def test_what_may_have_happened_is_not_repeated_but_told(cluster: Cluster)
         cluster.move(leader)
         cluster.answers[leader].first.append(UNKNOWN)
         assert await reason(cluster.client.delete_topic(delete(), 5)) is Reason.OUTCOME_UNKNOWN
-        assert cluster.asked()[leader] == 1
+        cluster.answers[leader].first.append(UNKNOWN)
+        assert (
+            await reason(cluster.client.reassign_partitions(pb.ReassignPartitionsRequest(), 5))
+            is Reason.OUTCOME_UNKNOWN
+        )
+        assert cluster.asked()[leader] == 2
 
 
 async def test_a_controller_that_dies_during_a_call_leaves_its_outcome_unknown(cluster: Cluster) -> None:

@@ -529,3 +529,112 @@ async def test_rule_27_a_voter_with_a_new_journal_is_removed_and_added_before_it
     assert seat.raft.changes == [("remove", 3), ("add", 3)]
     assert seat.view.image.nodes[3].voter
     await seat.controller.stop()
+
+
+# ---- reassignments
+
+
+async def reassigned(seat: Seat, *targets: tuple[bytes, int, list[int]]) -> list[int]:
+    """The refusals."""
+    request = pb.ReassignPartitionsRequest(
+        targets=[
+            pb.PartitionTarget(topic_id=topic_id, partition=index, replicas=ids) for topic_id, index, ids in targets
+        ]
+    )
+    response = await seat.controller.reassign_partitions(request, T)
+    assert response.metadata_version == seat.view.image.version
+    return [change.refusal for change in response.changes]
+
+
+def apply_first(seat: Seat, command: metadata.MetadataCommand) -> None:
+    seat.raft.apply(encode(command))
+
+
+async def test_reassignments_have_each_their_own_result(seat: Seat) -> None:
+    await seat.register(4)
+    topic_id = (await seat.create(assignments=assigned([1, 2, 3], [2, 3, 1]))).topic.topic_id
+    refusals = await reassigned(
+        seat,
+        (topic_id, 0, [2, 3, 4]),
+        (id16("gone"), 0, [2, 3, 4]),
+        (topic_id, 1, []),
+        (topic_id, 1, [4]),
+        (topic_id, 1, [9, 1]),
+    )
+    assert refusals == [
+        metadata.REFUSAL_UNSPECIFIED,
+        metadata.REFUSAL_UNKNOWN_TOPIC,
+        metadata.REFUSAL_INVALID,
+        metadata.REFUSAL_INVALID,
+        metadata.REFUSAL_UNKNOWN_NODE,
+    ]
+    first, second = seat.view.image.topics[topic_id].partitions
+    assert (first.adding, first.removing, first.target) == ((4,), (1,), (2, 3, 4))
+    assert second.target == ()
+
+
+async def test_a_reassignment_ends_by_itself_when_its_new_replica_is_in_sync(seat: Seat) -> None:
+    epoch = (await seat.register(4)).node_epoch
+    topic_id = (await seat.create(assignments=assigned([1, 2, 3]))).topic.topic_id
+    await reassigned(seat, (topic_id, 0, [2, 3, 4]))
+    change = metadata.IsrChange(
+        topic_id=topic_id,
+        leader=1,
+        partition_epoch=1,
+        isr=[1, 2, 3, 4],
+        node_epochs=[metadata.NodeEpoch(node_id=4, node_epoch=epoch)],
+    )
+    await seat.controller.alter_partitions(pb.AlterPartitionsRequest(changes=[change]), T)
+    await seat.until(lambda: seat.view.image.topics[topic_id].partitions[0].replicas == (2, 3, 4))
+    assert seat.view.image.topics[topic_id].partitions[0].leader == 2
+
+
+async def test_a_reassignment_that_was_overtaken_is_decided_again_and_the_others_are_not(seat: Seat) -> None:
+    await seat.register(4)
+    topic_id = (await seat.create(assignments=assigned([1, 2, 3], [1, 2, 3]))).topic.topic_id
+    assert await reassigned(seat, (topic_id, 1, [2, 3, 4])) == [0]
+    shrink = metadata.AlterIsr(changes=[metadata.IsrChange(topic_id=topic_id, leader=1, isr=[1, 2])])
+    command = metadata.MetadataCommand(alter_isr=shrink)
+    seat.raft.before_apply.append(lambda: apply_first(seat, command))
+    # Turned back twice, the second partition would be told that there is nothing to turn back.
+    assert await reassigned(seat, (topic_id, 0, [2, 3, 4]), (topic_id, 1, [])) == [0, 0]
+    first, second = seat.view.image.topics[topic_id].partitions
+    assert (first.target, first.isr) == ((2, 3, 4), (1, 2))
+    assert second.replicas == (1, 2, 3)
+
+
+async def test_the_first_reassignment_raises_the_feature_level_once_every_node_knows_it() -> None:
+    seat = Seat()
+    genesis = metadata.Genesis(cluster_id=CLUSTER, feature_level=1)
+    seat.raft.apply(encode(metadata.MetadataCommand(genesis=genesis)))  # a cluster that an earlier version founded
+    await seat.rule(3)
+    await seat.register(4, supported_level=1)
+    topic_id = (await seat.create(assignments=assigned([1, 2, 3]))).topic.topic_id
+    request = pb.ReassignPartitionsRequest(targets=[pb.PartitionTarget(topic_id=topic_id, replicas=[2, 3, 4])])
+    assert (await refusal(seat.controller.reassign_partitions(request, T))).reason is Reason.UNSUPPORTED
+    assert seat.view.image.feature_level == 1
+    await seat.register(4)
+    assert await reassigned(seat, (topic_id, 0, [2, 3, 4])) == [0]
+    assert seat.view.image.feature_level == 2
+    await seat.controller.stop()
+
+
+async def test_too_many_reassignments_are_refused(seat: Seat) -> None:
+    request = pb.ReassignPartitionsRequest(targets=[pb.PartitionTarget()] * 10_001)
+    assert (await refusal(seat.controller.reassign_partitions(request, T))).reason is Reason.INVALID_ARGUMENT
+
+
+async def test_what_is_decided_about_a_topic_meanwhile_counts_the_replicas_that_will_be(seat: Seat) -> None:
+    await seat.register(4)
+    topic_id = (await seat.create(assignments=assigned([1, 2, 3]))).topic.topic_id
+    await reassigned(seat, (topic_id, 0, [4, 3]))
+    assert (await seat.add(partitions=2)).topic.replication_factor == 2
+    assert len(seat.view.image.topics[topic_id].partitions[1].replicas) == 2
+    config = v1.TopicConfig(min_insync_replicas=3)
+    assert (await refusal(seat.alter(config=config))).reason is Reason.INVALID_CONFIG
+
+
+async def test_only_the_controller_reassigns(seat: Seat) -> None:
+    seat.raft.lead(2, leader=False)
+    failed = await refusal(seat.controller.reassign_partitions(pb.ReassignPartitionsRequest(), T))
+    assert failed.reason is Reason.NO_CONTROLLER
