@@ -83,12 +83,12 @@ class SessionCore:
         """Whether this node may lead, follow and answer (rules 26 and DESIGN section 5)."""
         return self._may_serve() and self._is_heard(now_ms)
 
-    def next_wake_ms(self) -> int | None:
-        """When `tick` has something to do next; None: when an event comes."""
+    def next_wake_ms(self, now_ms: int) -> int | None:
+        """When `tick` has something to do, or serving ends, next; None: when an event comes."""
         times = []
         if not self.is_waiting and not self.left:
             times.append(self._due_ms or 0)
-        if self._may_serve() and self._heard_ms is not None:
+        if self._heard_ms is not None and self.is_serving(now_ms):
             times.append(self._heard_ms + self._session_timeout_ms)
         return min(times, default=None)
 

@@ -128,7 +128,7 @@ class Session:
             for output in self._core.tick(now_ms):
                 self._spawn(self._perform(output))
             self._announce()
-            wake_ms = self._core.next_wake_ms()
+            wake_ms = self._core.next_wake_ms(now_ms)
             pause_s = None if wake_ms is None else max(0, wake_ms - now_ms) / 1000
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):  # wait_for of Python 3.11 may swallow a cancellation

@@ -28,14 +28,14 @@ def test_one_request_at_a_time() -> None:
     core = new()
     assert core.tick(0) == [SendRegister()]
     assert core.tick(10_000) == []
-    assert core.next_wake_ms() is None
+    assert core.next_wake_ms(10_000) is None
 
 
 def test_a_failed_attempt_is_repeated_soon_but_not_at_once() -> None:
     core = new()
     core.tick(0)
     core.on_failure(10)
-    assert core.next_wake_ms() == 10 + RETRY_MS
+    assert core.next_wake_ms(10) == 10 + RETRY_MS
     assert core.tick(10 + RETRY_MS - 1) == []
     assert core.tick(10 + RETRY_MS) == [SendRegister()]
 
@@ -55,6 +55,13 @@ def test_it_fences_itself_after_a_session_without_the_controller() -> None:
     core = registered()
     assert core.is_serving(SESSION_MS - 1)
     assert not core.is_serving(SESSION_MS)
+
+
+def test_after_the_session_it_waits_for_an_event_not_for_a_time_that_has_passed() -> None:
+    core = registered()
+    core.tick(HEARTBEAT_MS)  # an answer that does not come
+    assert core.next_wake_ms(SESSION_MS - 1) == SESSION_MS
+    assert core.next_wake_ms(SESSION_MS) is None
 
 
 def test_contact_counts_from_the_sending_of_what_was_answered() -> None:
@@ -81,7 +88,7 @@ def test_a_failed_heartbeat_prolongs_nothing_and_the_next_answer_revives() -> No
 def test_it_wakes_when_its_session_ends() -> None:
     core = registered()
     core.tick(HEARTBEAT_MS)  # never answered
-    assert core.next_wake_ms() == SESSION_MS
+    assert core.next_wake_ms(HEARTBEAT_MS) == SESSION_MS
 
 
 def test_it_registers_again_when_the_controller_does_not_know_it() -> None:
@@ -145,4 +152,4 @@ def test_who_left_says_and_serves_nothing_more() -> None:
     core.leave()
     assert not core.is_serving(1)
     assert core.tick(10_000) == []
-    assert core.next_wake_ms() is None
+    assert core.next_wake_ms(10_000) is None
