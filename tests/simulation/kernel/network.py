@@ -261,7 +261,7 @@ class Network:
         connection = end.connection
         if not peer.is_open:  # a process that is gone or has closed: its host answers with a reset
             if end.is_open:
-                self._leg(peer.host, end.host, connection.ended, end, "connection reset")
+                self._reset(end)
             self._forget(connection)
         elif isinstance(frame, _Fin):
             connection.ended(peer, frame.reason)
@@ -270,6 +270,17 @@ class Network:
             self._stand(peer, frame)
         else:
             peer.on_frame(frame)
+
+    def _reset(self, end: End) -> None:
+        """Tell `end` that nobody has the other side any more, but not ahead of what that side sent before."""
+        peer = end.peer
+        if peer.host in self.dark:
+            return
+        if (peer.host, end.host) in self.cuts:
+            self._scheduler.after(0.2, self._reset, end)
+            return
+        arrival = max(peer.arrival + 1e-6, self._scheduler.now + self.latency(peer.host, end.host))
+        self._scheduler.at(arrival, end.connection.ended, end, "connection reset")
 
     def _stand(self, end: End, dial: Dial) -> None:
         if dial.given_up:
