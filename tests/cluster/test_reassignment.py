@@ -1,0 +1,56 @@
+"""A partition moves to another node while it is written to: nothing is lost, and who left has nothing to say."""
+
+from collections.abc import Callable
+
+import grpc
+
+from penstock.client import Admin, Producer, TopicPartition
+from penstock.client.devcluster import DevCluster
+from penstock.internal.v1 import controller_pb2, controller_pb2_grpc
+from tests.cluster.conftest import CALM
+from tests.cluster.reading import healthy, read_all
+from tests.cluster.writing import Writer, check
+
+
+async def reassign(cluster: DevCluster, admin: Admin, topic: str, replicas: list[int]) -> None:
+    """Ask the controller, as a node does."""
+    controller = (await admin.describe_cluster()).controller
+    peer = next(node.peer for node in cluster.plan.nodes if node.node_id == controller)
+    topic_id = (await admin.describe_topic(topic)).topic_id
+    request = controller_pb2.ReassignPartitionsRequest()
+    request.targets.add(topic_id=topic_id, partition=0, replicas=replicas)
+    async with grpc.aio.insecure_channel(peer) as channel:
+        stub = controller_pb2_grpc.ControllerServiceStub(channel)
+        response = await stub.ReassignPartitions(request, timeout=30)
+    assert [change.refusal for change in response.changes] == [0]
+
+
+async def moved(admin: Admin, topic: str, replicas: list[int]) -> None:
+    """Wait until the partition is there and nowhere else."""
+    while list((await admin.describe_topic(topic)).partitions[0].replicas) != replicas:
+        pass
+
+
+async def test_a_partition_moves_to_another_node_and_back_while_it_is_written_to(
+    start_cluster: Callable[..., DevCluster],
+) -> None:
+    cluster = start_cluster(nodes=4, **CALM)
+    bootstrap = ",".join(node.client for node in cluster.plan.nodes)
+    async with Admin(bootstrap) as admin, Producer(bootstrap, linger_ms=1) as producer:
+        await admin.create_topic("moved", assignments=[[1, 2, 3]])
+        writer = Writer(producer, "moved")
+        await writer.more(500)
+        await reassign(cluster, admin, "moved", [2, 3, 4])
+        await moved(admin, "moved", [2, 3, 4])
+        partition = (await admin.describe_topic("moved")).partitions[0]
+        assert (partition.leader, sorted(partition.isr)) == (2, [2, 3, 4])
+        await writer.more(500)
+        await reassign(cluster, admin, "moved", [1, 2, 3])  # node 1 follows with the log that it kept
+        await moved(admin, "moved", [1, 2, 3])
+        await writer.more(500)
+        await writer.stop()
+        await healthy(admin)
+    assert writer.unknown == set()
+    found = await read_all(bootstrap, "moved")
+    assert set(found) == {TopicPartition("moved", 0)}
+    check(writer, found)
