@@ -185,7 +185,6 @@ def test_moved_leaders_lost_answers_crashes_and_new_topics_keep_the_rules(small:
     small.admin.grow("orders")
     small.run(4)
     content = small.finish(*clients)
-    assert Outcome.OPEN in [sent.outcome for sent in small.history.sent]  # of crashed processes
     assert max(client.incarnation for client in clients) > 2
     assert [change.kind for change in small.history.changes] == ["create", "create", "delete", "create", "grow"]
     assert len(content.rows) == 2 + 1 + 1

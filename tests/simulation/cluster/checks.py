@@ -1,0 +1,236 @@
+"""What a world knows of the truth, and the invariants that watch it.
+
+The oracle has the newest metadata image applied anywhere, and of each partition the batches that were ever below a
+leader's high watermark. Invariants are small classes in `invariants`, each with a method for the moments it looks at.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from penstock.raft.image import EMPTY_IMAGE, MetadataImage, PartitionInfo
+from penstock.storage import LogBatch, Outcome, PartitionKey
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster.machine import Machine
+    from tests.simulation.cluster.world import World
+
+
+class Violation(Exception):  # noqa: N818  what a checker finds, not what code does wrong
+    """An invariant does not hold. The text begins with the invariant's name and a colon."""
+
+
+class Truth:
+    """Of one partition: what was committed, in order, from offset 0 on."""
+
+    def __init__(self, key: PartitionKey) -> None:
+        self.key = key
+        self.batches: list[LogBatch] = []
+        self.places: dict[int, int] = {}
+        """Base offset -> index in `batches`."""
+        self.end = 0
+        self.log_start = 0
+
+    def extend(self, batch: LogBatch) -> None:
+        self.places[batch.base_offset] = len(self.batches)
+        self.batches.append(batch)
+        self.end = batch.last_offset + 1
+
+    def differs(self, batch: LogBatch) -> bool:
+        """Whether a batch below the end is another one than was committed."""
+        place = self.places.get(batch.base_offset)
+        if place is None:
+            return True
+        known = self.batches[place]
+        return (
+            known.last_offset != batch.last_offset
+            or known.leader_epoch != batch.leader_epoch
+            or known.payload != batch.payload
+        )
+
+
+_MOMENTS = (
+    "on_progress", "on_commit", "on_image", "on_view", "on_applied", "on_restored", "on_round", "on_send", "on_lost",
+    "on_extended", "at_end",
+)  # fmt: skip
+
+
+class Invariant:
+    """Override the moments that matter. Raise nothing: call `self.breach(text)`."""
+
+    def __init__(self, checks: "Checks") -> None:
+        self.checks = checks
+
+    def breach(self, text: str) -> None:
+        """The run ends with a violation."""
+        self.checks.world.fail(Violation(f"{type(self).__name__}: {text}"))
+
+    def on_progress(self, machine: "Machine", partition: Any) -> None:
+        """A replica's high watermark, durable end, log start or role changed."""
+
+    def on_extended(self, machine: "Machine", truth: Truth, batch: LogBatch) -> None:
+        """A leader's high watermark passed a batch for the first time in the world."""
+
+    def on_commit(self, machine: "Machine", outcomes: Sequence[Outcome]) -> None:
+        """A store's commit succeeded; the outcomes are not told yet."""
+
+    def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
+        """Newer metadata than ever was applied somewhere."""
+
+    def on_view(self, machine: "Machine", old: MetadataImage, new: MetadataImage) -> None:
+        """A node's view moved."""
+
+    def on_applied(self, machine: "Machine", index: int, command: bytes, image: MetadataImage) -> None:
+        """A node applied a command."""
+
+    def on_restored(self, machine: "Machine", index: int, image: MetadataImage) -> None:
+        """A node restored a snapshot."""
+
+    def on_round(self, machine: "Machine", raft: Any) -> None:
+        """A round of consensus ended."""
+
+    def on_send(self, machine: "Machine", peer: int, message: dict[str, Any]) -> None:
+        """A message of consensus leaves."""
+
+    def on_lost(self, machine: "Machine") -> None:
+        """A process ended."""
+
+    def at_end(self) -> None:
+        """Everything has converged."""
+
+
+class Checks:
+    """The oracle, and the dispatch of moments."""
+
+    def __init__(self, world: "World") -> None:
+        from tests.simulation.cluster.invariants import INVARIANTS  # noqa: PLC0415  they import Invariant from here
+
+        self.world = world
+        self.image = EMPTY_IMAGE
+        self.truths: dict[PartitionKey, Truth] = {}
+        self.facts: dict[str, int] = {}
+        self.unsafe_disks: set[int] = set()
+        """Nodes whose disk was lost: until a registration of a later start is applied."""
+        self._all = [kind(self) for kind in INVARIANTS]
+        for moment in _MOMENTS:
+            base = getattr(Invariant, moment)
+            takers = [getattr(one, moment) for one in self._all if getattr(type(one), moment) is not base]
+            setattr(self, f"_{moment}", takers)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> list[Any]: ...
+
+    # ---- what machines report
+
+    def on_progress(self, machine: "Machine", partition: Any) -> None:
+        for look in self._on_progress:
+            look(machine, partition)
+
+    def extended(self, machine: "Machine", truth: Truth, batch: LogBatch) -> None:
+        for look in self._on_extended:
+            look(machine, truth, batch)
+
+    def on_commit(self, machine: "Machine", outcomes: Sequence[Outcome]) -> None:
+        for look in self._on_commit:
+            look(machine, outcomes)
+
+    def on_view(self, machine: "Machine", old: MetadataImage, new: MetadataImage) -> None:
+        for look in self._on_view:
+            look(machine, old, new)
+
+    def on_applied(self, machine: "Machine", index: int, command: bytes, image: MetadataImage) -> None:
+        for look in self._on_applied:
+            look(machine, index, command, image)
+        self._newer(image)
+
+    def on_restored(self, machine: "Machine", index: int, image: MetadataImage) -> None:
+        for look in self._on_restored:
+            look(machine, index, image)
+        self._newer(image)
+
+    def _newer(self, image: MetadataImage) -> None:
+        if image.version <= self.image.version:
+            return
+        old, self.image = self.image, image
+        for node_id in sorted(self.unsafe_disks):
+            if image.nodes[node_id].start_id in self.world.machines[node_id].starts_since_loss:
+                self.unsafe_disks.discard(node_id)
+        for look in self._on_image:
+            look(old, image)
+
+    def on_round(self, machine: "Machine", raft: Any) -> None:
+        for look in self._on_round:
+            look(machine, raft)
+
+    def on_send(self, machine: "Machine", peer: int, message: dict[str, Any]) -> None:
+        for look in self._on_send:
+            look(machine, peer, message)
+
+    def on_lost(self, machine: "Machine") -> None:
+        for look in self._on_lost:
+            look(machine)
+
+    def at_end(self) -> None:
+        for look in self._at_end:
+            look()
+            if self.world.scheduler.failure is not None:
+                raise self.world.scheduler.failure
+
+    def count(self, fact: str) -> None:
+        """Note that something happened, for the statistics."""
+        self.facts[fact] = self.facts.get(fact, 0) + 1
+
+    # ---- questions
+
+    def truth(self, key: PartitionKey) -> Truth:
+        truth = self.truths.get(key)
+        if truth is None:
+            truth = self.truths[key] = Truth(key)
+        return truth
+
+    def partition(self, key: PartitionKey) -> PartitionInfo | None:
+        """As of the newest image."""
+        return self.image.partition(key.topic_id, key.partition)
+
+    def partitions(self) -> Iterable[PartitionKey]:
+        """All that the newest image has."""
+        for topic_id, topic in self.image.topics.items():
+            for info in topic.partitions:
+                yield PartitionKey(topic_id, info.partition)
+
+    def may_lose_disk(self, machine: "Machine") -> bool:
+        """Whether the guarantee covers the loss of this disk now (DESIGN section 14, ADR 7)."""
+        if self.unsafe_disks or not self.image.nodes:
+            return False
+        for info in (info for topic in self.image.topics.values() for info in topic.partitions):
+            members = {*info.isr, *info.elr}
+            if machine.node_id in info.replicas and not members - {machine.node_id}:
+                return False
+        return all(other is machine or other.may_vote for other in self.world.machines.values())
+
+    def converged(self) -> str | None:
+        """What is still missing; None: every node serves, and every replica is in sync and has the same."""
+        world, image = self.world, self.image
+        for machine in world.machines.values():
+            broker = machine.broker
+            if broker is None:
+                return f"node {machine.node_id} is down"
+            if broker.image.version != image.version:
+                return f"node {machine.node_id} has metadata {broker.image.version} of {image.version}"
+            if not machine.is_serving:
+                return f"node {machine.node_id} does not serve"
+        for key in self.partitions():
+            info = self.partition(key)
+            assert info is not None
+            if info.leader not in info.isr or set(info.isr) != set(info.replicas):
+                return f"partition {key}: {info}"
+            ends = set()
+            for node_id in info.replicas:
+                broker = world.machines[node_id].broker
+                partition = None if broker is None else broker.replicas.find(key)
+                if partition is None:
+                    return f"partition {key} is not on node {node_id}"
+                ends.add((partition.high_watermark, partition.log_end_offset, partition.log_start_offset))
+            if len(ends) != 1 or any(mark != end for mark, end, _ in ends):
+                return f"partition {key}: ends {sorted(ends)}"
+        return None

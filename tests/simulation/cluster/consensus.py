@@ -1,0 +1,245 @@
+"""A node's member of the Raft cluster in a world: the real RaftNode and RaftMachine, without thread and gRPC.
+
+A round runs when something arrived and when the machine's next deadline is due, as the consensus thread does. Messages
+go over connections of the simulated network: a stream for each directed pair, and back over the stream that an
+observer dialed, as the real transport has it; a peer's new stream ends its former one.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from penstock.raft.cluster import RaftConfig, RaftNode, StateMachine
+from penstock.raft.core import clock
+from penstock.raft.journal import Identity, RaftJournal
+from penstock.raft.machine import Connected, Disconnected, Event, RaftMachine, Received
+from penstock.raft.outbox import Message
+from tests.simulation.kernel.network import End, Network
+
+RAFT_PORT = 1
+"""Where a host's consensus streams are accepted."""
+HEARTBEAT_S = 0.14
+REDIAL_S = 0.1
+DIAL_TIMEOUT_S = 1.0
+
+
+class Streams:
+    """What carries a machine's messages: an Outbox's Wire."""
+
+    def __init__(
+        self, identity: Identity, network: Network, loop: asyncio.AbstractEventLoop, deliver: Callable[[Event], None]
+    ) -> None:
+        self.identity = identity
+        self.on_send: Callable[[int, Message], None] = lambda _peer, _message: None
+        self._network = network
+        self._host = host_of(identity.node_id)
+        self._loop = loop
+        self._deliver = deliver
+        self._voters: dict[int, None] = {}
+        self._out: dict[int, End] = {}
+        self._in: dict[int, End] = {}
+        self._dialing: dict[int, int] = {}
+        self._attempts = 0
+        network.listen(self._host, RAFT_PORT, self._accept)
+
+    # ---- Wire
+
+    def post(self, batch: Sequence[tuple[int, Message]]) -> None:
+        for peer, message in batch:
+            end = self._out.get(peer)
+            if end is not None:
+                self.on_send(peer, message)
+                end.send(message)
+
+    def has_room(self, peer: int) -> bool:
+        return peer in self._out
+
+    def set_voters(self, addresses: dict[int, str]) -> None:
+        for peer in sorted(set(addresses) - self._voters.keys()):
+            self._loop.call_soon(self._dial, peer)
+        self._voters = dict.fromkeys(sorted(addresses))
+        for peer, end in list(self._in.items()):
+            if peer not in self._voters and peer not in self._out:
+                self._loop.call_soon(self._answer_over, peer, end)
+
+    # ---- streams that this node dials
+
+    def _dial(self, peer: int) -> None:
+        if peer not in self._voters or peer in self._dialing:
+            return
+        end = self._out.get(peer)
+        if end is not None and end in self._in.values():  # it became a voter: it is dialed from now on
+            self._lost(peer, end)
+        elif end is not None:
+            return
+        self._attempts += 1
+        attempt = self._dialing[peer] = self._attempts
+        self._network.connect(self._host, host_of(peer), RAFT_PORT, lambda got: self._dialed(peer, attempt, got))
+        self._loop.call_later(DIAL_TIMEOUT_S, self._missed, peer, attempt)
+
+    def _dialed(self, peer: int, attempt: int, got: "End | str") -> None:
+        if isinstance(got, End):
+            got.on_close = lambda _: self._call(self._lost, peer, got)
+            got.on_frame = lambda frame: self._call(self._received, peer, got, frame)
+        self._call(self._connected, peer, attempt, got)
+
+    def _connected(self, peer: int, attempt: int, got: "End | str") -> None:
+        if self._dialing.get(peer) != attempt or not isinstance(got, End):
+            if isinstance(got, End):
+                got.close()
+            elif self._dialing.get(peer) == attempt:
+                self._missed(peer, attempt)
+            return
+        del self._dialing[peer]
+        self._out[peer] = got
+        got.send(self.identity.node_id)
+        self._deliver(Connected(peer))
+
+    def _missed(self, peer: int, attempt: int) -> None:
+        if self._dialing.get(peer) == attempt:
+            del self._dialing[peer]
+            self._loop.call_later(REDIAL_S, self._dial, peer)
+
+    def _lost(self, peer: int, end: End) -> None:
+        end.close()
+        if self._out.get(peer) is end:
+            del self._out[peer]
+            self._deliver(Disconnected(peer))
+            self._loop.call_later(REDIAL_S, self._dial, peer)
+
+    # ---- streams that peers dial
+
+    def _accept(self, end: End) -> None:
+        def first(peer: int) -> None:
+            end.on_frame = lambda frame: self._call(self._received, peer, end, frame)
+            end.on_close = lambda _: self._call(self._gone, peer, end)
+            self._call(self._welcome, end, peer)
+
+        end.on_frame = first
+
+    def _welcome(self, end: End, peer: int) -> None:
+        former = self._in.get(peer)
+        if former is not None:
+            self._gone(peer, former)
+        self._in[peer] = end
+        if peer not in self._voters:
+            self._answer_over(peer, end)
+
+    def _answer_over(self, peer: int, end: End) -> None:
+        if peer not in self._out and peer not in self._voters and self._in.get(peer) is end:
+            self._out[peer] = end
+            self._deliver(Connected(peer))
+
+    def _gone(self, peer: int, end: End) -> None:
+        end.close()
+        if self._in.get(peer) is end:
+            del self._in[peer]
+        if self._out.get(peer) is end:
+            self._lost(peer, end)
+
+    def _received(self, peer: int, end: End, message: Message) -> None:
+        if self._in.get(peer) is end or self._out.get(peer) is end:
+            self._deliver(Received(peer, message))
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._loop.call_soon(function, *arguments)
+
+
+class SimRaft(RaftNode):
+    """RaftNode whose rounds run on the node's own event loop."""
+
+    def __init__(
+        self, config: RaftConfig, machine: StateMachine, network: Network, open_journal: Callable[[], RaftJournal]
+    ) -> None:
+        super().__init__(dataclasses.replace(config, heartbeat_s=HEARTBEAT_S), machine)
+        self.settings: dict[str, Any] = {}
+        """Of RaftConfig, to be set before the start."""
+        self.lost_power: tuple[type[Exception], Callable[[], None]] = (Exception, lambda: None)
+        """What the journal's disk raises when the power goes in a commit, and what then happens."""
+        self.after_round: Callable[[SimRaft], None] = lambda _: None
+        self.on_send: Callable[[SimRaft, int, Message], None] = lambda _node, _peer, _message: None
+        self._network = network
+        self._open_journal = open_journal
+        self._round_due = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.journal = self._open_journal()
+        self.streams = Streams(self.journal.identity, self._network, self._loop, self._arrived)
+        self.streams.on_send = lambda peer, message: self.on_send(self, peer, message)
+        self._transport = self.streams  # type: ignore[assignment]
+        self.config = dataclasses.replace(self.config, **self.settings)
+        self.raft = self._build(self.journal)
+        self._running = True
+        self._wake = _Wake(self._due)  # type: ignore[assignment]
+        self._publish(self.raft, self.journal)
+        self._due()
+
+    async def stop(self) -> None:
+        if not self._running:
+            return
+        self._running = False
+        self._abandon_waiting("this node is stopping")
+        self.journal.close()
+        self._network.unlisten(host_of(self.config.node_id), RAFT_PORT)
+
+    def _arrived(self, event: Event) -> None:
+        self._events.append(event)
+        self._due()
+
+    def _due(self) -> None:
+        if not self._round_due:
+            self._round_due = True
+            self._loop.call_soon(self._one_round)
+
+    def _one_round(self) -> None:
+        self._round_due = False
+        if not self._running:
+            return
+        try:
+            self._turn(self.raft, self.journal)
+        except self.lost_power[0]:
+            self._running = False
+            self.lost_power[1]()
+            return
+        except Exception as error:  # noqa: BLE001  as the consensus thread has it
+            self._fail(error, self._loop.create_future())
+            return
+        self.after_round(self)
+        if self.raft.busy or self._events:
+            self._due()
+            return
+        self._set_deadline()
+
+    def _turn(self, machine: RaftMachine, journal: RaftJournal) -> None:
+        events = [self._events.popleft() for _ in range(len(self._events))]
+        machine.round(events)
+        self._publish(machine, journal)
+
+    def _set_deadline(self) -> None:
+        machine: Any = self.raft
+        if self._deadline is not None:
+            self._deadline.cancel()
+        leads = machine._isLeader()
+        due = machine._SyncObj__newAppendEntriesTime if leads else machine._SyncObj__raftElectionDeadline
+        self._deadline = self._loop.call_later(max(due - clock(), 0.0) + 1e-6, self._due)
+
+
+class _Wake:
+    """Stands for the event that wakes the consensus thread."""
+
+    def __init__(self, due: Callable[[], None]) -> None:
+        self._due = due
+
+    def is_set(self) -> bool:
+        return False
+
+    def set(self) -> None:
+        self._due()
+
+
+def host_of(node_id: int) -> str:
+    """Name of a node's host."""
+    return f"n{node_id}"

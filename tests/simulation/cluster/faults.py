@@ -1,0 +1,222 @@
+"""Performs a plan's actions on a world. What the guarantee does not cover at that moment is not done."""
+
+import contextlib
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from penstock.raft.errors import SubmitRefused
+from tests.simulation.cluster.machine import Machine
+from tests.simulation.cluster.plan import Action
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster.world import World
+
+
+class Faults:
+    """One method a kind. `value` is the action's number from 0 to 1."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    def perform(self, action: Action) -> None:
+        """Do it, if it can be done."""
+        machine = self._target(action)
+        if machine is None:
+            return
+        self._world.trace("fault", action.kind, machine.node_id)
+        kind: Callable[[Machine, float], None] = getattr(self, f"_{action.kind}")
+        kind(machine, action.value)
+
+    def _target(self, action: Action) -> Machine | None:
+        world = self._world
+        if action.who == "controller":
+            return world.controller()
+        if action.who == "leader":
+            keys = sorted(world.checks.partitions())
+            return world.leader_of(keys[int(action.value * len(keys)) % len(keys)]) if keys else None
+        return world.machines.get(action.node)
+
+    def _rng(self, value: float) -> random.Random:
+        """Chance of the action's own, so that leaving another action out changes nothing here."""
+        return random.Random(f"{self._world.seed} {value}")
+
+    # ---- processes and power
+
+    def _crash(self, machine: Machine, _: float) -> None:
+        self._world.lose(machine, silently=False)
+
+    def _power(self, machine: Machine, _: float) -> None:
+        self._world.lose(machine, silently=True)
+
+    def _power_in_commit(self, machine: Machine, value: float) -> None:
+        if machine.is_up:
+            machine.disk.arm_power_loss(durable=value < 0.5, after=int(value * 8) % 4)
+
+    def _power_in_journal(self, machine: Machine, value: float) -> None:
+        if machine.is_up:
+            machine.journal_disk.armed = (int(value * 6) % 3, value < 0.5)
+
+    def _bounce(self, machine: Machine, value: float) -> None:
+        """Killed, and back within its session or soon after."""
+        self._world.lose(machine, silently=value < 0.2)
+        self._world.scheduler.after(0.02 + 1.2 * value, self._world.start, machine)
+
+    def _stop(self, machine: Machine, value: float) -> None:
+        """SIGTERM; started again later."""
+        if machine.process is not None and machine.broker is not None:
+            machine.process.loop.run(machine.broker.stop)
+            self._world.scheduler.after(1.0 + 4.0 * value, self._world.start, machine)
+
+    def _crash_all(self, _: Machine, value: float) -> None:
+        for machine in self._world.machines.values():
+            self._world.lose(machine, silently=False)
+            self._world.scheduler.after(0.05 + value * machine.node_id, self._world.start, machine)
+
+    def _power_all(self, _: Machine, value: float) -> None:
+        for machine in self._world.machines.values():
+            self._world.lose(machine, silently=True)
+            self._world.scheduler.after(0.05 + value * machine.node_id, self._world.start, machine)
+
+    def _start(self, _: Machine, value: float) -> None:
+        for machine in self._world.machines.values():
+            self._world.start(machine)
+
+    def _pause(self, machine: Machine, value: float) -> None:
+        if machine.process is not None:
+            machine.process.loop.pause(self._world.scheduler.now + 3.0 * value)
+
+    def _clock_jump(self, machine: Machine, value: float) -> None:
+        skew = self._world.time.skew_s
+        skew[machine.host] = skew.get(machine.host, 0.0) + (value - 0.5) * 7_000
+
+    # ---- disks
+
+    def _wipe(self, machine: Machine, value: float) -> None:
+        if self._world.checks.may_lose_disk(machine):
+            self._world.lose(machine, silently=True)
+            machine.wipe(journal=value < 0.4)
+            self._world.scheduler.after(0.1 + 2.0 * value, self._world.start, machine)
+
+    def _copy(self, machine: Machine, _: float) -> None:
+        machine.take_copy()
+
+    def _restore(self, machine: Machine, value: float) -> None:
+        if machine.has_old_copy and self._world.checks.may_lose_disk(machine):
+            self._world.lose(machine, silently=True)
+            machine.restore()
+            self._world.scheduler.after(0.1 + 2.0 * value, self._world.start, machine)
+
+    def _fail_commit(self, machine: Machine, value: float) -> None:
+        if machine.is_up:
+            machine.disk.arm_failure(durable=value < 0.5)
+
+    def _full(self, machine: Machine, value: float) -> None:
+        machine.disk.full = True
+        self._world.scheduler.after(0.3 + 2.0 * value, self._emptied, machine)
+
+    def _emptied(self, machine: Machine) -> None:
+        machine.disk.full = False
+
+    def _slow_disk(self, machine: Machine, value: float) -> None:
+        machine.slow_disk_until = self._world.scheduler.now + 4.0 * value
+
+    # ---- network
+
+    def _cut(self, machine: Machine, value: float) -> None:
+        peer = self._peer(machine, value)
+        for one, other in ((machine.host, peer), (peer, machine.host)):
+            self._world.network.cut(one, other, reset=value < 0.3)
+
+    def _cut_one_way(self, machine: Machine, value: float) -> None:
+        peer = self._peer(machine, value)
+        self._world.network.cut(*((machine.host, peer) if value < 0.5 else (peer, machine.host)))
+
+    def _isolate(self, machine: Machine, value: float) -> None:
+        for peer in self._hosts(machine, clients=value < 0.5):
+            self._world.network.cut(machine.host, peer)
+            self._world.network.cut(peer, machine.host)
+
+    def _isolate_one_way(self, machine: Machine, value: float) -> None:
+        for peer in self._hosts(machine, clients=value < 0.25):
+            self._world.network.cut(*((machine.host, peer) if value < 0.5 else (peer, machine.host)))
+
+    def _ring(self, _: Machine, value: float) -> None:
+        """Each reaches the next one only."""
+        hosts = [machine.host for machine in self._world.machines.values()]
+        for place, host in enumerate(hosts):
+            for other in hosts:
+                if other not in (host, hosts[(place + 1) % len(hosts)]):
+                    self._world.network.cut(host, other)
+
+    def _reset(self, machine: Machine, value: float) -> None:
+        """The connections to a peer end, and may be made again at once."""
+        peer = self._peer(machine, value)
+        self._world.network.cut(machine.host, peer, reset=True)
+        self._world.network.heal(machine.host, peer)
+
+    def _cut_clients(self, machine: Machine, value: float) -> None:
+        for client in self._world.workload.hosts():
+            self._world.network.cut(machine.host, client, reset=value < 0.3)
+            if value < 0.7:
+                self._world.network.cut(client, machine.host)
+
+    def _heal(self, _: Machine, value: float) -> None:
+        self._world.network.heal_all()
+        self._world.network.slow.clear()
+
+    def _slow(self, machine: Machine, _: float) -> None:
+        self._world.network.slow.add(machine.host)
+
+    def _peer(self, machine: Machine, value: float) -> str:
+        others = self._hosts(machine, clients=False)
+        return others[int(value * 1000) % len(others)]
+
+    def _hosts(self, machine: Machine, *, clients: bool) -> list[str]:
+        others = [other.host for other in self._world.machines.values() if other is not machine]
+        return others + (list(self._world.workload.hosts()) if clients else [])
+
+    # ---- what operators and time do
+
+    def _transfer(self, _: Machine, value: float) -> None:
+        """Consensus leadership is handed over."""
+        leader = self._world.controller()
+        if leader is None or leader.process is None or leader.broker is None:
+            return
+        raft = leader.broker.raft
+
+        async def hand_over() -> None:
+            with contextlib.suppress(SubmitRefused, TimeoutError):
+                await raft.transfer_leadership()
+
+        loop = leader.process.loop
+        loop.run(lambda: loop.create_task(hand_over()))
+
+    def _recreate_topic(self, _: Machine, value: float) -> None:
+        self._world.workload.recreate_topic(value)
+
+    def _min_isr(self, _: Machine, value: float) -> None:
+        self._world.workload.alter_min_isr(value)
+
+    def _add_partitions(self, _: Machine, value: float) -> None:
+        self._world.workload.add_partitions(value)
+
+    def _reassign(self, machine: Machine, value: float) -> None:
+        self._world.workload.reassign(value)
+
+    # ---- the end
+
+    def heal(self) -> None:
+        """Everything works again."""
+        world = self._world
+        world.network.heal_all()
+        world.network.slow.clear()
+        world.network.weather.slow_share = 0.0
+        for machine in world.machines.values():
+            machine.disk.disarm()
+            machine.disk.full = False
+            machine.journal_disk.armed = None
+            machine.slow_disk_until = 0.0
+            if machine.process is not None:
+                machine.process.loop.paused_until = 0.0
+            world.start(machine)

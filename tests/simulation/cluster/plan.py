@@ -1,0 +1,124 @@
+"""The fault plan of a world: actions with times, drawn from the seed before anything runs, so that it can be shrunk.
+
+Actions name nodes by number, or by what they are at that moment ("controller", "leader": of a partition drawn when it
+runs). An action that cannot be done at its moment, or that the guarantee does not cover then, does nothing.
+"""
+
+import random
+from dataclasses import asdict, dataclass
+from typing import Any
+
+WARM_UP_S = 1.6
+"""Before the first fault: the cluster forms and the topics are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something done to the world. `time` is seconds since its beginning."""
+
+    time: float
+    kind: str
+    node: int = 0
+    """0: none, or chosen by `who`."""
+    who: str = ""
+    value: float = 0.0
+    """Seconds, or a number from 0 to 1 that chooses; what it means is the kind's."""
+
+    def __repr__(self) -> str:
+        target = self.who or (f"n{self.node}" if self.node else "")
+        return f"{self.time:.3f} {self.kind} {target} {self.value:.3f}".replace("  ", " ")
+
+
+KINDS = {
+    "crash": 6,
+    "power": 5,
+    "power_in_commit": 5,
+    "power_in_journal": 3,
+    "bounce": 8,
+    "stop": 3,
+    "crash_all": 2,
+    "power_all": 1,
+    "start": 14,
+    "pause": 5,
+    "wipe": 3,
+    "copy": 3,
+    "restore": 3,
+    "fail_commit": 2,
+    "full": 2,
+    "cut": 6,
+    "cut_one_way": 5,
+    "isolate": 5,
+    "isolate_one_way": 3,
+    "ring": 1,
+    "reset": 4,
+    "cut_clients": 2,
+    "heal": 12,
+    "slow": 3,
+    "slow_disk": 4,
+    "transfer": 4,
+    "clock_jump": 3,
+    "recreate_topic": 2,
+    "min_isr": 1,
+    "add_partitions": 1,
+    "reassign": 4,
+}
+"""How often each kind is drawn, in proportion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a world is like; drawn from the seed by `options_of`."""
+
+    nodes: int = 3
+    voters: int = 3
+    seconds: float = 7.0
+    faults_per_s: float = 1.5
+    durability: str = "commit"
+    partitions: int = 2
+    slow_share: float = 0.0
+    snapshot_entries: int = 8192
+    session_timeout_ms: int = 1_500
+    replica_lag_max_ms: int = 3_000
+    producers: int = 2
+    consumers: int = 1
+    records_per_s: float = 20.0
+
+
+def options_of(seed: int) -> Options:
+    """Draw what the seed's world is like."""
+    rng = random.Random(f"{seed} options")
+    lag = rng.choice((600, 1_200, 3_000))
+    return Options(
+        nodes=rng.choice((3, 3, 3, 4)),
+        seconds=rng.choice((5.0, 7.0)),
+        faults_per_s=rng.choice((0.8, 1.6, 3.0)),
+        partitions=rng.choice((1, 2, 3)),
+        slow_share=rng.choice((0.0, 0.0, 0.1)),
+        snapshot_entries=rng.choice((8192, 15, 40)),
+        session_timeout_ms=rng.choice((900, 1_500)),
+        replica_lag_max_ms=lag,
+        producers=rng.choice((1, 2)),
+        records_per_s=rng.choice((10.0, 20.0)),
+    )
+
+
+def plan_of(seed: int) -> tuple[Action, ...]:
+    """Draw the seed's faults."""
+    options, rng = options_of(seed), random.Random(f"{seed} plan")
+    actions, time = [], WARM_UP_S
+    while (time := time + rng.expovariate(options.faults_per_s)) < WARM_UP_S + options.seconds:
+        kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+        node = rng.randrange(options.nodes) + 1
+        who = rng.choices(("", "leader", "controller"), (0.5, 0.35, 0.15))[0]
+        actions.append(Action(round(time, 4), kind, 0 if who else node, who, round(rng.random(), 4)))
+    return tuple(actions)
+
+
+def to_json(plan: tuple[Action, ...]) -> list[dict[str, Any]]:
+    """A plan as it is kept in a file."""
+    return [asdict(action) for action in plan]
+
+
+def from_json(data: list[dict[str, Any]]) -> tuple[Action, ...]:
+    """Read a plan."""
+    return tuple(Action(**item) for item in data)

@@ -1,0 +1,166 @@
+"""The clients of a world: who runs, and the order in which they end."""
+
+import random
+from typing import TYPE_CHECKING
+
+from penstock.client import NewRecord, PenstockError, Producer
+from tests.simulation.cluster import history as rules
+from tests.simulation.cluster.clients import (
+    AdminClient,
+    AppendingClient,
+    ClientProcess,
+    ConsumingClient,
+    FinalReader,
+    ProducingClient,
+    Site,
+    Topics,
+)
+from tests.simulation.cluster.history import Appended, Content, History, Outcome
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster.world import World
+
+TOPICS = ("orders", "events")
+
+
+class ProbingClient(ClientProcess):
+    """After healing: appends once to every partition, trying until each has taken it."""
+
+    def __init__(self, site: Site, topics: Topics) -> None:
+        super().__init__(site)
+        self.topics = topics
+        self.left: list[tuple[str, int]] = []
+
+    async def work(self) -> None:
+        producer = Producer(self.site.bootstrap, acks="all", idempotence=False)
+        producer._seams = self.seams()
+        await producer.open()
+        self.left = [(name, index) for name, count in self.topics.counts.items() for index in range(count)]
+        while self.left:
+            name, index = self.left[0]
+            value = f"probe-{self.name}-{name}-{index}-{self.now}".encode()
+            append = Appended(self.name, (value,), name, index, None, self.now)
+            self.history.appended.append(append)
+            try:
+                done = await producer.append(name, index, [NewRecord(value)], timeout=3.0)
+            except PenstockError as error:
+                append.outcome = self.tolerate(error, AppendingClient.ALLOWED, f"probing {name}-{index}")
+                append.error = str(error)
+                await self.pause(0.1)
+            else:
+                append.outcome, append.offsets = Outcome.ACKED, (done[0].offset,)
+                del self.left[0]
+            append.ended = self.now
+        await producer.close()
+
+
+class Workload:
+    """Starts the clients, does to topics what the plan says, and ends in good order."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.history = History()
+        self.topics = Topics()
+        options = world.options
+        self.admin = AdminClient(self._site("admin"), self.topics)
+        self.clients: list[ClientProcess] = [
+            ProducingClient(self._site(f"p{i}"), self.topics, records_per_s=options.records_per_s)
+            for i in range(1, options.producers + 1)
+        ]
+        self.clients += [ConsumingClient(self._site(f"c{i}"), self.topics) for i in range(1, options.consumers + 1)]
+        self.clients.append(AppendingClient(self._site("a1"), self.topics))
+        self.probe = ProbingClient(self._site("probe"), self.topics)
+        self.reader = FinalReader(self._site("reader"))
+        self._step = 0
+
+    def _site(self, host: str) -> Site:
+        world = self._world
+        rng = world.scheduler.rng(f"client {host}")
+        return Site(world.scheduler, world.network, host, world.bootstrap, rng, self.history)
+
+    def hosts(self) -> list[str]:
+        """Of all clients that take part in the faults."""
+        return [self.admin.site.host, *(client.site.host for client in self.clients)]
+
+    # ---- the course
+
+    def start(self) -> None:
+        """Make the topics; the others follow when they are there."""
+        self.admin.start()
+        rng = self._world.scheduler.rng("topics")
+        for name, partitions in zip(TOPICS, (self._world.options.partitions, 1), strict=True):
+            self.admin.create(name, partitions, 3, {"min_insync_replicas": rng.choice((2, 2, 2, 1, 3))})
+        self._await_topics()
+
+    def _await_topics(self) -> None:
+        if not self.topics.counts:
+            self._world.scheduler.after(0.05, self._await_topics)
+            return
+        for client in self.clients:
+            client.start()
+
+    def finish(self) -> None:
+        """The faults are over: end in good order, write to every partition, read everything."""
+        for client in (self.admin, *self.clients):
+            client.finish()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._step == 0 and all(client.done for client in (self.admin, *self.clients)):
+            self._step = 1
+            self.probe.start()
+        elif self._step == 1 and self.probe.done:
+            self._step = 2
+            self.reader.start()
+        if self._step < 2:
+            self._world.scheduler.after(0.05, self._go_on)
+
+    @property
+    def is_done(self) -> bool:
+        return self.reader.done
+
+    def unfinished(self) -> str:
+        """What it still waits for."""
+        clients = [client.name for client in (self.admin, *self.clients, self.probe, self.reader) if not client.done]
+        return f"clients {clients}, probes left {self.probe.left}, last error {self.reader.last_error!r}"
+
+    def check(self) -> None:
+        """Compare what clients saw with what is there in the end."""
+        content: Content | None = self.reader.content
+        assert content is not None
+        rules.check_all(self.history, content)
+
+    def close(self) -> None:
+        for client in (self.admin, *self.clients, self.probe, self.reader):
+            if client.incarnation:
+                client.loop.close()
+
+    # ---- what the plan asks for
+
+    def _topic(self, value: float) -> str | None:
+        names = list(self.topics.counts)
+        return names[int(value * 100) % len(names)] if names else None
+
+    def recreate_topic(self, value: float) -> None:
+        """Delete the second topic and make it again."""
+        if TOPICS[1] in self.topics.counts:
+            self.admin.recreate(TOPICS[1], 1, 3)
+
+    def alter_min_isr(self, value: float) -> None:
+        name = self._topic(value)
+        if name is not None:
+            self.admin.alter(name, {"min_insync_replicas": 1 + int(value * 1000) % 3})
+
+    def add_partitions(self, value: float) -> None:
+        name = self._topic(value)
+        if name is not None and self.topics.counts[name] < 4:
+            self.admin.grow(name)
+
+    def crash_client(self, value: float) -> None:
+        client = self.clients[int(value * 100) % len(self.clients)]
+        client.crash_and_restart(0.1 + value)
+
+    def reassign(self, value: float) -> None:
+        """Another replica set for a partition."""
+        rng = random.Random(value)
+        del rng
