@@ -26,12 +26,15 @@ from penstock.client.processes import DetachedProcess
 
 PENSTOCKD = (sys.executable, "-P", "-m", "penstock.node.main")
 """The server, run by this Python (-P: nothing from the working directory)."""
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
+"""A node that cannot serve ends at once; one that takes long has a busy machine."""
 STOP_TIMEOUT_S = 10.0
 """How long a node may take to end by itself before it is killed."""
+GONE_TIMEOUT_S = 60.0
+"""How long a killed node may take to be gone: a thread that waits for its disk ends no sooner than that answers."""
 POLL_S = 0.05
 PORT_WAIT_S = 1.0
-FORMAT_TIMEOUT_S = 60.0
+FORMAT_TIMEOUT_S = 120.0
 LOG_TAIL_LINES = 15
 START_MARK = "-- start --"
 """Line of the log before each start of the node."""
@@ -134,7 +137,7 @@ class DevCluster:
         return [node.node_id for node in stopped]
 
     def _check_ports(self, node: NodePlan) -> None:
-        """A process that was killed is gone before its last thread has let go of its ports: wait a moment for that."""
+        """Ports may stay taken for a moment after a process that held them: wait for that."""
         deadline = time.monotonic() + PORT_WAIT_S
         for port in (node.client_port, node.peer_port):
             while port_in_use(port):
@@ -227,9 +230,9 @@ class DevCluster:
         return process is not None and process.send(number)
 
     def kill(self, node_id: int) -> None:
-        """End the node at once, as kill -9 does, and wait until it is gone."""
+        """End the node at once, as kill -9 does, and wait until it is gone. Raises DevClusterError if it stays."""
         self.signal(node_id, signal.SIGKILL)
-        self._wait_gone([node_id], STOP_TIMEOUT_S)
+        self._check_gone([node_id])
 
     def stop(self, node_ids: Collection[int] | None = None, timeout_s: float = STOP_TIMEOUT_S) -> list[int]:
         """End these nodes (default: all) by SIGTERM, after `timeout_s` by SIGKILL; the ids that had to be killed."""
@@ -237,9 +240,12 @@ class DevCluster:
         late = self._wait_gone(running, timeout_s)
         for node_id in late:
             self.signal(node_id, signal.SIGKILL)
-        if self._wait_gone(late, STOP_TIMEOUT_S):
-            raise DevClusterError(f"nodes {late} do not end, not even by SIGKILL")
+        self._check_gone(late)
         return late
+
+    def _check_gone(self, killed: Collection[int]) -> None:
+        if left := self._wait_gone(killed, GONE_TIMEOUT_S):
+            raise DevClusterError(f"nodes {left} do not end, not even by SIGKILL")
 
     def _wait_gone(self, node_ids: Collection[int], timeout_s: float) -> list[int]:
         deadline = time.monotonic() + timeout_s

@@ -86,15 +86,19 @@ class DetachedProcess:
 
 
 def _started(pid: int) -> str | None:
-    """Text that tells this process from any other that has or had its pid; None where none runs (zombies included)."""
+    """Text that tells this process from any other that has or had its pid; None where none runs.
+
+    A zombie does not run, unless threads of it do: killed in a call that waits for a disk, they still hold its files.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None if Path("/proc/self/stat").exists() else _started_by_ps(pid)
-    # The name, in parentheses, may hold spaces; behind it come the state (field 3) and, in ticks, the start (field 22).
+    # The name, in parentheses, may hold spaces; behind it come the state (field 3), the number of threads (20) and, in
+    # ticks, the start (22).
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else f"{boot}:{fields[19]}"
+    return None if fields[0] in {"Z", "X"} and int(fields[17]) <= 1 else f"{boot}:{fields[19]}"
 
 
 def _started_by_ps(pid: int) -> str | None:

@@ -141,6 +141,21 @@ def test_a_process_that_ended_is_gone_though_nobody_waited_for_it(tmp_path: Path
     process.is_alive()  # reaps
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="threads are seen by /proc alone")
+def test_a_zombie_whose_threads_still_run_is_not_gone(tmp_path: Path) -> None:
+    code = (
+        "import ctypes, threading as t; t.Thread(target=t.Event().wait).start(); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = DetachedProcess.spawn([sys.executable, "-c", code], tmp_path / "log")
+    stat = Path(f"/proc/{process.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert process.is_alive()
+    assert process.is_alive()
+    process.send(signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not process.is_alive()
+
+
 def test_two_programs_at_once_are_kept_apart(make: Make, tmp_path: Path) -> None:
     cluster, other = make(1), DevCluster.find(tmp_path)
     assert other is not None
