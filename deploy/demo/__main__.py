@@ -17,10 +17,20 @@ from pathlib import Path
 from typing import cast
 
 from deploy.demo.ledger import Ledger
-from penstock.client import Admin, Consumer, Delivery, PenstockError, Producer, Record, TopicPartition
+from penstock.client import (
+    Admin,
+    Consumer,
+    Delivery,
+    PenstockError,
+    Producer,
+    Record,
+    TopicDescription,
+    TopicPartition,
+)
 from penstock.client.devcluster import DevCluster, DevClusterError
 from penstock.client.devplan import make_plan
 from penstock.client.ports import free_ports
+from penstock.protocol.reasons import Reason
 
 NODES = 3
 TOPIC = "orders"
@@ -28,10 +38,11 @@ PARTITIONS = 3
 PAUSE_BETWEEN_ORDERS_S = 0.002
 QUIET_TIME_S = 1.5
 """How long orders flow before the crash, and again after the partition is served."""
-SERVED_AGAIN_TIMEOUT_S = 20.0
-BACK_IN_SYNC_TIMEOUT_S = 20.0
-DELIVERY_TIMEOUT_MS = 30_000
+SERVED_AGAIN_TIMEOUT_S = 90.0
+BACK_IN_SYNC_TIMEOUT_S = 90.0
+DELIVERY_TIMEOUT_MS = 90_000
 STOP_TIMEOUT_S = 3.0
+POLL_S = 0.05
 _BEGIN = time.monotonic()
 
 
@@ -111,10 +122,29 @@ async def read_back(bootstrap: str) -> list[Record]:
     return records
 
 
+async def create(admin: Admin) -> TopicDescription:
+    """Create the topic as soon as enough nodes live: on a busy machine one may be silent for a moment."""
+    while True:
+        try:
+            return await admin.create_topic(TOPIC, partitions=PARTITIONS, replication_factor=NODES)
+        except PenstockError as error:
+            if error.reason is not Reason.INVALID_REPLICATION_FACTOR:
+                raise
+        await asyncio.sleep(POLL_S)
+
+
+async def leader_of_first(admin: Admin) -> int:
+    """Leader of partition 0, as soon as there is one."""
+    while True:
+        leader = (await admin.describe_topic(TOPIC)).partitions[0].leader
+        if leader is not None:
+            return leader
+        await asyncio.sleep(POLL_S)
+
+
 async def crash(cluster: DevCluster, admin: Admin, publisher: Publisher) -> int:
     """Kill the leader of partition 0 and wait until the partition is served again; the node that was killed."""
-    topic, description = await admin.describe_topic(TOPIC), await admin.describe_cluster()
-    victim = cast("int", topic.partitions[0].leader)
+    victim, description = await leader_of_first(admin), await admin.describe_cluster()
     role = ", the cluster's controller too" if victim == description.controller else ""
     say(f"kill -9 of node {victim}, leader of partition 0{role}; publishing and consuming go on")
     killed_at = time.monotonic()
@@ -122,7 +152,7 @@ async def crash(cluster: DevCluster, admin: Admin, publisher: Publisher) -> int:
     gone_at = time.monotonic()  # nothing sent from here on can have reached the old leader
     async with asyncio.timeout(SERVED_AGAIN_TIMEOUT_S):
         gap = await publisher.first_acknowledged(0, gone_at) - killed_at
-    leader = (await admin.describe_topic(TOPIC)).partitions[0].leader
+    leader = await leader_of_first(admin)
     say(f"partition 0 was not served for {gap:.2f} s; node {leader} leads it now")
     return victim
 
@@ -136,7 +166,7 @@ async def come_back(cluster: DevCluster, admin: Admin, victim: int) -> None:
             topic = await admin.describe_topic(TOPIC)
             if all(len(partition.isr) == NODES for partition in topic.partitions):
                 break
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_S)
     say(f"node {victim} is started again: in sync in all partitions after {time.monotonic() - begin:.1f} s")
 
 
@@ -148,7 +178,8 @@ async def story(cluster: DevCluster) -> bool:
         Producer(cluster.bootstrap, delivery_timeout_ms=DELIVERY_TIMEOUT_MS) as producer,
         Consumer(cluster.bootstrap) as consumer,
     ):
-        topic = await admin.create_topic(TOPIC, partitions=PARTITIONS, replication_factor=NODES)
+        async with asyncio.timeout(SERVED_AGAIN_TIMEOUT_S):
+            topic = await create(admin)
         held = topic.config.min_insync_replicas
         say(
             f"topic {TOPIC}: {PARTITIONS} partitions, {NODES} replicas; what is acknowledged is on {held} disks or more"

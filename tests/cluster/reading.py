@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from penstock.client import Admin, Consumer, TopicPartition
+from penstock.client import Admin, Consumer, PenstockError, TopicPartition
+from penstock.protocol.reasons import Reason
 
 POLL_S = 0.02
 
@@ -26,6 +27,19 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Ask until it holds; the test's timeout is the bound."""
     while True:
         if await holds():
+            return
+        await asyncio.sleep(POLL_S)
+
+
+async def create_topic(admin: Admin, name: str, partitions: int) -> None:
+    """Create it with three replicas as soon as there are nodes enough: one that stands still for a moment is fenced."""
+    while True:
+        try:
+            await admin.create_topic(name, partitions=partitions, replication_factor=3)
+        except PenstockError as error:
+            if error.reason is not Reason.INVALID_REPLICATION_FACTOR:
+                raise
+        else:
             return
         await asyncio.sleep(POLL_S)
 

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.client import Admin, Producer
 from penstock.client.devcluster import DevCluster
-from tests.cluster.reading import controller_of, leaders_of, read_all
+from tests.cluster.reading import controller_of, create_topic, leaders_of, read_all
 from tests.cluster.writing import Writer, check
 
 PARTITIONS = 6
@@ -27,7 +27,7 @@ async def victims(admin: Admin, topic: str, role: str) -> set[int]:
 async def kill_during_produce(cluster: DevCluster, role: str) -> None:
     topic = f"survive-{role}"
     async with Admin(cluster.bootstrap) as admin, Producer(cluster.bootstrap, linger_ms=1) as producer:
-        await admin.create_topic(topic, partitions=PARTITIONS, replication_factor=3)
+        await create_topic(admin, topic, PARTITIONS)
         writer = Writer(producer, topic)
         await writer.more(500)
         killed = await victims(admin, topic, role)

@@ -8,7 +8,7 @@ import sys
 
 from penstock.client import Admin, Producer, TopicPartition
 from penstock.client.devcluster import DevCluster
-from tests.cluster.reading import healthy, leaders_of, read_all
+from tests.cluster.reading import create_topic, healthy, leaders_of, read_all
 
 
 def format_to_join(cluster: DevCluster, node_id: int) -> None:
@@ -32,7 +32,7 @@ def values(found: dict[TopicPartition, list[tuple[int, bytes]]]) -> list[int]:
 
 async def test_a_lost_disk_is_filled_again_and_then_carries_the_topic_alone_with_another(cluster: DevCluster) -> None:
     async with Admin(cluster.bootstrap) as admin:
-        await admin.create_topic("refill", partitions=3, replication_factor=3)
+        await create_topic(admin, "refill", 3)
         await publish(cluster.bootstrap, "refill", range(500))
         cluster.kill(3)
         format_to_join(cluster, 3)
@@ -52,7 +52,7 @@ async def test_a_lost_disk_is_filled_again_and_then_carries_the_topic_alone_with
 
 async def test_a_leader_paused_past_its_session_is_replaced_and_acknowledges_nothing_stale(cluster: DevCluster) -> None:
     async with Admin(cluster.bootstrap) as admin:
-        await admin.create_topic("paused", partitions=1, replication_factor=3)
+        await create_topic(admin, "paused", 1)
         await publish(cluster.bootstrap, "paused", range(100))
         (former,) = await leaders_of(admin, "paused")
         cluster.signal(former, signal.SIGSTOP)
