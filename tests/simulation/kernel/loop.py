@@ -25,6 +25,26 @@ CLOSINGS = 100
 """Awaits in the `finally` blocks of one task."""
 
 
+class ProcessGone(BaseException):
+    """Thrown into the tasks of a process that is gone, at each await that their `finally` blocks still come to."""
+
+
+class SimTask(asyncio.Task[Any]):
+    """Hashed by its number, so that sets of tasks have the same order in every run."""
+
+    def __init__(
+        self, coro: Coroutine[Any, Any, Any], loop: "SimLoop", name: str, context: Context | None, number: int
+    ) -> None:
+        self.number = number
+        super().__init__(coro, loop=loop, name=name, context=context)
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class SimLoop(_Base):
     """`lag()` draws how long after an event a turn begins; `offset` is what this process's monotonic clock is ahead."""
 
@@ -43,6 +63,7 @@ class SimLoop(_Base):
         self._closed = False
         self._running = False
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._task_number = 0
 
     # ---- time
 
@@ -100,7 +121,8 @@ class SimLoop(_Base):
         if self._closed:
             coro.close()
             coro = _nothing()
-        task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        self._task_number += 1
+        task = SimTask(coro, self, name or "task", context, self._task_number)
         if self._closed:
             _dispose(self._scheduler, task)
         else:
@@ -207,15 +229,12 @@ def _dispose(scheduler: Scheduler, task: "asyncio.Task[Any]") -> None:
     coroutine: Any = task.get_coro()
     for _ in range(CLOSINGS):
         try:
-            coroutine.close()
-        except RuntimeError:  # a `finally` awaits something: it is closed there again
-            continue
+            coroutine.throw(ProcessGone)
         except ValueError:  # it is running: it ended its own process
             scheduler.after(0.0, _dispose, scheduler, task)
             return
         except BaseException:  # noqa: BLE001  nobody is left whom it could tell
             return
-        return
 
 
 async def _nothing() -> None:
