@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import grpc.aio
@@ -17,7 +19,7 @@ from penstock.raft.journal import Entry, Identity
 from penstock.raft.machine import Connected, Disconnected, Event, Received
 from penstock.raft.snapshot import Chunk
 from penstock.raft.transport import Inbox, PeerTransport, RaftServicer
-from tests.raft.members import WAIT_S, until
+from tests.raft.members import until
 
 
 class End:
@@ -207,37 +209,62 @@ async def test_reading_pauses_while_the_inbox_is_full() -> None:
         await until(lambda: two.numbers() == [1, 2, 3, 4, 5])
 
 
+class ManualTimeouts:
+    """Stands for asyncio.timeout: time passes for it when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._armed: dict[asyncio.Timeout, float] = {}
+
+    @asynccontextmanager
+    async def __call__(self, seconds: float) -> AsyncIterator[None]:
+        async with asyncio.timeout(None) as timeout:
+            self._armed[timeout] = self.now + seconds
+            try:
+                yield
+            finally:
+                del self._armed[timeout]
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        for timeout, due in self._armed.items():
+            if due <= self.now:
+                timeout.reschedule(0.0)
+
+
 async def test_idle_streams_carry_keepalives_and_dead_ones_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "KEEPALIVE_S", 0.02)
-    monkeypatch.setattr(transport, "DEAD_S", 0.8)
+    timeouts = ManualTimeouts()
+    monkeypatch.setattr(transport, "asyncio", SimpleNamespace(**vars(asyncio) | {"timeout": timeouts}))
+    monkeypatch.setattr(transport, "KEEPALIVE_S", 0.01)
+    heard: Counter[int] = Counter()
+    take = PeerTransport.take
+
+    async def counted(self: PeerTransport, peer: int, received: Any) -> None:
+        heard[peer] += 1
+        await take(self, peer, received)
+
+    monkeypatch.setattr(PeerTransport, "take", counted)
     async with ends(End(1), End(2)) as (one, two):
         one.transport.set_voters({2: two.address})
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                await until(lambda: one.events[-1:] == [Connected(2)])
-                before = len(one.events)
-                if await passes_unstalled(2.0):  # more than twice DEAD_S: only keepalives keep it open
-                    break
-        assert one.events[before:] == []
+        await until(lambda: Connected(2) in one.events)
+        for _ in range(4):  # more than twice DEAD_S: only keepalives keep it open
+            heard.clear()
+            await until(lambda: heard[1] > 1 and heard[2] > 1)
+            timeouts.advance(0.6 * transport.DEAD_S)
+        heard.clear()
+        await until(lambda: heard[1] > 1 and heard[2] > 1)
+        assert (one.events, two.events) == ([Connected(2)], [Connected(1)])
         monkeypatch.setattr(transport, "KEEPALIVE_S", 3600.0)
         one.transport.set_voters({})
-        await until(lambda: one.events[-1:] == [Disconnected(2)])
-        one.transport.set_voters({2: two.address})
-        one.events.clear()
         await until(lambda: Disconnected(2) in one.events)
+        one.transport.set_voters({2: two.address})
+        await until(lambda: one.events[-1] == Connected(2))
 
+        def is_given_up() -> bool:
+            timeouts.advance(1.1 * transport.DEAD_S)
+            return one.events.count(Disconnected(2)) > 1
 
-async def passes_unstalled(seconds: float) -> bool:
-    """Let time pass; whether this process was there all the while. Else nothing can be said of what it kept alive."""
-    loop = asyncio.get_running_loop()
-    end = before = loop.time()
-    end += seconds
-    while before < end:
-        await asyncio.sleep(0.02)
-        if loop.time() - before > 0.2:
-            return False
-        before = loop.time()
-    return True
+        await until(is_given_up)
 
 
 _MESSAGES: list[dict[str, Any]] = [
