@@ -195,8 +195,14 @@ class SyncObj(voting.SyncObj):
         return True
 
     def _answer(self, node: PeerNode, next_index: int, *, success: bool, reset: bool = False) -> None:
-        message = {"type": "next_node_idx", "term": self.__raftCurrentTerm, "next_node_idx": next_index}
-        self.__transport.send(node, message | {"success": success, "reset": reset})
+        message = {
+            "type": "next_node_idx",
+            "term": self.__raftCurrentTerm,
+            "next_node_idx": next_index,
+            "success": success,
+            "reset": reset,
+        }
+        self.__transport.send(node, message)
 
     def _on_append_entries(self, node: PeerNode, message: Message) -> None:
         """Append what is new.

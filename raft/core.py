@@ -11,7 +11,9 @@ tests/raft/test_machine_mutants switches overrides off one by one.
 Invariants: the log is never empty. The configuration in force is the latest in the log, committed or not.
 """
 
+import queue
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -71,6 +73,22 @@ class Settings:
     chunk_bytes: int = CHUNK_BYTES  # of a snapshot, in one message
 
 
+class _CommandQueue(deque[tuple[bytes, Any]]):
+    """The library's queue of commands without its lock: only the consensus thread comes here."""
+
+    def put_nowait(self, item: tuple[bytes, Any]) -> None:
+        """Add a command, if there is room."""
+        if len(self) >= MAX_FORWARDED:
+            raise queue.Full
+        self.append(item)
+
+    def get_nowait(self) -> tuple[bytes, Any]:
+        """Take the oldest command, if there is one."""
+        if not self:
+            raise queue.Empty
+        return self.popleft()
+
+
 class _NoPoller:
     """The library polls sockets at the end of a tick; it has none here."""
 
@@ -99,6 +117,7 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
     __otherNodes: set[PeerNode]
     __readonlyNodes: set[PeerNode]
     __connectedNodes: set[PeerNode]
+    __commandsQueue: deque[tuple[bytes, Any]]
     __transport: Outbox
 
     def __init__(
@@ -112,6 +131,7 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
         super().__init__(PeerNode(self._me), [], self._library_conf(settings), transport=outbox)
         outbox.name_journal = self._name_journal
         self._poller = _NoPoller()
+        self.__commandsQueue = _CommandQueue()
         # Fault: request ids restart at 0, so an answer to the incarnation before a restart is taken for this one's.
         self.__commandsLocalCounter = rng.getrandbits(52)
         self.__raftLog = journal
@@ -139,7 +159,6 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
             # Fault: a deposed leader believes in itself for 30 s.
             leaderFallbackTimeout=high,
             connectionTimeout=max(high, 3.5),
-            commandsQueueSize=MAX_FORWARDED,
             # Fault: larger entries travel pickled. Commands are smaller than this, and there is no form for such parts.
             appendEntriesBatchSizeBytes=2 * MAX_COMMAND_BYTES,
             dynamicMembershipChange=True,

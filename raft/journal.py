@@ -132,7 +132,8 @@ class RaftJournal:
 
     def _clamped(self, state: JournalState) -> JournalState:
         low = self.snapshot.index if self.snapshot else FIRST_INDEX
-        return state._replace(commit_index=max(low, min(state.commit_index, self.last_index)))
+        commit_index = max(low, min(state.commit_index, self.last_index))
+        return state if commit_index == state.commit_index else state._replace(commit_index=commit_index)
 
     def _check_continuity(self) -> None:
         entries, snapshot = self._entries, self.snapshot
@@ -188,8 +189,9 @@ class RaftJournal:
 
     def setRaftCommitIndex(self, index: int) -> None:
         """Remember what is committed; becomes durable with whatever is next."""
-        if index != self._state.commit_index:
-            self._state = self._state._replace(commit_index=index)
+        term, voted_for, commit_index, may_vote = self._state
+        if index != commit_index:
+            self._state = JournalState(term, voted_for, index, may_vote)
             self._soft = True
 
     def getRaftCommitIndex(self) -> int:

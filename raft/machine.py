@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pysyncobj import FAIL_REASON
 
@@ -66,8 +66,7 @@ class Disconnected:
     peer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A peer's message, in order."""
 
     peer: int
@@ -128,6 +127,7 @@ class SyncObj(appending.SyncObj):
     __noopIDx: int | None
     __commandsWaitingCommit: dict[int, list[tuple[int, Callback]]]
     __commandsWaitingReply: dict[int, Callback]
+    __commandsQueue: deque[tuple[bytes, Any]]
     __transport: Outbox
 
     def __init__(self, *args: Any) -> None:
@@ -192,7 +192,8 @@ class SyncObj(appending.SyncObj):
                 if submission.claim():
                     self._applyCommand(submission.entry, submission.callback)
         end = self.__raftLog[-1].index
-        super()._checkCommandsToApply()
+        if self.__commandsQueue:
+            super()._checkCommandsToApply()
         for request_id in self.__transport.take_unsent():
             callback = self.__commandsWaitingReply.pop(request_id, None)
             if callback is not None:

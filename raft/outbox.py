@@ -88,13 +88,13 @@ class Outbox(Transport):  # type: ignore[misc]  # the library has no types
     def flush(self, journal: RaftJournal) -> None:
         """End the round: let go what may, make the journal durable, let go the rest."""
         pending, self._pending = self._pending, []
-        free = 0
-        if not journal.urgent:
-            free = next((at for at, item in enumerate(pending) if item[1]["type"] in _NEEDS_JOURNAL), len(pending))
-        if not journal.dirty:
-            free = len(pending)
-        if free:
-            self._wire.post(pending[:free])
+        if pending and journal.dirty:
+            free = 0
+            if not journal.urgent:
+                free = next((at for at, item in enumerate(pending) if item[1]["type"] in _NEEDS_JOURNAL), len(pending))
+            if free:
+                self._wire.post(pending[:free])
+            pending = pending[free:]
         journal.sync()
-        if free < len(pending):
-            self._wire.post(pending[free:])
+        if pending:
+            self._wire.post(pending)
