@@ -40,8 +40,10 @@ class Row:
 
     @property
     def is_caught(self) -> bool:
-        """It was found in time."""
-        return self.outcome.seed is not None
+        """It was found in time; where chance is no way to find it, by a golden trace."""
+        if self.outcome.error:
+            return False
+        return self.outcome.seed is not None or (self.mutant.budget == 0 and bool(self.outcome.traces))
 
     @property
     def verdict(self) -> str:
@@ -51,6 +53,8 @@ class Row:
             return f"NO ANSWER: {outcome.error.strip().splitlines()[-1]}"
         if not self.is_caught:
             return f"SURVIVES {budget} seeds"
+        if outcome.seed is None:
+            return "by its trace alone"
         return f"seed {outcome.seed} ({outcome.tried} of {budget})"
 
 
@@ -127,8 +131,11 @@ async def prove(options: Options) -> int:
 
 def text_of(rows: Sequence[Row]) -> Iterator[str]:
     """The table, for a terminal."""
-    cells = [("mutant", "rule", "worlds", "caught at", "CPU s")]
-    cells += [(r.mutant.name, r.mutant.rule, r.table, r.verdict, f"{r.outcome.cpu_s:.1f}") for r in rows]
+    cells = [("mutant", "rule", "worlds", "caught at", "traces", "CPU s")]
+    cells += [
+        (r.mutant.name, r.mutant.rule, r.table, r.verdict, str(len(r.outcome.traces)), f"{r.outcome.cpu_s:.1f}")
+        for r in rows
+    ]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     for line in cells:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -136,12 +143,13 @@ def text_of(rows: Sequence[Row]) -> Iterator[str]:
 
 def markdown_of(rows: Iterable[Row]) -> Iterator[str]:
     """The table, for a document."""
-    yield "| mutant | rule | what is wrong | worlds | caught at | of at most |"
-    yield "| --- | --- | --- | --- | ---: | ---: |"
+    yield "| mutant | rule | what is wrong | worlds | caught at | of at most | golden traces |"
+    yield "| --- | --- | --- | --- | ---: | ---: | --- |"
     for row in rows:
-        at = f"seed {row.outcome.seed}, the {_ordinal(row.outcome.tried)}" if row.is_caught else row.verdict
-        mutant = row.mutant
-        cells = (mutant.name, mutant.rule, mutant.what, row.table, at, f"{mutant.budget} seeds")
+        mutant, seed = row.mutant, row.outcome.seed
+        at = row.verdict if seed is None else f"seed {seed}, the {_ordinal(row.outcome.tried)}"
+        budget, traces = f"{mutant.budget} seeds", ", ".join(row.outcome.traces)
+        cells = (mutant.name, mutant.rule, mutant.what, row.table, at, budget, traces)
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 

@@ -52,7 +52,7 @@ class Worker:
         if process is not None:
             if process.returncode is None:
                 process.kill()
-            await process.communicate()
+            await _ended(process)
 
     async def run(self, seeds: range, on_report: Callable[[Report], None]) -> None:
         """Run worlds, one after another."""
@@ -83,10 +83,10 @@ class Worker:
         line = await process.stdout.readline()
         if line.endswith(b"\n"):
             return Report(*json.loads(line))
-        await self.close()
-        code = process.returncode or 0
+        self._process = None
+        code = await _ended(process)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Report(seed, 0, f"process died: {how}", 0, 0.0)
+        return Report(seed, 0, f"process died: {how}", 0, 0.0, {})
 
     async def _start(self) -> Process:
         process = self._process = await asyncio.create_subprocess_exec(
@@ -101,9 +101,16 @@ class Worker:
         assert process.stdout is not None
         line = await process.stdout.readline()
         if line.decode().strip() != json.dumps(READY):
-            await self.close()
+            self._process = None
+            await _ended(process)
             raise NotStartedError(f"{self._kind.module} could not be loaded")
         return process
+
+
+async def _ended(process: Process) -> int:
+    """Wait for a process that is ending; its exit code. (To kill it would be to compete for its code with asyncio.)"""
+    await process.communicate()
+    return process.returncode or 0
 
 
 async def run_chunks(

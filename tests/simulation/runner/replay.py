@@ -10,7 +10,7 @@ from tests.simulation.runner.found import Found
 from tests.simulation.runner.pool import CPU_S, Worker
 from tests.simulation.runner.shrink import Shrinker
 from tests.simulation.runner.worker import quiet_process
-from tests.simulation.runner.worlds import kind_of, violation_of
+from tests.simulation.runner.worlds import events_of, facts_of, kind_of, violation_of
 
 SHOWN_ACTIONS = 40
 
@@ -27,8 +27,10 @@ def replay(found: Found, trace: Path | None = None) -> int:
         trace.write_text("".join(f"{line}\n" for line in lines))
     else:
         print(*lines, sep="\n")
-    print(f"{found.world} seed {found.seed}: a plan of {len(actions)} actions, {result.steps} steps")
+    print(f"{found.world} seed {found.seed}: a plan of {len(actions)} actions, {events_of(result)} events")
     print_actions(actions)
+    for name, number in sorted(facts_of(result).items()):
+        print(f"    {name} {number}")
     print(f"hash {result.hash:016x}")
     print(result.failure or "no failure")
     if trace is not None:

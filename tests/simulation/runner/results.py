@@ -7,7 +7,7 @@ unfinished is skipped.
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,17 +22,19 @@ class Tally:
     """What a range of seeds came to. Tallies of parts add up to that of the whole, in any order."""
 
     worlds: int = 0
-    steps: int = 0
+    events: int = 0
     cpu_s: float = 0.0
     digest: int = 0
     """Over the hashes of all worlds; independent of their order."""
     failures: dict[int, str] = field(default_factory=dict)
     samples: dict[int, int] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
 
     def count(self, report: Report) -> None:
         """Add one world."""
         self.worlds += 1
-        self.steps += report.steps
+        self.events += report.events
+        self._sum(report.facts)
         self.cpu_s = round(self.cpu_s + report.cpu_s, 5)
         self.digest = (self.digest + zlib.crc32(f"{report.seed} {report.hash}".encode())) % (1 << 32)
         if report.failure is not None:
@@ -43,11 +45,16 @@ class Tally:
     def add(self, other: "Tally") -> None:
         """Add another tally."""
         self.worlds += other.worlds
-        self.steps += other.steps
+        self.events += other.events
+        self._sum(other.facts)
         self.cpu_s = round(self.cpu_s + other.cpu_s, 5)
         self.digest = (self.digest + other.digest) % (1 << 32)
         self.failures |= other.failures
         self.samples |= other.samples
+
+    def _sum(self, facts: Mapping[str, int]) -> None:
+        for name, number in facts.items():
+            self.facts[name] = self.facts.get(name, 0) + number
 
     @property
     def rate(self) -> float:

@@ -165,10 +165,12 @@ class Run:
             state += " (too many failures)" if too_many else " (the same command goes on from here)"
         took = f"{duration(total.cpu_s)} of CPU, {duration(self._clock() - self._started)} here"
         print(
-            f"{self.kind.name}: {total.worlds} worlds{state}, {len(total.failures)} failed, {total.steps} steps; "
+            f"{self.kind.name}: {total.worlds} worlds{state}, {len(total.failures)} failed, {total.events} events; "
             f"{total.rate:.0f} a minute and core ({took}); digest {total.digest:08x}",
             flush=True,
         )
+        if total.facts:
+            print("  " + ", ".join(f"{name} {number}" for name, number in sorted(total.facts.items())), flush=True)
 
     async def _shrink_first(self) -> None:
         seed = min(self.total.failures)

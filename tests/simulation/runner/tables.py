@@ -11,9 +11,9 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from tests.simulation.runner.worker import Stuck, cpu_limit, own_output
 
@@ -35,7 +35,7 @@ class Mutant(Protocol):
 
     @property
     def budget(self) -> int:
-        """It must be found within so many seeds."""
+        """It must be found within so many seeds. 0: too rare for chance, its golden traces show it."""
 
 
 class Table(Protocol):
@@ -56,6 +56,20 @@ TABLES = {
 }
 
 
+TRACES = {"tests.replication.mutants": "tests.traces.player"}
+"""Modules that play golden traces with the mutants of a table."""
+
+
+class Player(Protocol):
+    """A module that plays golden traces."""
+
+    def all_traces(self) -> Mapping[str, Any]:
+        """By name; `mutants` of each are the names of those that it shows."""
+
+    def play_mutant(self, trace: Any, mutant: Mutant) -> object | None:
+        """Give what a trace shows with a mutant in place."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one process found."""
@@ -65,6 +79,8 @@ class Outcome:
     tried: int = 0
     """How many seeds were asked for up to then."""
     cpu_s: float = 0.0
+    traces: Sequence[str] = ()
+    """Golden traces that show it."""
     error: str = ""
     """Why there is no answer."""
 
@@ -89,31 +105,46 @@ def seeds_of(mutant: Mutant) -> range:
     return range(first, first + mutant.budget)
 
 
-def look(table: Table, mutant: Mutant, limit_s: float) -> Outcome:
+def traces_of(module: str, mutant: Mutant) -> tuple[str, ...]:
+    """Play the golden traces that name a mutant; give those that show it."""
+    if module not in TRACES:
+        return ()
+    player = cast("Player", importlib.import_module(TRACES[module]))
+    named = {name: trace for name, trace in player.all_traces().items() if mutant.name in trace.mutants}
+    shown = tuple(name for name, trace in named.items() if player.play_mutant(trace, mutant) is not None)
+    if len(shown) < len(named):
+        raise LookupError(f"not shown by the golden traces {sorted(set(named) - set(shown))}")
+    return shown
+
+
+def look(module: str, mutant: Mutant, limit_s: float) -> Outcome:
     """Look for one mutant, in this process."""
     seeds = seeds_of(mutant)
     started = time.process_time()
     seed, error = None, ""
+    traces: Sequence[str] = ()
     try:
         with cpu_limit(limit_s):
-            seed = table.caught(mutant, seeds)
+            seed = load(module).caught(mutant, seeds) if seeds else None
+            traces = traces_of(module, mutant)
     except Stuck:
         error = f"no answer after {limit_s:g} s of CPU"
     except Exception:  # noqa: BLE001  a table that fails is told with its mutant
         error = traceback.format_exc()
     tried = len(seeds) if seed is None else seeds.index(seed) + 1
-    return Outcome(seed, tried, round(time.process_time() - started, 3), error)
+    return Outcome(seed, tried, round(time.process_time() - started, 3), traces, error)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Look for the mutant that is named."""
     output = own_output()
-    table = load(arguments[0])
+    module, name, limit_s = arguments
+    table = load(module)
     logging.getLogger().addHandler(logging.NullHandler())
     gc.collect()
     gc.freeze()
-    (mutant,) = [mutant for mutant in table.MUTANTS if mutant.name == arguments[1]]
-    print(json.dumps(vars(look(table, mutant, float(arguments[2])))), file=output, flush=True)
+    (mutant,) = [mutant for mutant in table.MUTANTS if mutant.name == name]
+    print(json.dumps(vars(look(module, mutant, float(limit_s)))), file=output, flush=True)
     return 0
 
 

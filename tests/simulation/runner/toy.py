@@ -35,7 +35,8 @@ class Result:
     hash: int
     failure: str | None
     lines: list[str] | None
-    steps: int
+    events: int
+    facts: dict[str, int]
 
 
 def plan_of(seed: int) -> tuple[Action, ...]:
@@ -61,7 +62,7 @@ def run(seed: int, plan: tuple[Action, ...] | None = None, *, record: bool = Fal
     code = zlib.crc32("\n".join(lines).encode(), seed)
     if seed == CHANGING:
         code ^= os.getpid()
-    return Result(seed, code, failure, lines if record else None, len(lines))
+    return Result(seed, code, failure, lines if record else None, len(lines), {"actions": len(plan)})
 
 
 def _behave(seed: int, plan: tuple[Action, ...]) -> str | None:

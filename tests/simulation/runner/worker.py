@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO, Any, NamedTuple, cast
 
-from tests.simulation.runner.worlds import Result, Worlds, kind_of
+from tests.simulation.runner.worlds import Result, Worlds, events_of, facts_of, kind_of
 
 READY = "ready"
 _COLLECT_AT = 20_000
@@ -32,8 +32,9 @@ class Report(NamedTuple):
     seed: int
     hash: int
     failure: str | None
-    steps: int
+    events: int
     cpu_s: float
+    facts: dict[str, int]
 
 
 class Stuck(BaseException):
@@ -59,22 +60,22 @@ def cpu_limit(seconds: float) -> Iterator[None]:
 def run_one(worlds: Worlds, seed: int, plan: tuple[Any, ...] | None, limit_s: float) -> Report:
     """Run one world. Whatever it runs into is its failure."""
     started = time.process_time()
-    code, failure, steps = 0, None, 0
+    report = Report(seed, 0, None, 0, 0.0, {})
     try:
         with cpu_limit(limit_s):
-            code, failure, steps = _outcome(worlds.run(seed, plan))
+            report = _report(worlds.run(seed, plan))
     except Stuck:
-        failure = f"stuck: not at its end after {limit_s:g} s of CPU"
+        report = report._replace(failure=f"stuck: not at its end after {limit_s:g} s of CPU")
     except Exception:  # noqa: BLE001  it is the seed's result
-        failure = traceback.format_exc()
+        report = report._replace(failure=traceback.format_exc())
     if gc.get_count()[0] > _COLLECT_AT:
         gc.collect()
-    return Report(seed, code, failure, steps, round(time.process_time() - started, 5))
+    return report._replace(cpu_s=round(time.process_time() - started, 5))
 
 
-def _outcome(result: Result) -> tuple[int, str | None, int]:
+def _report(result: Result) -> Report:
     """What is kept of a world; the world itself is not."""
-    return result.hash, result.failure, result.steps
+    return Report(result.seed, result.hash, result.failure, events_of(result), 0.0, facts_of(result))
 
 
 def quiet_process() -> None:

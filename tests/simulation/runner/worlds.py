@@ -1,6 +1,7 @@
 """What the runner knows of worlds: the interface of the packages that provide them, and their names."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,11 @@ from typing import Any, Protocol, cast
 
 
 class Result(Protocol):
-    """How one world ended."""
+    """How one world ended.
+
+    It may have `events` (or `steps`), how much happened, and `facts`, what happened, counted by name: their sums over
+    many worlds tell whether these show anything.
+    """
 
     @property
     def seed(self) -> int:
@@ -26,10 +31,6 @@ class Result(Protocol):
     @property
     def lines(self) -> Sequence[str] | None:
         """The trace, where it was recorded."""
-
-    @property
-    def steps(self) -> int:
-        """How much happened."""
 
 
 class Worlds(Protocol):
@@ -61,6 +62,11 @@ class Kind:
     seeds: int
     chunk: int
 
+    @property
+    def is_there(self) -> bool:
+        """There is such a package."""
+        return importlib.util.find_spec(self.module) is not None
+
     def load(self) -> Worlds:
         """Import the package."""
         return cast("Worlds", importlib.import_module(self.module))
@@ -70,7 +76,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("cluster", "tests.simulation.cluster", seeds=600, chunk=20),
-        Kind("consensus", "tests.simulation.runner.interim", seeds=6000, chunk=100),
+        Kind("consensus", "tests.simulation.consensus", seeds=6000, chunk=100),
     )
 }
 ALL = "all"
@@ -87,7 +93,18 @@ def kind_of(name: str) -> Kind:
 
 def kinds_of(name: str) -> list[Kind]:
     """As `kind_of`; `all` are those that are there."""
-    return list(KINDS.values()) if name == ALL else [kind_of(name)]
+    return [kind for kind in KINDS.values() if kind.is_there] if name == ALL else [kind_of(name)]
+
+
+def events_of(result: Result) -> int:
+    """How much happened in a world."""
+    events: int = result.events if hasattr(result, "events") else getattr(result, "steps", 0)
+    return events
+
+
+def facts_of(result: Result) -> dict[str, int]:
+    """What happened in a world, counted."""
+    return dict(getattr(result, "facts", {}))
 
 
 def sort_of(action: Any) -> str:
