@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -188,6 +189,7 @@ class SimPlatform(Platform):
         return SimWriter(self._machine, committer, on_commit, on_fatal, sync_interval_ms)
 
     def consensus(self, config: RaftConfig, machine: StateMachine) -> RaftNode:
+        config = dataclasses.replace(config, seed=self.rng.getrandbits(32))
         raft = SimRaft(config, machine, self._machine.world.network, self._machine.open_journal)
         raft.settings |= {"snapshot_entries": self._machine.world.options.snapshot_entries, "snapshot_tail": 5}
         return self._machine.watch_raft(raft)

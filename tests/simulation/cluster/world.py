@@ -73,6 +73,8 @@ class World:
         self.machines = {i: self._machine(i) for i in range(1, self.options.nodes + 1)}
         self.workload = Workload(self)
         self.faults = Faults(self)
+        self.is_healed = False
+        """The faults are over: whatever ends is started again."""
 
     def _machine(self, node_id: int) -> Machine:
         return Machine(self, node_id, founding=node_id <= self.options.voters)
@@ -121,6 +123,8 @@ class World:
         process.loop.close()
         self.network.lose_host(machine.host, silently=silently)
         self.checks.on_lost(machine)
+        if self.is_healed:
+            self.scheduler.after(0.1, self.start, machine)
 
     # ---- questions
 
@@ -143,7 +147,7 @@ class World:
                 self._run()
             except (Violation, HistoryViolation) as error:
                 failure = str(error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever goes wrong in a world is a finding
                 failure = f"{type(error).__name__}: {error}"
                 if self.scheduler.lines is not None:
                     self.scheduler.lines += traceback.format_exception(error)
@@ -161,6 +165,7 @@ class World:
         end = max((action.time for action in self.plan), default=0.0)
         self.scheduler.run_until(START + max(end, 2.0) + 0.5)
         self.trace("heal")
+        self.is_healed = True
         self.faults.heal()
         self.workload.finish()
         bound = self.scheduler.now + HEAL_BOUND_S
