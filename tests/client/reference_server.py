@@ -56,7 +56,7 @@ class PartitionLog:
     log_start_offset: int = 0
     batches: list[record_pb2.StoredBatch] = field(default_factory=list)
     producers: ProducerStates = field(default_factory=ProducerStates)
-    waiters: set[asyncio.Event] = field(default_factory=set)
+    waiters: dict[asyncio.Event, None] = field(default_factory=dict)
 
     @property
     def end(self) -> int:
@@ -91,7 +91,7 @@ class Cluster:
         self.topics: dict[str, topic_pb.Topic] = {}
         self.logs: dict[tuple[bytes, int], PartitionLog] = {}
         self.brokers: dict[int, Broker] = {}
-        self.changed: set[asyncio.Event] = set()
+        self.changed: dict[asyncio.Event, None] = {}
         self.producer_ids = itertools.count(1000)
         self.published: dict[str, producer_pb.PublishResponse] = {}
         self.requests: dict[str, topic_pb.CreateTopicResponse] = {}
@@ -203,7 +203,7 @@ class Broker:
         self.node_id = node_id
         self.port = 0
         self.server: Any = None
-        self.streams: set[asyncio.Event] = set()
+        self.streams: dict[asyncio.Event, None] = {}
         cluster.brokers[node_id] = self
 
     @property
@@ -290,14 +290,14 @@ class ClusterApi(Api, cluster_service_pb2_grpc.ClusterServiceServicer):
     async def WatchMetadata(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         selection = request.topics if request.HasField("topics") else None
         event = asyncio.Event()
-        self.cluster.changed.add(event)
+        self.cluster.changed[event] = None
         try:
             while True:
                 event.clear()
                 yield cluster_pb.WatchMetadataResponse(metadata=self.cluster.metadata(selection))
                 await event.wait()
         finally:
-            self.cluster.changed.discard(event)
+            self.cluster.changed.pop(event, None)
 
     async def ListBrokers(self, request: Any, context: Any) -> Any:  # noqa: N802
         brokers = [broker.described() for _, broker in sorted(self.cluster.brokers.items())]
@@ -392,7 +392,7 @@ class ProducerApi(Api, producer_service_pb2_grpc.ProducerServiceServicer):
 
     async def Produce(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         cut = asyncio.Event()
-        self.broker.streams.add(cut)
+        self.broker.streams[cut] = None
         reading = asyncio.create_task(_drain(request_iterator))
         cutting = asyncio.create_task(cut.wait())
         try:
@@ -413,7 +413,7 @@ class ProducerApi(Api, producer_service_pb2_grpc.ProducerServiceServicer):
                 if not cut.is_set() and request.acks != common_pb2.ACKS_NONE:
                     yield answer
         finally:
-            self.broker.streams.discard(cut)
+            self.broker.streams.pop(cut, None)
             for task in (reading, cutting):
                 task.cancel()
             await asyncio.gather(reading, cutting, return_exceptions=True)
@@ -513,7 +513,7 @@ class Assignment:
 class ConsumerApi(Api, consumer_service_pb2_grpc.ConsumerServiceServicer):
     async def Consume(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         stream = ConsumeStream(self.broker)
-        self.broker.streams.add(stream.cut)
+        self.broker.streams[stream.cut] = None
         reader = asyncio.create_task(stream.take_requests(request_iterator))
         try:
             while True:
@@ -530,7 +530,7 @@ class ConsumerApi(Api, consumer_service_pb2_grpc.ConsumerServiceServicer):
                     await asyncio.sleep(0)
         finally:
             stream.end()
-            self.broker.streams.discard(stream.cut)
+            self.broker.streams.pop(stream.cut, None)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
@@ -629,7 +629,7 @@ class ConsumeStream:
                 consumer_pb.ConsumedPartition(assignment_id=position.assignment_id, error=to_status(error))
             )
             return
-        log.waiters.add(self.wake)
+        log.waiters[self.wake] = None
         self.assignments[position.assignment_id] = Assignment(log, position, position.fetch_offset, log.leader_epoch)
 
     def response(self) -> Any:
@@ -671,7 +671,7 @@ class ConsumeStream:
 
     def end(self) -> None:
         for log in self.broker.cluster.logs.values():
-            log.waiters.discard(self.wake)
+            log.waiters.pop(self.wake, None)
 
 
 class _Cut(asyncio.Event):

@@ -2,9 +2,11 @@
 
 import itertools
 import random
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -190,17 +192,38 @@ def test_moved_leaders_lost_answers_crashes_and_new_topics_keep_the_rules(small:
     assert len(content.rows) == 2 + 1 + 1
 
 
-def test_the_same_seed_gives_the_same_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = []
-    for seed in (5, 5, 6):
-        small = Small(seed, monkeypatch)
-        small.make("orders")
-        clients = all_clients(small)
-        small.run(3)
-        small.finish(*clients)
-        small.close()
-        hashes.append(small.scheduler.hash)
-    assert hashes[0] == hashes[1] != hashes[2]
+def traced(seed: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a small world with faults; the hash of its trace."""
+    small = Small(seed, monkeypatch)
+    small.make("orders", "events")
+    clients = all_clients(small)
+    for _ in range(3):
+        small.run(1)
+        small.cluster.faults.extend(("cut-after", "", "NOT_ENOUGH_REPLICAS"))
+        small.cluster.lead("orders", 0, 2)
+        clients[0].crash_and_restart(0.2)
+    small.finish(*clients)
+    small.close()
+    return small.scheduler.hash
+
+
+def test_the_same_seed_gives_the_same_trace_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = traced(5, monkeypatch)
+    assert traced(6, monkeypatch) != here
+    program = (
+        "import pytest\nfrom tests.simulation.cluster.test_clients import traced\n"
+        "with pytest.MonkeyPatch.context() as patch:\n    print(traced(5, patch))\n"
+    )
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            capture_output=True,
+            timeout=120,
+            cwd=Path(__file__).parents[3],
+            env={"PYTHONHASHSEED": hash_seed},
+        )
+        assert int(done.stdout) == here
 
 
 def test_nobody_at_home_is_no_fault_of_the_client(small: Small) -> None:
