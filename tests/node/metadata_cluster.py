@@ -19,7 +19,9 @@ from penstock.raft.view import View
 from penstock.v1 import common_pb2 as common
 from tests.raft.metadata_world import CLUSTER, id16
 
-LIMITS = Limits(preferred_leader_delay_ms=500)
+WAIT_S = 60.0
+LIMITS = Limits(preferred_leader_delay_ms=500, session_timeout_ms=60_000)
+"""Silence fences nobody here, for a busy machine brings it about; dead is whose port refuses connections."""
 
 
 class MetadataNode:
@@ -39,7 +41,7 @@ class MetadataNode:
         self.starts += 1
         self.view = View()
         voters = {node_id: f"127.0.0.1:{port}" for node_id, port in self.ports.items()}
-        config = RaftConfig(self.node_id, self.data_dir, voters, election_timeout_s=(0.15, 0.3), heartbeat_s=0.03)
+        config = RaftConfig(self.node_id, self.data_dir, voters, election_timeout_s=(0.3, 0.6), heartbeat_s=0.05)
         self.raft = RaftNode(config, MetadataMachine(self.view.publish))
         await self.raft.start()
         self.peers = PeerChannels(self._address)
@@ -118,6 +120,6 @@ class MetadataCluster:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S):
             while not condition():  # noqa: ASYNC110  conditions of any kind, across nodes
                 await asyncio.sleep(0.005)
