@@ -31,8 +31,8 @@ RUNNER := $(BIN)/python -m tests.simulation.runner
 simulate: $(VENV)/.installed-test ## run simulated worlds: SEEDS=A:B WORLD=cluster|consensus|all JOBS=N RESULTS=file
 	@$(RUNNER) simulate $(call option,seeds,$(SEEDS)) $(call option,world,$(WORLD)) $(call option,jobs,$(JOBS)) $(call option,results,$(RESULTS))
 
-replay: $(VENV)/.installed-test ## run one simulated world again: SEED=N WORLD=name, or PLAN=file; TRACE=file
-	@$(RUNNER) replay $(call option,seed,$(SEED)) $(call option,world,$(WORLD)) $(call option,plan,$(PLAN)) $(call option,trace,$(TRACE))
+replay: $(VENV)/.installed-test ## run one simulated world again: SEED=N WORLD=name, or PLAN=file; TRACE=file; TWICE=1 compares
+	@$(RUNNER) replay $(call option,seed,$(SEED)) $(call option,world,$(WORLD)) $(call option,plan,$(PLAN)) $(call option,trace,$(TRACE)) $(call option,twice,$(TWICE))
 
 shrink: $(VENV)/.installed-test ## look for a smaller plan that fails alike: SEED=N WORLD=name, or PLAN=file; TO=file SECONDS=N
 	@$(RUNNER) shrink $(call option,seed,$(SEED)) $(call option,world,$(WORLD)) $(call option,plan,$(PLAN)) $(call option,to,$(TO)) $(call option,seconds,$(SECONDS))

@@ -123,7 +123,13 @@ def test_a_trace_that_is_not_the_same_again_is_a_failure(tmp_path: Path) -> None
     assert toy.CHANGING % SAMPLE == 0
     done = simulate(tmp_path, f"{toy.CHANGING}:{toy.CHANGING + 3}")
     assert done.returncode == 1
-    assert f"{TOY} seed {toy.CHANGING}: not exact: its second run had another trace" in done.stdout
+    assert f"{TOY} seed {toy.CHANGING}: not exact: its second run had another trace\n" in done.stdout
+    assert f"{TOY} seed {toy.CHANGING}: the traces of two processes part after 30 lines:\n" in done.stdout
+    assert "\n    1: the process is " in done.stdout
+    assert "\n    2: the process is " in done.stdout
+    alike = runner("replay", "--world", TOY, "--seed", 1, "--twice", "yes")
+    assert alike.stdout == f"{TOY} seed 1: the traces of two processes are alike (30 lines)\n"
+    assert alike.returncode == 0
 
 
 def test_worlds_that_cannot_be_loaded_are_told() -> None:

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--plan", type=Path, help="a file with a world in it, instead of seed and world")
         if name == "replay":
             one.add_argument("--trace", type=Path, help="write the trace to this file")
+            one.add_argument("--twice", help="anything: run it in two processes, and tell where their traces part")
         else:
             one.add_argument("--seconds", type=float, default=600.0, help="how long to go on at most")
             one.add_argument("--to", type=Path, help="the file to write")
@@ -85,6 +86,8 @@ def _run(task: Coroutine[object, object, int]) -> int:
 def main() -> int:
     """Do what is asked."""
     arguments = parser().parse_args()
+    if arguments.command == "replay" and arguments.twice:
+        return _run(replay.compare(_found(arguments)))
     if arguments.command == "replay":
         return replay.replay(_found(arguments), arguments.trace)
     if arguments.command == "shrink":

@@ -1,13 +1,17 @@
 """`make replay`, `make shrink`: one world again, with its trace; and a smaller plan that fails alike."""
 
+import asyncio
 import re
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.simulation.runner.found import Found
-from tests.simulation.runner.pool import CPU_S, Worker
+from tests.simulation.runner.pool import CPU_S, ROOT, Worker, environment
 from tests.simulation.runner.shrink import Shrinker
 from tests.simulation.runner.worker import quiet_process
 from tests.simulation.runner.worlds import events_of, facts_of, kind_of, violation_of
@@ -74,6 +78,40 @@ async def shrink(found: Found, path: Path, seconds: float, limit_s: float = CPU_
     print(f"  {short(failures[plan])}")
     print(f"  replay: make replay PLAN={path}")
     return 0
+
+
+async def compare(found: Found) -> int:
+    """Run a world in two processes with different hash seeds and print where their traces part; 1 if they do."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Path(folder) / "plan.json"
+        found.write(plan)
+        traces = [Path(folder) / name for name in ("one", "other")]
+        await asyncio.gather(*(_traced(plan, trace, seed) for seed, trace in enumerate(traces, 1)))
+        one, other = (trace.read_text().splitlines() for trace in traces)
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    if same == len(one) == len(other):
+        print(f"{found.world} seed {found.seed}: the traces of two processes are alike ({same} lines)")
+        return 0
+    print(f"{found.world} seed {found.seed}: the traces of two processes part after {same} lines:")
+    for mark, lines in (("   ", one[max(0, same - 3) : same]), ("1: ", one[same:][:3]), ("2: ", other[same:][:3])):
+        for line in lines:
+            print(f"    {mark}{short(line)}")
+    return 1
+
+
+async def _traced(plan: Path, trace: Path, hash_seed: int) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.simulation.runner", "replay", "--plan", str(plan), "--trace", str(trace)),
+        cwd=ROOT,
+        env=environment() | {"PYTHONHASHSEED": str(hash_seed)},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def print_actions(actions: tuple[Any, ...]) -> None:

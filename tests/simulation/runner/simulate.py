@@ -13,7 +13,7 @@ from tests.simulation.runner import sources
 from tests.simulation.runner.found import Found
 from tests.simulation.runner.pool import CPU_S, run_chunks
 from tests.simulation.runner.progress import Progress, duration
-from tests.simulation.runner.replay import short, shrink
+from tests.simulation.runner.replay import compare, short, shrink
 from tests.simulation.runner.results import Chunk, Results, Tally, split
 from tests.simulation.runner.worker import Report
 from tests.simulation.runner.worlds import Kind
@@ -138,14 +138,16 @@ class Run:
         samples = dict(itertools.islice(sorted(self.total.samples.items(), reverse=True), _SAMPLES))
         different: list[int] = []
 
-        def compare(_: range, report: Report) -> None:
+        def check(_: range, report: Report) -> None:
             if report.hash != samples[report.seed] or report.failure is not None:
                 different.append(report.seed)
 
-        await self._run_chunks((range(seed, seed + 1) for seed in samples), compare)
+        await self._run_chunks((range(seed, seed + 1) for seed in samples), check)
         self._progress.clear()
         for seed in different:
             print(f"{self.kind.name} seed {seed}: not exact: its second run had another trace", flush=True)
+        if different:
+            await compare(Found("", self.kind.name, different[0], None, ""))
         if samples and not different:
             print(f"{self.kind.name}: {len(samples)} seeds run again in other processes and order: traces alike")
         return not different

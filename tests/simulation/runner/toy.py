@@ -59,9 +59,9 @@ def run(seed: int, plan: tuple[Action, ...] | None = None, *, record: bool = Fal
     plan = plan_of(seed) if plan is None else plan
     lines = [f"{action.time:.3f} {action.kind} {action.node}" for action in plan]
     failure = _behave(seed, plan)
-    code = zlib.crc32("\n".join(lines).encode(), seed)
     if seed == CHANGING:
-        code ^= os.getpid()
+        lines.append(f"the process is {os.getpid()}")
+    code = zlib.crc32("\n".join(lines).encode(), seed)
     return Result(seed, code, failure, lines if record else None, len(lines), {"actions": len(plan)})
 
 
