@@ -16,7 +16,7 @@ from tests.simulation.kernel.network import Network
 from tests.simulation.kernel.rpc import SimChannel, SimServer
 from tests.simulation.kernel.scheduler import Scheduler
 
-LIMIT_S = 60.0
+LIMIT_S = 30.0
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -28,8 +28,8 @@ from tests.simulation.kernel.rpc_wire import (
     cygrpc,
 )
 
-INITIAL_BACKOFF_MS, MIN_CONNECT_MS, MAX_BACKOFF_MS = 1_000, 20_000, 120_000
-"""gRPC's own; the options of a channel name others."""
+INITIAL_BACKOFF_MS, MIN_CONNECT_MS, MAX_BACKOFF_MS = 50, 50, 1_000
+"""As between nodes (node.peers); the options of a channel name others."""
 MULTIPLIER = 1.6
 LOST = {
     "connection reset": "recvmsg:Connection reset by peer",
@@ -45,6 +45,9 @@ class ChannelCall(Protocol):
 
     def finish(self, code: grpc.StatusCode, details: str, trailing: tuple[Any, ...] = ()) -> None:
         """It ended, and not by the server's word."""
+
+    def lost(self, details: str) -> None:
+        """Its connection is gone."""
 
     def take(self, frame: Frame) -> None:
         """A frame of the server's."""
@@ -94,7 +97,7 @@ class Transport:
         self._channel.retired.pop(self, None)
         calls, self.calls = self.calls, {}
         for call in calls.values():
-            call.finish(grpc.StatusCode.UNAVAILABLE, LOST.get(reason, "Socket closed"))
+            call.lost(LOST.get(reason, "Socket closed"))
 
 
 class SimChannel:

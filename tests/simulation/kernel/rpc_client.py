@@ -153,6 +153,10 @@ class _Call:
         self._reset()
         self.finish(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
+    def lost(self, details: str) -> None:
+        """The connection is gone."""
+        self.finish(StatusCode.UNAVAILABLE, details)
+
     def finish(self, code: StatusCode, details: str, trailing: tuple[Any, ...] = NO_METADATA) -> None:
         """The call is over."""
         if self._status is not None:
@@ -380,6 +384,10 @@ class _StreamCall(_Call):
             self._incoming.end()
         else:
             self.finish(code, details, trailing)
+
+    def lost(self, details: str) -> None:
+        if self._final is None:  # else it had ended before, and what waits is still read
+            super().lost(details)
 
     def _settled(self) -> None:
         self._incoming.end(discard=True)

@@ -285,10 +285,11 @@ class ServerCall:
 
     def refuse(self) -> None:
         """The server cancels the call."""
-        self.send_status(grpc.StatusCode.UNAVAILABLE, "Cancelling all calls", ())
-        self._status_sent = False
+        if not self._status_sent:
+            self._connection.wire.send(
+                (STATUS, self._number, grpc.StatusCode.UNAVAILABLE, "Cancelling all calls", (), None)
+            )
         self.leave()
-        self._status_sent = True
 
 
 class _Requests:

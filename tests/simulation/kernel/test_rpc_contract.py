@@ -144,9 +144,9 @@ async def failure(awaitable: Any) -> tuple[Code, str | None]:
     return caught.value.code(), caught.value.details()
 
 
-async def write_on(call: Any) -> None:
-    while True:
-        await call.write(b"x" * 10_000)
+async def read_on(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
 
 
 async def blocked_writer(call: Any) -> "asyncio.Task[None]":
@@ -343,20 +343,32 @@ def test_a_handler_that_returns_ends_the_stream_well(world: World) -> None:
     world.run(scenario)
 
 
-def test_a_client_that_cancels_ends_writes_reads_and_handler(world: World) -> None:
+@pytest.mark.parametrize("end", ["cancel", "deadline", "stop", "close"])
+def test_a_call_that_ends_under_its_handler_ends_writes_reads_and_handler(world: World, end: str) -> None:
     async def scenario(world: World) -> None:
         service = Service()
         await world.start(service.handler())
-        call = methods(world.channel()).stream()
+        channel = world.channel()
+        call = methods(channel).stream(timeout=1.0 if end == "deadline" else None)
         await call.write(b"flood")
         await until(lambda: service.go)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call.read()
-        with pytest.raises(asyncio.InvalidStateError):
-            await call.write(b"late")
+        if end == "cancel":
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call.read()
+            with pytest.raises(asyncio.InvalidStateError):
+                await call.write(b"late")
+        elif end == "stop":
+            await world.stop(None)
+        elif end == "close":
+            await channel.close()
         await until(lambda: len(service.seen) == 3)
         assert sorted(service.seen) == ["cancelled", "eof", "write failed"]
+        if end == "stop":
+            for _ in range(3):  # what came before the status is read before it is known
+                assert await call.read() == b"x" * 10_000
+            assert await failure(read_on(call)) == (Code.UNAVAILABLE, "Cancelling all calls")
+        assert await call.code() is not Code.OK
 
     world.run(scenario)
 
