@@ -238,9 +238,16 @@ class SyncObj(pysyncobj.SyncObj):  # type: ignore[misc]  # the library has no ty
         self.__transport.set_voters(addresses)
 
     def _drop_voter(self, node: PeerNode) -> None:
-        """A former voter is an observer as long as it is connected."""
+        """A former voter is an observer as long as it is connected.
+
+        What its journal acknowledged is forgotten: it may have another one by now (rule 27). If the progress stayed, a
+        wiped voter would never be filled, and would be taken for caught up.
+        """
+        self._forget_progress(node)
         if node in self.__connectedNodes:
             self.__readonlyNodes.add(node)
+            self.__raftNextIndex[node] = self.__raftLog[-1].index + 1
+            self.__raftMatchIndex[node] = 0
         else:
             self.__raftNextIndex.pop(node, None)
             self.__raftMatchIndex.pop(node, None)

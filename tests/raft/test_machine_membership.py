@@ -8,6 +8,7 @@ from penstock.raft.machine import RaftMachine
 from penstock.raft.membership import Change, Membership, Voter
 from tests.raft import mutants
 from tests.raft.small import Bench, Peer
+from tests.simulation.consensus.disk import MemoryDisk
 
 Patch = pytest.MonkeyPatch
 
@@ -73,6 +74,27 @@ def test_an_added_voter_is_heard_even_if_it_lost_the_entry(monkeypatch: Patch) -
     bench.run(3)
     assert bench.peers[1].machine._isLeader()
     assert bench.peers[2].journal.may_vote
+
+
+def test_a_voter_back_with_an_empty_journal_is_filled_from_the_start(monkeypatch: Patch) -> None:
+    """What its former journal acknowledged in this very term is forgotten with its membership (rule 27)."""
+    bench = Bench(monkeypatch)
+    bench.start(1, 2, 3)
+    leader = bench.elect(1)
+    leader.submit(b"before")
+    bench.run(0.3)
+    bench.isolate(3)
+    bench.disks[3] = MemoryDisk(3, b"new journal", founding=False)
+    bench.start(3)
+    bench.rejoin(3)
+    bench.run(0.5)
+    remove(leader, 3)
+    bench.run(0.5)
+    returned = bench.peers[3]
+    assert returned.recorder.commands == [b"before"]
+    add(leader, 3, b"new journal")
+    bench.run(0.3)
+    assert returned.journal.may_vote
 
 
 def test_only_a_caught_up_observer_is_added(monkeypatch: Patch) -> None:
