@@ -196,7 +196,7 @@ async def test_ctrl_c_during_produce_waits_for_what_was_sent(penstock: Penstock)
     process = await penstock.start("produce", "orders")
     assert process.stdin is not None
     appended = asyncio.Event()
-    penstock.cluster.log("orders").waiters.add(appended)
+    penstock.cluster.log("orders").waiters[appended] = None
     process.stdin.write(b"typed\n")
     await asyncio.wait_for(appended.wait(), 20)
     process.send_signal(signal.SIGINT)
