@@ -71,7 +71,7 @@ def _wrap(behavior: Any, method: str) -> Any:
             return await behavior(request, context)
         except PenstockError as error:
             await abort(context, error)
-        except grpc.aio.AbortError:
+        except (grpc.aio.AbortError, grpc.aio.InternalError):  # the latter: the caller is gone
             raise
         except Exception:  # noqa: BLE001  the boundary: everything is answered and logged
             await abort(context, fault(method))
@@ -86,7 +86,7 @@ def _wrap_generator(behavior: Any, method: str) -> Any:
                 yield response
         except PenstockError as error:
             await abort(context, error)
-        except grpc.aio.AbortError:
+        except (grpc.aio.AbortError, grpc.aio.InternalError):  # the latter: the caller is gone
             raise
         except Exception:  # noqa: BLE001  the boundary: everything is answered and logged
             await abort(context, fault(method))
