@@ -32,7 +32,7 @@ INITIAL_BACKOFF_MS, MIN_CONNECT_MS, MAX_BACKOFF_MS = 50, 50, 1_000
 """As between nodes (node.peers); the options of a channel name others."""
 MULTIPLIER = 1.6
 LOST = {
-    "connection reset": "recvmsg:Connection reset by peer",
+    "connection reset": "Stream removed (recvmsg:Connection reset by peer)",
     "connection timed out": "keepalive watchdog timeout",
 }
 
@@ -97,7 +97,7 @@ class Transport:
         self._channel.retired.pop(self, None)
         calls, self.calls = self.calls, {}
         for call in calls.values():
-            call.lost(LOST.get(reason, "Socket closed"))
+            call.lost(LOST.get(reason, "Stream removed (Socket closed)"))
 
 
 class SimChannel:

@@ -2,8 +2,9 @@
 
 As grpc.aio 1.85 does (tried on loopback): nothing ends before the loop has run once; a local cancel raises
 CancelledError in whoever awaits; cancelling a task within read, write or an awaited call cancels the call; a write that
-waits for room when the call ends makes its status INTERNAL "Internal error from Core"; a status is known only when all
-messages before it were read, but a broken connection or a deadline throws away what was not read.
+waits for room when the call ends raises INTERNAL "Internal error from Core", which also becomes the call's status
+unless the connection broke; a status is known only when all messages before it were read, but a broken connection or a
+deadline throws away what was not read.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 LOCALLY_CANCELLED = "Locally cancelled by application!"
 NO_METADATA: tuple[Any, ...] = ()
+Status = tuple[StatusCode, str, tuple[Any, ...]]
+WRITE_FAILED: Status = (StatusCode.INTERNAL, "Internal error from Core", NO_METADATA)
 
 
 class Method:
@@ -87,7 +90,7 @@ class _Call:
         self._transport: Transport | None = None
         self._number = 0
         self._outgoing: Outgoing | None = None
-        self._status: tuple[StatusCode, str, tuple[Any, ...]] | None = None
+        self._status: Status | None = None
         self._initial: tuple[Any, ...] | None = None
         self._locally_cancelled = False
         self._half_closed = False
@@ -155,15 +158,18 @@ class _Call:
 
     def lost(self, details: str) -> None:
         """The connection is gone."""
-        self.finish(StatusCode.UNAVAILABLE, details)
+        self._close(StatusCode.UNAVAILABLE, details, NO_METADATA)
 
     def finish(self, code: StatusCode, details: str, trailing: tuple[Any, ...] = NO_METADATA) -> None:
         """The call is over."""
+        if self._outgoing is not None and self._outgoing.is_blocked and not self._locally_cancelled:
+            code, details, trailing = WRITE_FAILED
+        self._close(code, details, trailing)
+
+    def _close(self, code: StatusCode, details: str, trailing: tuple[Any, ...]) -> None:
         if self._status is not None:
             return
         outgoing = self._outgoing
-        if outgoing is not None and outgoing.is_blocked and not self._locally_cancelled:
-            code, details, trailing = StatusCode.INTERNAL, "Internal error from Core", ()
         self._status = (code, details, trailing)
         if self._initial is None:
             self._initial = NO_METADATA
@@ -228,7 +234,7 @@ class _Call:
     def time_remaining(self) -> float | None:
         return None if self._deadline is None else max(self._deadline - self._loop.time(), 0)
 
-    async def _end(self) -> tuple[StatusCode, str, tuple[Any, ...]]:
+    async def _end(self) -> Status:
         while self._status is None:
             await self._wait()
         return self._status
@@ -256,8 +262,8 @@ class _Call:
         if self._status is not None:
             self._raise_for_status()
 
-    def _error(self) -> AioRpcError:
-        code, details, trailing = self._status or (StatusCode.UNKNOWN, "", NO_METADATA)
+    def _error(self, status: Status | None) -> AioRpcError:
+        code, details, trailing = status or (StatusCode.UNKNOWN, "", NO_METADATA)
         return AioRpcError(
             code,
             Metadata.from_tuple(self._initial or ()),
@@ -270,7 +276,7 @@ class _Call:
         if self._locally_cancelled:
             raise asyncio.CancelledError
         if self._status is not None and self._status[0] is not StatusCode.OK:
-            raise self._error()
+            raise self._error(self._status)
 
     # ---- streaming requests
 
@@ -294,7 +300,9 @@ class _Call:
         try:
             await self._outgoing.send(request if encode is None else encode(request))
         except ExecuteBatchError:
-            self._raise_for_status()
+            if self._locally_cancelled:
+                raise asyncio.CancelledError from None
+            raise self._error(WRITE_FAILED) from None
         except asyncio.CancelledError:
             self.cancel()
             raise
@@ -355,7 +363,7 @@ class _UnaryCall(_Call):
             self.cancel()
             raise
         if response is EOF:
-            raise self._error()
+            raise self._error(self._status)
         return response
 
 
@@ -366,7 +374,7 @@ class _StreamCall(_Call):
         self, method: Method, request: Any, timeout: float | None, metadata: tuple[Any, ...], *, wait_for_ready: bool
     ) -> None:
         self._incoming = Incoming(method.channel.loop, None, 0)
-        self._final: tuple[StatusCode, str, tuple[Any, ...]] | None = None
+        self._final: Status | None = None
         """What the server said at the end, while messages before it wait to be read."""
         self._iterator: AsyncIterator[Any] | None = None
         self._reads = False

@@ -18,7 +18,7 @@ from tests.simulation.kernel.contract_worlds import SimWorld, until
 from tests.simulation.kernel.loop import SimLoop
 from tests.simulation.kernel.rpc import SimChannel, SimServer, refuses
 from tests.simulation.kernel.rpc_wire import WINDOW_BYTES, WINDOW_MESSAGES
-from tests.simulation.kernel.test_rpc_contract import Service, failure, methods
+from tests.simulation.kernel.test_rpc_contract import Service, blocked_writer, failure, methods
 
 Code = grpc.StatusCode
 State = grpc.ChannelConnectivity
@@ -52,7 +52,7 @@ def test_a_process_that_dies_breaks_its_calls_and_comes_back() -> None:
         unary = stub.unary(b"wait")
         await asyncio.sleep(0.1)
         kill_server(world)
-        assert await failure(call.read()) == (Code.UNAVAILABLE, "recvmsg:Connection reset by peer")
+        assert await failure(call.read()) == (Code.UNAVAILABLE, "Stream removed (recvmsg:Connection reset by peer)")
         assert (await failure(unary))[0] is Code.UNAVAILABLE
         with pytest.raises(asyncio.InvalidStateError):
             await call.write(b"late")
@@ -65,6 +65,29 @@ def test_a_process_that_dies_breaks_its_calls_and_comes_back() -> None:
         await channel.channel_ready()
         assert await stub.unary(b"again") == b"again"
         assert not await refuses(world.network, "c", "s", 7000, 0.5)
+
+    SimWorld().run(scenario)
+
+
+def test_what_a_break_does_to_a_blocked_write_and_to_unread_messages() -> None:
+    """As seen with a killed server on loopback, grpcio 1.85."""
+
+    async def scenario(world: SimWorld) -> None:
+        _, channel, call = await standing(world)
+        writer = await blocked_writer(call)
+        unread = methods(channel).stream()
+        await unread.write(b"three and abort")
+        await unread.read()
+        flooded = methods(channel).stream()
+        await flooded.write(b"flood")
+        await asyncio.sleep(0.5)
+        kill_server(world)
+        assert await failure(writer) == (Code.INTERNAL, "Internal error from Core")
+        assert await call.code() is Code.UNAVAILABLE
+        assert (await failure(flooded.read()))[0] is Code.UNAVAILABLE
+        assert await unread.read() == b"1"
+        assert await unread.read() == b"2"
+        assert (await failure(unread.read()))[0] is Code.ABORTED
 
     SimWorld().run(scenario)
 
