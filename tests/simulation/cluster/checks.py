@@ -222,7 +222,7 @@ class Checks:
         for key in self.partitions():
             info = self.partition(key)
             assert info is not None
-            if info.leader not in info.isr or set(info.isr) != set(info.replicas):
+            if info.leader not in info.isr or set(info.isr) != set(info.replicas) or info.target:
                 return f"partition {key}: {info}"
             ends = set()
             for node_id in info.replicas:

@@ -1,5 +1,7 @@
 """Clients that read: one during the faults, and one that reads everything after them."""
 
+import asyncio
+
 from penstock.client import Admin, Consumer, OffsetOutOfRangeError, PenstockError, TopicPartition
 from penstock.protocol.reasons import Reason
 from tests.simulation.cluster.history import Content, Reading, Row, Spot
@@ -7,7 +9,10 @@ from tests.simulation.cluster.process import ALLOWED, ClientProcess, Site, Topic
 
 
 class ConsumingClient(ClientProcess):
-    """Reads all partitions of its topics from the beginning; seeks back, pauses, opens a new consumer now and then."""
+    """Reads all partitions of its topics from the beginning; seeks back, pauses, opens a new consumer now and then.
+
+    Asked to finish, it reads what there is then, however long that takes.
+    """
 
     def __init__(self, site: Site, topics: Topics) -> None:
         super().__init__(site)
@@ -15,7 +20,8 @@ class ConsumingClient(ClientProcess):
         self._readings: dict[TopicPartition, Reading] = {}
 
     async def work(self) -> None:
-        while not self.stopping.is_set():
+        has_all = False
+        while not has_all:
             consumer = Consumer(self.site.bootstrap, prefetch_bytes=self.rng.choice((500, 1 << 20)))
             consumer._seams = self.seams()
             await consumer.open()
@@ -23,9 +29,12 @@ class ConsumingClient(ClientProcess):
                 await self._assign(consumer)
                 while not self.stopping.is_set() and self.rng.random() > 0.01:
                     await self._poll(consumer)
+                if self.stopping.is_set():
+                    await self._catch_up(consumer)
+                    has_all = True
             except PenstockError as error:
                 self._explain(error)
-                await self.pause(0.2)
+                await asyncio.sleep(0.2 * self.rng.random())
             finally:
                 await consumer.close()
 
@@ -44,14 +53,24 @@ class ConsumingClient(ClientProcess):
         self.history.readings.append(reading)
 
     async def _poll(self, consumer: Consumer) -> None:
+        await self._read(consumer, self.rng.choice((1, 10, 500)))
+        await self._change_something(consumer)
+
+    async def _catch_up(self, consumer: Consumer) -> None:
+        """Read what there is now."""
+        consumer.resume(*consumer.paused())
+        ends = await consumer.end_offsets(consumer.assignment())
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            await self._read(consumer, 500)
+
+    async def _read(self, consumer: Consumer, count: int) -> None:
         self.look_after([*consumer._fetcher._tasks, *consumer._session.metadata._tasks])
-        records = await consumer.poll(self.rng.choice((1, 10, 500)), timeout=0.5)
+        records = await consumer.poll(count, timeout=0.5)
         for record in records:
             row = Row(record.offset, record.leader_epoch, record.value or b"")
             self._readings[TopicPartition(record.topic, record.partition)].rows.append(row)
         if records:
             self.trace("read", [(record.partition, record.offset, record.value) for record in records])
-        await self._change_something(consumer)
 
     async def _change_something(self, consumer: Consumer) -> None:
         draw = self.rng.random()

@@ -4,6 +4,8 @@ import random
 from typing import TYPE_CHECKING
 
 from penstock.client import NewRecord, PenstockError, Producer
+from penstock.internal.v1 import controller_pb2
+from penstock.protocol.errors import PenstockError as ProtocolError
 from tests.simulation.cluster import history as rules
 from tests.simulation.cluster.clients import (
     AdminClient,
@@ -161,6 +163,28 @@ class Workload:
         client.crash_and_restart(0.1 + value)
 
     def reassign(self, value: float) -> None:
-        """Another replica set for a partition."""
-        rng = random.Random(value)
-        del rng
+        """Ask any node for another replica set of a partition."""
+        world = self._world
+        rng, keys = random.Random(value), sorted(world.checks.partitions())
+        ready = [machine for machine in world.machines.values() if machine.broker is not None]
+        if not keys or not ready:
+            return
+        machine, key = rng.choice(ready), rng.choice(keys)
+        target: list[int] = rng.sample(list(world.machines), rng.choice((3, 3, 2, 1)))
+        if rng.random() < 0.2:
+            target = []  # back to what was before
+        broker, process = machine.broker, machine.process
+        assert broker is not None
+        assert process is not None
+        request = controller_pb2.ReassignPartitionsRequest()
+        request.targets.add(topic_id=key.topic_id, partition=key.partition, replicas=target)
+
+        async def ask() -> None:
+            try:
+                answer = await broker.controller_client.reassign_partitions(request, 2.0)
+            except ProtocolError as error:
+                world.trace("reassign", str(key), target, error.reason.name)
+            else:
+                world.trace("reassign", str(key), target, answer.changes[0].refusal)
+
+        process.loop.run(lambda: process.loop.create_task(ask()))
