@@ -1,6 +1,7 @@
 """gRPC in memory: what the project's code needs of grpc.aio, over the simulated network.
 
-The parts: `rpc_channel` (SimChannel), `rpc_client` (its calls), `rpc_server` (SimServer), `rpc_wire` (what both share).
+The parts: `rpc_channel` (SimChannel), `rpc_client` and `rpc_call` (its calls), `rpc_server` (SimServer), `rpc_context`
+(its calls) and `rpc_wire` (frames, windows and deadlines, which both sides share).
 """
 
 import asyncio
