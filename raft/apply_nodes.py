@@ -24,8 +24,11 @@ def register_node(draft: Draft, command: pb.RegisterNode, index: int) -> pb.Meta
     if command.previous_node_epoch != (known.node_epoch if known is not None else 0):
         raise stale(f"node {registration.node_id} has registered since")
     node = _node_of(command, index)
-    if known is not None and known.voter:
-        node = replace(node, voter=True)  # even while it is removed to be added again
+    if known is not None:
+        # A voter stays one even while it is removed to be added again. Another journal than the last one is a new one,
+        # also where it is the former one, found again: votes and entries of the last one are not in it (rule 27).
+        may_vote = node.may_vote and node.journal_id == known.journal_id
+        node = replace(node, voter=node.voter or known.voter, may_vote=may_vote)
     keeps = known is not None and keeps_places(known, registration)
     draft.put_node(node)
     for topic, info in draft.each_partition():

@@ -1,12 +1,12 @@
 """The consensus machine, part two: terms, votes and leadership (see `raft.core` for the classes' name).
 
 Invariants: a vote counts once and only from a voter of the configuration in force. A node whose journal was formatted
-to join (rule 27) votes and stands only by a configuration that names this very journal: committed (then for good), in
-its own log, or in the candidate's. Whose log has such a configuration has the removal of the journal before, too, so
-no leader elected with that one's votes is missed; and without the candidate's word for it, a voter added to a single
-one could never be heard if power went before it got the entry. A node stands only after a majority said that it would
-vote for it, and nobody says so who has heard from a leader within the shortest election timeout (pre-vote, Raft thesis
-9.6).
+to join (rule 27) votes and stands only by a configuration that names this very journal: committed (then until another
+one is named), in its own log, or in the candidate's. Whose log has such a configuration has the removal of the journal
+before, too, so no leader elected with that one's votes is missed; and without the candidate's word for it, a voter
+added to a single one could never be heard if power went before it got the entry. A node stands only after a majority
+said that it would vote for it, and nobody says so who has heard from a leader within the shortest election timeout
+(pre-vote, Raft thesis 9.6).
 """
 
 from pysyncobj import FAIL_REASON
@@ -48,10 +48,14 @@ class SyncObj(core.SyncObj):
         return self.membership.voter(self._me) is not None and self._may_vote(b"")
 
     def _may_vote(self, named: bytes) -> bool:
-        """Whether rule 27 lets this node vote for one whose configuration names this journal (empty: a founder's)."""
+        """Whether rule 27 lets this node vote for one whose configuration names this journal (empty: a founder's).
+
+        A founder's journal that is put back after the voter was admitted with another one votes no more.
+        """
         voter = self.membership.voter(self._me)
-        ours = self.__raftLog.identity.journal_id
-        return self.__raftLog.may_vote or ours in (named, voter.journal_id if voter is not None else b"")
+        known = voter.journal_id if voter is not None else b""
+        log = self.__raftLog
+        return log.identity.journal_id in (named, known) or (log.may_vote and not named and not known)
 
     # --- terms -----------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,13 @@ class JoinedVotes(RaftMachine):
         super().__init__(settings, journal, *rest)
 
 
+class FormerJournalVotes(RaftMachine):
+    """Rule 27: a journal that may vote keeps doing so when the configuration names another one for its node."""
+
+    def _may_vote(self, named: bytes) -> bool:
+        return self.may_vote or super()._may_vote(named)
+
+
 class RequestIdsRestart(RaftMachine):
     """forward_after_restart: the library counts requests from 0 in each process."""
 

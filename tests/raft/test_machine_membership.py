@@ -97,6 +97,35 @@ def test_a_voter_back_with_an_empty_journal_is_filled_from_the_start(monkeypatch
     assert returned.journal.may_vote
 
 
+def former_journal_votes(patch: Patch, machine: type[RaftMachine]) -> None:
+    bench = Bench(patch, machine)
+    bench.start(1, 2, 3)
+    leader = bench.elect(1)
+    former = bench.disks.pop(3)
+    remove(leader, 3)
+    bench.run(0.3)
+    bench.disks[3] = MemoryDisk(3, b"new journal of 3", founding=False)
+    bench.isolate(3)
+    bench.start(3)
+    bench.rejoin(3)
+    bench.run(0.5)
+    add(leader, 3, b"new journal of 3")
+    bench.run(0.5)
+    assert bench.peers[3].journal.may_vote
+    bench.disks[3] = former
+    bench.start(3)
+    asks = {"type": "request_vote", "term": 9, "last_log_index": 99, "last_log_term": 9}
+    bench.peers[3].receive(2, asks | {"journal_id": b"new journal of 3"})
+    assert not [message for _, message in bench.peers[3].sent if message["type"] == "response_vote"]
+
+
+def test_a_journal_that_was_lost_and_is_put_back_casts_no_vote(monkeypatch: Patch) -> None:
+    """What its successor voted and acknowledged is not in it (rule 27). Found by the consensus worlds, seed 164."""
+    former_journal_votes(monkeypatch, RaftMachine)
+    with pytest.raises(AssertionError):
+        former_journal_votes(monkeypatch, mutants.FormerJournalVotes)
+
+
 def test_only_a_caught_up_observer_is_added(monkeypatch: Patch) -> None:
     bench, leader, observer = single_with_observer(monkeypatch)
     bench.isolate(2)

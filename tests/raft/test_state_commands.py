@@ -231,6 +231,11 @@ def test_a_voter_with_a_new_journal_votes_once_it_is_admitted(world: World) -> N
     other = world.image.nodes[3]
     world.do(admit_voter=pb.AdmitVoter(node_id=3, voter=True, journal_id=id16("new journal")))
     assert (other.may_vote, world.image.nodes[3].may_vote) == (False, True)
+    command.registration.journal_id = id16("journal-3")
+    command.registration.may_vote = True  # as the former journal says of itself, when it is put back
+    command.previous_node_epoch = world.image.nodes[3].node_epoch
+    world.do(register_node=command)
+    assert not world.image.nodes[3].may_vote
     world.do(admit_voter=pb.AdmitVoter(node_id=3, voter=False))
     assert not world.image.nodes[3].voter
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.raft.machine import Transfer
 from penstock.raft.voting import NEVER
-from tests.simulation.consensus.node import REACTION_S, Node
+from tests.simulation.consensus.node import Node
 
 if TYPE_CHECKING:
     from tests.simulation.consensus.world import World
@@ -88,9 +88,8 @@ class Faults:
             node.reaction_s = reaction_s
             self._world.at(self._world.now + seconds, self._quick, node)
 
-    @staticmethod
-    def _quick(node: Node) -> None:
-        node.reaction_s = REACTION_S
+    def _quick(self, node: Node) -> None:
+        node.reaction_s = self._world.options.reaction_s
 
     # --- disks -------------------------------------------------------------------------------------------------------
 

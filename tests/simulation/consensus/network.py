@@ -41,6 +41,7 @@ class Network:
     def __init__(self, world: Any, seed: int) -> None:
         self.world = world
         self._rng = random.Random(seed ^ 0x4E7)
+        self._draw = self._rng.random
         self.streams: dict[tuple[int, int], Stream] = {}
         self.cuts: set[tuple[int, int]] = set()
         self.slow = False
@@ -71,7 +72,7 @@ class Network:
         if stream is None or not stream.open:
             return
         world = self.world
-        draw = self._rng.random()
+        draw = self._draw()
         if draw < 0.9 or not self.slow:
             arrival = world.now + 0.001 + 0.004 * draw
         else:

@@ -22,7 +22,6 @@ from tests.simulation.consensus.disk import MemoryDisk, MirroredDisk, PowerLoss
 if TYPE_CHECKING:
     from tests.simulation.consensus.world import World
 
-REACTION_S = 0.0005
 NEVER = float("inf")
 _DIGEST = struct.Struct(">QI")
 _NUMBER = struct.Struct(">I")
@@ -102,7 +101,7 @@ class Node:
         self.deadline = self.timer_at = NEVER
         self.paused_until = self.full_until = -NEVER
         self.heard_at, self.heard_from = -NEVER, 0  # from a leader, and from which
-        self.reaction_s = REACTION_S
+        self.reaction_s = world.options.reaction_s
         self.voters: frozenset[int] | None = None
         self.term = self.led_term = -1
         self.journal = world.options.journal(self.disk)

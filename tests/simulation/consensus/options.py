@@ -91,6 +91,7 @@ class Options:
     faults_per_s: float = 1.0
     commands_per_s: float = 4.0
     changes_per_s: float = 0.0
+    reaction_s: float = 0.0005  # from what happens to the round that takes it in, with all that came meanwhile
     slow_network: bool = False
     codec: bool = False
     machine: type[RaftMachine] = RaftMachine  # mutants put others in place
@@ -114,6 +115,7 @@ class Options:
             "codec": rng.random() < 0.1,
             "faults_per_s": rng.choice((0.4, 1.0, 2.0)),
             "commands_per_s": rng.choice((2.0, 4.0, 8.0)),
+            "reaction_s": rng.choice((0.0005, 0.002, 0.004)),
         }
         if rng.random() < 0.6 or snapshots:
             drawn |= {"snapshot_entries": rng.choice((5, 12, 40)), "snapshot_tail": rng.choice((0, 3, 10))}

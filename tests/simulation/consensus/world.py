@@ -20,7 +20,7 @@ from tests.simulation.consensus.disk import MirroredDisk
 from tests.simulation.consensus.faults import Faults
 from tests.simulation.consensus.invariants import ALL, Checks, History, Violation
 from tests.simulation.consensus.network import Network
-from tests.simulation.consensus.node import REACTION_S, Node
+from tests.simulation.consensus.node import Node
 from tests.simulation.consensus.options import Options
 from tests.simulation.consensus.plan import Action, Plan, draw_plan
 
@@ -189,7 +189,7 @@ class World:
             node.disk.repair()
             self.start(node)
             node.paused_until = node.full_until = self.now
-            node.reaction_s = REACTION_S
+            node.reaction_s = self.options.reaction_s
         self.network.heal()
         end = self.now + HEAL_BOUND_S
         if not self._run_until(end, self._converged):

@@ -1,7 +1,7 @@
 """How invariants are told what happens, and what all of them know of the world's past."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from penstock.raft.core import MEMBERSHIP
@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from tests.simulation.consensus.world import World
 
 Message = dict[str, Any]
+_HOOKS = (
+    "on_start",
+    "on_commit",
+    "on_lead",
+    "on_configure",
+    "on_apply",
+    "on_restore",
+    "on_acknowledge",
+    "on_refuse",
+    "at_end",
+)
 
 
 class Violation(Exception):  # noqa: N818  what a checker finds, not what code does wrong
@@ -52,6 +63,12 @@ class Invariant:
 
     sends: Iterable[str] = ()  # types of messages that on_send is told
     receives: Iterable[str] = ()
+
+    hooks: Sequence[str] = ()  # those of _HOOKS that it overrides
+
+    def __init_subclass__(cls) -> None:
+        """Find out what the property wants to be told."""
+        cls.hooks = [name for name in _HOOKS if getattr(cls, name) is not getattr(Invariant, name)]
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -95,22 +112,7 @@ class Invariant:
         """After healing, when all has converged."""
 
 
-_HOOKS = (
-    "on_start",
-    "on_commit",
-    "on_lead",
-    "on_configure",
-    "on_apply",
-    "on_restore",
-    "on_acknowledge",
-    "on_refuse",
-    "at_end",
-)
 Check = Callable[..., None]
-
-
-def _hooks_of(kind: type[Invariant]) -> list[str]:
-    return [name for name in _HOOKS if getattr(kind, name) is not getattr(Invariant, name)]
 
 
 class Checks:
@@ -123,7 +125,7 @@ class Checks:
         self.received: defaultdict[str, list[Check]] = defaultdict(list)
         for kind in kinds:
             invariant = kind(world)
-            for name in _hooks_of(kind):
+            for name in kind.hooks:
                 self._told[name].append(getattr(invariant, name))
             for message in kind.sends:
                 self.sent[message].append(invariant.on_send)

@@ -55,7 +55,7 @@ class LeaderIsKept(Invariant):
         if not message["granted"]:
             return
         machine = node.machine
-        if machine._isLeader():
+        if machine._isLeader() and machine.raftCurrentTerm == node.led_term:
             self.fail(f"leader {node.id} would vote for node {receiver}")
         if machine.leader is None or machine.raftCurrentTerm != node.term:
             return  # it lost its leader, or found another in this very round
