@@ -13,7 +13,7 @@ from penstock.client.ports import free_ports
 
 def penstockd(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "penstock.node.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
 class Node:
@@ -97,5 +97,5 @@ def test_a_second_process_on_the_same_directory_is_refused(node: Node) -> None:
             assert "in use by another process" in node.refusal()
         finally:
             first.terminate()
-            first.communicate(timeout=30)
+            first.communicate(timeout=200)
     assert first.returncode == 0

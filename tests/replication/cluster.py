@@ -4,7 +4,6 @@ Metadata is the real apply, over an image that all share; it reaches the nodes b
 
 import asyncio
 import random
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from penstock.client.ports import free_ports
 from penstock.internal.v1 import controller_pb2
 from penstock.internal.v1 import metadata_pb2 as meta_pb
 from penstock.node.clock import monotonic_ms, wall_ms
@@ -31,7 +31,7 @@ TOPIC = bytes(15) + b"t"
 KEY = PartitionKey(TOPIC, 0)
 NODES = (1, 2, 3)
 TICK_S = 0.02
-WAIT_S = 20
+WAIT_S = 60
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
@@ -40,12 +40,6 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         while not condition():  # noqa: ASYNC110  any condition, without an event of its own
             await asyncio.sleep(0.002)
     assert condition(), what
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class TestNode:
@@ -57,7 +51,7 @@ class TestNode:
         self.id = node_id
         self.cluster = cluster
         self.path = cluster.path / f"node{node_id}"
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self.running = False
         self.fatal: list[BaseException] = []
         self.refused: list[int] = []
