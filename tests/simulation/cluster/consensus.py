@@ -224,7 +224,8 @@ class SimRaft(RaftNode):
             self._deadline.cancel()
         leads = machine._isLeader()
         due = machine._SyncObj__newAppendEntriesTime if leads else machine._SyncObj__raftElectionDeadline
-        self._deadline = self._loop.call_later(max(due - clock(), 0.0) + 1e-6, self._due)
+        left = due - clock()  # over, and no reason to act (no vote may be cast): as the thread, look again at each tick
+        self._deadline = self._loop.call_later(left + 1e-6 if left > 0 else self.config.tick_s, self._due)
 
 
 class _Wake:
