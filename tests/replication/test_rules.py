@@ -228,6 +228,17 @@ def test_rule_11_messages_of_an_earlier_session_change_nothing() -> None:
     assert follower.on_batches(SESSION, [Span(3, 4, EPOCH)]) == []
 
 
+def test_rule_11_who_leaves_the_replicas_is_refused_and_comes_back_with_a_new_session() -> None:
+    leader = leader_of(bounds(4, 4))
+    leader.on_open(B, SESSION, Position(EPOCH, 4, 1, 0))
+    outputs = leader.on_view(view_of((A, C), 2, replicas=(A, C)), 0)
+    assert outputs == [Refuse(B, SESSION, RefusalKind.NOT_REPLICA)]
+    leader.on_view(view_of((A, C), 3), 0)
+    assert leader.on_fetch(B, SESSION, Position(EPOCH, 4, 1, 0)) == []
+    later = SESSION._replace(slot=2)
+    assert Align(B, later, 4) in leader.on_open(B, later, Position(EPOCH, 4, 1, 0))
+
+
 def test_rule_11_a_session_opens_only_when_earlier_writes_are_done() -> None:
     follower, _ = following(log := bounds())
     follower.on_batches(SESSION, [Span(0, 1, EPOCH)])
