@@ -1,6 +1,6 @@
 """TopicService: changes go to the controller; lists and descriptions are answered from the applied metadata.
 
-Every answer to a change waits until this node has applied it, so that the next read here sees it.
+An answer to a change waits until this node has applied it, so that the next read here sees it.
 """
 
 from penstock.node.api.convert import topic_message
@@ -29,25 +29,25 @@ class TopicService(services.TopicServiceServicer):
     async def CreateTopic(self, request: pb.CreateTopicRequest, context: Context) -> pb.CreateTopicResponse:  # noqa: N802
         """Create a topic, replicas placed by the controller where the request names none."""
         response = await self._controller.create_topic(request, _timeout(context))
-        await self._reader.at_least(response.metadata_version, context)
+        await self._reader.shows(response.metadata_version, context)
         return response
 
     async def AlterTopic(self, request: pb.AlterTopicRequest, context: Context) -> pb.AlterTopicResponse:  # noqa: N802
         """Change settings of a topic."""
         response = await self._controller.alter_topic(request, _timeout(context))
-        await self._reader.at_least(response.metadata_version, context)
+        await self._reader.shows(response.metadata_version, context)
         return response
 
     async def AddPartitions(self, request: pb.AddPartitionsRequest, context: Context) -> pb.AddPartitionsResponse:  # noqa: N802
         """Add partitions; keys are spread anew from then on."""
         response = await self._controller.add_partitions(request, _timeout(context))
-        await self._reader.at_least(response.metadata_version, context)
+        await self._reader.shows(response.metadata_version, context)
         return response
 
     async def DeleteTopic(self, request: pb.DeleteTopicRequest, context: Context) -> pb.DeleteTopicResponse:  # noqa: N802
         """Delete a topic and its data."""
         response = await self._controller.delete_topic(request, _timeout(context))
-        await self._reader.at_least(response.metadata_version, context)
+        await self._reader.shows(response.metadata_version, context)
         return response
 
     async def ListTopics(self, request: pb.ListTopicsRequest, context: Context) -> pb.ListTopicsResponse:  # noqa: N802
