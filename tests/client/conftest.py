@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from penstock.client.clock import SystemClock
 from tests.client.reference_server import Cluster, reference_cluster
 
 
@@ -18,7 +19,20 @@ async def cluster() -> AsyncIterator[Cluster]:
 async def until(holds: Callable[[], bool]) -> None:
     """Let the event loop run until something holds; the test's timeout is the bound."""
     while not holds():  # noqa: ASYNC110 - what is awaited belongs to the code under test and has no event
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+
+
+class SkippingClock(SystemClock):
+    """The machine's clock; where a test wants a timeout to be over, it skips it, and nothing else is short of time."""
+
+    def __init__(self) -> None:
+        self.skipped_ms = 0
+
+    def skip(self, duration_ms: int) -> None:
+        self.skipped_ms += duration_ms
+
+    def monotonic_ms(self) -> int:
+        return super().monotonic_ms() + self.skipped_ms
 
 
 class ServedCluster:

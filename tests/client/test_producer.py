@@ -1,6 +1,9 @@
 """The producer against real gRPC: deliveries, order under faults, leaders that move, limits, closing."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,8 +30,19 @@ from penstock.client.seams import Seams
 from penstock.protocol.keys import partition_of
 from penstock.protocol.reasons import Reason
 from penstock.v1 import topic_service_pb2
-from tests.client.conftest import until
+from tests.client.conftest import SkippingClock, until
 from tests.client.reference_server import Cluster
+
+HOUR_MS = 3_600_000
+
+
+@asynccontextmanager
+async def with_clock(producer: Producer) -> AsyncIterator[tuple[Producer, SkippingClock]]:
+    """The producer, open, and the clock that it is given."""
+    clock = SkippingClock()
+    producer._seams = replace(producer._seams, clock=clock)
+    async with producer:
+        yield producer, clock
 
 
 def values(cluster: Cluster, topic: str = "orders", partition: int = 0) -> list[bytes]:
@@ -165,10 +179,12 @@ async def test_a_stream_that_never_answers_is_taken_for_dead(cluster: Cluster, m
 
 async def test_what_may_have_been_sent_is_unknown_after_the_delivery_timeout(cluster: Cluster) -> None:
     cluster.create("orders")
-    async with Producer(cluster.bootstrap(), delivery_timeout_ms=200) as producer:
+    async with with_clock(Producer(cluster.bootstrap(), request_timeout_ms=10 * HOUR_MS)) as (producer, clock):
         await (await producer.send("orders", b"0"))
         cluster.hold_answers = True
         future = await producer.send("orders", b"lost")
+        await until(lambda: len(cluster.log("orders").batches) == 2)
+        clock.skip(HOUR_MS)
         with pytest.raises(OutcomeUnknownError):
             await future
         cluster.hold_answers = False
@@ -179,14 +195,17 @@ async def test_what_may_have_been_sent_is_unknown_after_the_delivery_timeout(clu
 
 async def test_what_was_never_sent_failed_for_certain(cluster: Cluster) -> None:
     cluster.create("orders")
-    async with Producer(cluster.bootstrap(), delivery_timeout_ms=200) as producer:
+    async with with_clock(Producer(cluster.bootstrap())) as (producer, clock):
         await (await producer.send("orders", b"0"))
         for broker in cluster.brokers.values():
             await broker.stop()
-        while (error := (await asyncio.gather(await producer.send("orders", b"1"), return_exceptions=True))[0]) and (
-            isinstance(error, OutcomeUnknownError)
-        ):
-            pass
+        error: BaseException = OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, "")
+        while isinstance(error, OutcomeUnknownError):  # until the broken stream has been noticed, it may be sent
+            future = await producer.send("orders", b"1")
+            clock.skip(HOUR_MS)
+            with pytest.raises(PenstockError) as caught:
+                await future
+            error = caught.value
         assert isinstance(error, RequestTimeoutError)
 
 
@@ -380,7 +399,7 @@ async def test_flush_says_when_it_could_not(cluster: Cluster) -> None:
         assert not future.done()
         cluster.hold_answers = False
         cluster.answer_gate.set()
-        await producer.flush(10)
+        await producer.flush(60)
         assert future.result().offset == 1
 
 

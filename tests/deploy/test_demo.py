@@ -61,7 +61,7 @@ def test_the_demo_reads_back_what_was_acknowledged_and_leaves_nothing(tmp_path: 
         env=env,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

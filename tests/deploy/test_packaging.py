@@ -18,7 +18,7 @@ SHIPPED = (".py", ".pyi", ".proto", "py.typed")
 def build(tree: Path, kind: str, out: Path) -> Path:
     """Run the build backend in a source tree, as pip would."""
     call = f"import setuptools.build_meta as backend; backend.build_{kind}({str(out)!r})"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", call], cwd=tree, check=True, capture_output=True, timeout=90)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", call], cwd=tree, check=True, capture_output=True, timeout=280)
     (made,) = out.iterdir()
     return made
 
@@ -93,6 +93,6 @@ def test_the_base_install_alone_runs_the_command_line(wheel: Path, tmp_path: Pat
         "from penstock.client.cli import run\n"
         "sys.exit(run(['--help']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, timeout=280)
     assert done.returncode == 0, done.stderr.decode()
     assert b"Usage: penstock" in done.stdout

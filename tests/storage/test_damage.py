@@ -25,7 +25,7 @@ KINDS = {"bit": 90, "structure": 90, "astray": 120, "zeros": 80, "sector": 40, "
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file_never_gives_other_data(kind: str) -> None:
     command = [sys.executable, "-m", "tests.storage.damage_run", str(SEED), str(KINDS[kind]), kind]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=280)
     tally = json.loads(ran.stdout)
     print(f"seed {SEED}: {tally}")
     assert tally["bad"] == [], ran.stderr

@@ -11,7 +11,7 @@ import pytest
 from penstock.storage import Append, CommitFailedError, Committer, CreateLog, DropLog, Outcome, Store, Write, Writer
 from tests.storage.support import append, batch, key, new_log, new_store
 
-WAIT_S = 30
+WAIT_S = 60
 
 
 class Recorded:

@@ -23,7 +23,7 @@ def penstock(tmp_path: Path) -> Iterator[Run]:
 
     def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-P", "-m", "penstock.client.cli", *arguments]
-        return subprocess.run(command, input=stdin, capture_output=True, env=env, timeout=60, check=False)
+        return subprocess.run(command, input=stdin, capture_output=True, env=env, timeout=250, check=False)
 
     yield run
     remove(tmp_path / "dev")

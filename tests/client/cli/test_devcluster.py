@@ -42,7 +42,7 @@ def test_start_serves_and_another_program_finds_and_stops_it(make: Make, tmp_pat
     assert found is not None
     assert found.bootstrap == ",".join(node.client for node in cluster.plan.nodes)
     assert [found.state(node_id) for node_id in found.node_ids] == [NodeState.SERVING] * 3
-    assert found.stop() == []
+    assert found.stop(timeout_s=60.0) == []
     assert [cluster.state(node_id) for node_id in cluster.node_ids] == [NodeState.STOPPED] * 3
 
 
