@@ -138,6 +138,36 @@ def test_a_client_that_dies_has_its_handlers_cancelled() -> None:
     gc.collect()
 
 
+def test_a_client_that_dies_while_it_dials_leaves_no_connection() -> None:
+    async def scenario(world: SimWorld) -> None:
+        await world.start(Service().handler())
+        other = SimLoop(world.scheduler, "d", lambda: 1e-5)
+        channel = other.run(SimChannel, world.network, "d", "s:7000")
+        other.run(lambda: channel.get_state(try_to_connect=True))
+        other.close()
+        world.network.lose_host("d", silently=False)
+        await asyncio.sleep(1.0)
+        assert world.server is not None
+        assert not world.server.connections
+
+    SimWorld().run(scenario)
+
+
+def test_a_call_that_is_cancelled_at_once_never_reaches_its_handler() -> None:
+    async def scenario(world: SimWorld) -> None:
+        service = Service()
+        await world.start(service.handler())
+        channel = world.channel()
+        await channel.channel_ready()
+        methods(channel).unary(b"wait").cancel()
+        await asyncio.sleep(1.0)
+        assert service.seen == []
+        assert world.server is not None
+        assert not world.server.active
+
+    SimWorld().run(scenario)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_cut_that_heals_loses_and_repeats_nothing(seed: int) -> None:
     async def scenario(world: SimWorld) -> None:
