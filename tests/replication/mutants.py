@@ -1,249 +1,28 @@
-"""The rules taken away one by one: what the world must notice. Names as in the model's table of removed rules."""
+"""The table of deliberate bugs of replication: each rule of DESIGN section 6 that this world covers, taken away.
 
-from dataclasses import dataclass, replace
+`apply` puts a mutant in place and gives what builds a world with it; `caught` says which random schedule misses the
+rule; `traces` names the schedules in tests/traces that show it without chance.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
-from penstock.node.replication import events as ev
-from penstock.node.replication.epochs import EpochEnd, LogBounds
-from penstock.node.replication.events import Outputs, PartitionView, Position, SessionKey, WriteTruncate
+from penstock.node.replication.events import InvariantViolationError
 from penstock.node.replication.follower import FollowerCore
 from penstock.node.replication.leader import LeaderCore
-from penstock.node.replication.progress import Progress
-from penstock.node.replication.replica import ReplicaCore, Role
-from penstock.raft.image import MetadataImage
-from tests.replication.world import Node, World
-
-
-class CutToHighWatermark(ReplicaCore):
-    """Rule 1: a follower begins by cutting its log to its own HW."""
-
-    def _follow(self, view: PartitionView) -> Outputs:
-        outputs = super()._follow(view)
-        assert self.follower is not None
-        self.follower._writes = 1
-        self.follower._cut_end = self.log.high_watermark
-        return [*outputs, WriteTruncate(view.leader_epoch, self.log.high_watermark)]
-
-
-class CutToLeadersEnd(FollowerCore):
-    """Rule 2: not the lesser of both ends."""
-
-    def _cut_point(self, leader_epoch: int, end_offset: int) -> int:
-        return min(end_offset, self._log.log_end_offset)
-
-
-class OneLookup(LeaderCore):
-    """Rule 2: after one answer the logs are taken to agree."""
-
-    def _agreement(self, position: Position) -> EpochEnd | None:
-        asked: set[int] = self.__dict__.setdefault("asked", set())
-        found = super()._agreement(position)
-        if found is None or position.leader_epoch in asked:
-            return None
-        asked.add(position.leader_epoch)
-        return found
-
-
-class AnyLeaderEpoch(LeaderCore):
-    """Rule 3: the leader_epoch of a fetch is not looked at."""
-
-    def on_open(self, follower: int, session: SessionKey, position: Position) -> Outputs:
-        return super().on_open(follower, session, position._replace(leader_epoch=self.leader_epoch))
-
-    def _is_current(self, progress: Progress, session: SessionKey, position: Position) -> bool:
-        return progress.session == session
-
-
-class AnyLastEpoch(LeaderCore):
-    """Rule 3: the last epoch of a fetch is not looked at."""
-
-    def _agreement(self, position: Position) -> EpochEnd | None:
-        return None if position.fetch_offset <= self._log.log_end_offset else super()._agreement(position)
-
-
-class KeepProgress(ReplicaCore):
-    """Rule 4: what followers acknowledged outlives the leadership."""
-
-    def _end_role(self) -> Outputs:
-        if self.leader is not None:
-            self.__dict__["kept"] = self.leader._progress
-        return super()._end_role()
-
-    def _lead(self, view: PartitionView, now_ms: int) -> Outputs:
-        outputs = super()._lead(view, now_ms)
-        assert self.leader is not None
-        for node, progress in self.__dict__.get("kept", {}).items():
-            self.leader._progress[node] = progress
-        return outputs + self.leader.on_durable()
-
-
-class PendingNotCounted(LeaderCore):
-    """Rule 5: a pending expansion is not counted."""
-
-    def _counted(self) -> frozenset[int]:
-        return self._view.isr
-
-
-class ShrinkAtOnce(LeaderCore):
-    """Rule 5: a shrink counts before it is applied."""
-
-    def _counted(self) -> frozenset[int]:
-        pending = self._change.pending
-        return self._view.isr if pending is None else frozenset(pending.isr)
-
-
-class ForgetPending(LeaderCore):
-    """Rule 5: a pending ISR is given up though its command may still apply."""
-
-    def tick(self, now_ms: int) -> Outputs:
-        self._change.pending = None
-        return self._recalculate() + super().tick(now_ms)
-
-
-class JoinBeforeEpochStart(LeaderCore):
-    """Rule 6: at or past HW is enough."""
-
-    def _may_join(self, progress: Progress) -> bool:
-        return progress.aligned and progress.acked >= self._log.high_watermark
-
-
-class JoinBelowHighWatermark(LeaderCore):
-    """Rule 6: at or past the epoch's start is enough."""
-
-    def _may_join(self, progress: Progress) -> bool:
-        return progress.aligned and progress.acked >= min(self.start_offset, self._log.high_watermark)
-
-
-class NodeEpochOfView(Node):
-    """Rule 7: the change carries the node_epochs of the view."""
-
-    def _on_propose(self, out: ev.Propose) -> None:
-        super()._on_propose(out)
-        node_id, start_id, proposal = self.world.commands.pop()
-        counted = tuple((member, self.world.image.nodes[member].node_epoch) for member, _ in proposal.node_epochs)
-        self.world.commands.append((node_id, start_id, replace(proposal, node_epochs=counted)))
-
-
-class NotFrozen(LeaderCore):
-    """Rule 8: HW moves below min_insync_replicas."""
-
-    def _below_min_insync(self) -> bool:
-        return False
-
-
-class FrozenByPending(LeaderCore):
-    """Rule 8: the pending ISR is counted against min_insync_replicas."""
-
-    def _below_min_insync(self) -> bool:
-        return len(self._counted()) < self._view.min_insync_replicas
-
-
-class AckLogEnd(FollowerCore):
-    """Rule 10: the follower acknowledges what is not durable."""
-
-    def _ackable_end(self) -> int:
-        return self._log.log_end_offset
-
-
-class CountOwnLogEnd(LeaderCore):
-    """Rule 10: the leader counts what it has not made durable."""
-
-    def _local_end(self) -> int:
-        return self._log.log_end_offset
-
-
-class HearOldSessions(FollowerCore):
-    """Rule 11: messages of earlier sessions are heard."""
-
-    def _is_current(self, session: SessionKey) -> bool:
-        return self.session is not None
-
-
-class EndAlwaysKnown(LeaderCore):
-    """Rule 12: the end is answered at once."""
-
-    @property
-    def end_is_known(self) -> bool:
-        return True
-
-
-class AnswerDuplicates(LeaderCore):
-    """Rule 14: a duplicate is answered above HW."""
-
-    def may_answer_duplicate(self, last_offset: int) -> bool:
-        return True
-
-
-class AnyGrant(ReplicaCore):
-    """Rule 26: leads an epoch granted to a former registration."""
-
-    def _is_granted(self, view: PartitionView, node_epoch: int) -> bool:
-        return True
-
-
-class NeverResign(LeaderCore):
-    """Rule 26: goes on after a failed commit of what it had pushed."""
-
-    def _was_pushed_beyond(self, end_offset: int) -> bool:
-        return False
-
-
-class AnyEpoch(ReplicaCore):
-    """Rule 26: a leader epoch lower than the last one acted in is acted on."""
-
-    def _is_stale(self, view: PartitionView) -> bool:
-        return self.view is not None and view.partition_epoch < self.view.partition_epoch
-
-
-class AnyView(World):
-    """Rule 26: acts on a view that does not include its registration."""
-
-    def includes_registration(self, node: Node, image: MetadataImage) -> bool:
-        return node.node_epoch > 0
-
-
-class AnyWrite(World):
-    """Rule 26: the store takes writes of a leader epoch lower than the last one acted in."""
-
-    def start(self, node: Node) -> bool:
-        node.disk.fences = False
-        return super().start(node)
-
-
-class AnyViewAnyWrite(AnyView, AnyWrite):
-    """Both."""
-
-
-class CountBeforeAgreement(LeaderCore):
-    """A fetch offset counts before the logs agree."""
-
-    def _fetch(self, follower: int, progress: Progress, position: Position) -> Outputs:
-        if self._agreement(position) is None:
-            return super()._fetch(follower, progress, position)
-        progress.count(position.fetch_offset)
-        outputs = self._recalculate() + self._expand()
-        return outputs + super()._fetch(follower, progress, position)
-
-
-class PushBeforeAgreement(LeaderCore):
-    """HW is sent before the logs agree."""
-
-    def next_push(self, follower: int, session: SessionKey) -> int | None:
-        progress = self._progress[follower]
-        if progress.session != session:
-            return None
-        return progress.next_offset if progress.aligned else self._log.log_end_offset
-
-
-class EnterUndrained(ReplicaCore):
-    """A leadership begins while earlier writes are under way, and before ActIn is durable."""
-
-    def on_view(self, view: PartitionView, node_epoch: int, now_ms: int) -> Outputs:
-        outputs = super().on_view(view, node_epoch, now_ms)
-        if self.role is Role.ENTERING and view.leader == self.node_id:
-            log = LogBounds(self.log.epochs, 0, self.log.log_end_offset, self.log.high_watermark)
-            outputs += self.on_acted(view.leader_epoch, log, now_ms)
-        return outputs
+from penstock.node.replication.replica import ReplicaCore
+from penstock.raft import apply_nodes, apply_partitions, members
+from tests.replication import broken
+from tests.replication.disk import Disk
+from tests.replication.node import Node
+from tests.replication.schedule import run
+from tests.replication.world import Violation, World
+
+Patch = tuple[Any, str, Callable[..., Any]]
+"""In this module, this function is replaced by that one."""
 
 
 @dataclass(frozen=True)
@@ -251,48 +30,437 @@ class Mutant:
     """What to put in the place of what."""
 
     name: str
+    rule: str
+    what: str
+    """What is wrong, in words."""
+    traces: tuple[str, ...] = ()
+    """Files in tests/traces, without .json."""
+    budget: int = 2_000
+    """So many random schedules find it; 0: too rare for chance."""
+    first_seed: int = 0
     leader: type[LeaderCore] = LeaderCore
     follower: type[FollowerCore] = FollowerCore
     replica: type[ReplicaCore] = ReplicaCore
+    disk: type[Disk] = Disk
     node: type[Node] = Node
     world: type[World] = World
-    options: tuple[tuple[str, Any], ...] = ()
+    patches: tuple[Patch, ...] = ()
     liveness: bool = False
     """It shows as I10, no progress; for the others that is not enough."""
-    first_seed: int = 0
-    """Where the search begins: shortly before a seed that is known to show it."""
 
-    def build(self, seed: int) -> World:
-        """A world with the rule taken away."""
-        names = {"leader_type": self.leader, "follower_type": self.follower}
-        core = type("MutantReplica", (self.replica,), names)
-        node = type("MutantNode", (self.node,), {"core_type": core})
-        return self.world(seed, node_type=node, **dict(self.options))
+    @contextmanager
+    def apply(self) -> Iterator[Callable[[], World]]:
+        """While this lasts the rule is broken; gives what builds a world without it."""
+        core = type("MutantReplica", (self.replica,), {"leader_type": self.leader, "follower_type": self.follower})
+        node = type("MutantNode", (self.node,), {"core_type": core, "disk_type": self.disk})
+        with ExitStack() as stack:
+            for module, name, function in self.patches:
+                stack.enter_context(mock.patch.object(module, name, function))
+            yield lambda: self.world(node_type=node)
+
+    def shows(self, number: str) -> bool:
+        """Whether a violation of this invariant is the one that is looked for."""
+        return self.liveness or number != "I10"
+
+
+def violation_of(run_world: Callable[[], None]) -> Violation | None:
+    """What the run violates; a core's own check is I0."""
+    try:
+        run_world()
+    except Violation as violation:
+        return violation
+    except InvariantViolationError as error:
+        return Violation(f"I0 {error}")
+    return None
+
+
+def caught(mutant: Mutant, seeds: Iterable[int]) -> int | None:
+    """The first of these seeds whose random schedule misses the rule, or None."""
+    with mutant.apply() as build:
+        for seed in seeds:
+            world = build()
+            violation = violation_of(lambda world=world, seed=seed: run(world, seed))  # type: ignore[misc]
+            if violation is not None and mutant.shows(violation.number):
+                return seed
+    return None
 
 
 MUTANTS = [
-    Mutant("1 cut to own HW", replica=CutToHighWatermark),
-    Mutant("2 not the lesser end", follower=CutToLeadersEnd, liveness=True, first_seed=50),
-    Mutant("2 one lookup", leader=OneLookup, first_seed=14),
-    Mutant("3 any last epoch", leader=AnyLastEpoch),
-    Mutant("4 progress kept", replica=KeepProgress, first_seed=306),
-    Mutant("5 pending not counted", leader=PendingNotCounted, first_seed=17),
-    Mutant("5 shrink at once", leader=ShrinkAtOnce, first_seed=94),
-    Mutant("5 pending forgotten", leader=ForgetPending, first_seed=14),
-    Mutant("6 before epoch start", leader=JoinBeforeEpochStart, first_seed=23),
-    Mutant("6 below HW", leader=JoinBelowHighWatermark, first_seed=19),
-    Mutant("7 node_epoch of the view", node=NodeEpochOfView, first_seed=162),
-    Mutant("8 HW not frozen", leader=NotFrozen),
-    Mutant("8 pending counted", leader=FrozenByPending),
-    Mutant("10 follower acks log end", follower=AckLogEnd, first_seed=12),
-    Mutant("10 leader counts log end", leader=CountOwnLogEnd, first_seed=21),
-    Mutant("11 old sessions heard", follower=HearOldSessions, liveness=True),
-    Mutant("12 end always known", leader=EndAlwaysKnown),
-    Mutant("13 producers kept", options=(("keeps_producers", True),), first_seed=46),
-    Mutant("14 duplicates answered", leader=AnswerDuplicates),
-    Mutant("26 any grant", replica=AnyGrant, world=AnyView, first_seed=456),
-    Mutant("26 no resignation", leader=NeverResign, first_seed=114),
-    Mutant("27 new store keeps places", options=(("pseudo_wiped_keep", True),), first_seed=15),
-    Mutant("counted before agreement", leader=CountBeforeAgreement),
-    Mutant("role begins undrained", replica=EnterUndrained),
+    Mutant(
+        "1 cut to own HW",
+        "1",
+        "a follower begins by cutting its log to its own HW",
+        traces=("rule-01-cut-to-own-hw",),
+        replica=broken.CutToHighWatermark,
+    ),
+    Mutant(
+        "2 one lookup",
+        "2",
+        "after one answer the logs are taken to agree",
+        traces=("rule-02-one-lookup",),
+        leader=broken.OneLookup,
+    ),
+    Mutant(
+        "2 not the lesser end",
+        "2",
+        "a follower cuts to the leader's end of the epoch, not to the lesser end",
+        traces=("rule-02-not-the-lesser-end",),
+        follower=broken.CutToLeadersEnd,
+        liveness=True,
+    ),
+    Mutant(
+        "2 exact epoch's end",
+        "2",
+        "the lookup answers with the asked epoch, which the leader's log may not have",
+        traces=("rule-02-exact-epochs-end",),
+        leader=broken.ExactEpochsEnd,
+        liveness=True,
+    ),
+    Mutant(
+        "3 any leader epoch",
+        "3",
+        "the leader_epoch of a fetch is not looked at",
+        traces=("rule-03-any-leader-epoch",),
+        leader=broken.AnyLeaderEpoch,
+    ),
+    Mutant(
+        "3 any last epoch",
+        "3",
+        "the last epoch of a fetch is not looked at",
+        traces=("rule-03-any-last-epoch",),
+        leader=broken.AnyLastEpoch,
+    ),
+    Mutant(
+        "4 progress kept",
+        "4",
+        "what followers acknowledged outlives the leadership",
+        traces=("rule-04-progress-kept",),
+        replica=broken.KeepProgress,
+    ),
+    Mutant(
+        "5 pending not counted",
+        "5",
+        "HW does not wait for a member whose addition is under way",
+        traces=("rule-05-pending-not-counted",),
+        leader=broken.PendingNotCounted,
+    ),
+    Mutant(
+        "5 shrink at once",
+        "5",
+        "a shrink counts before it is applied",
+        traces=("rule-05-shrink-at-once",),
+        leader=broken.ShrinkAtOnce,
+    ),
+    Mutant(
+        "5 pending forgotten",
+        "5",
+        "a pending ISR is given up though its command may still apply",
+        traces=("rule-05-pending-forgotten",),
+        leader=broken.ForgetPending,
+    ),
+    Mutant(
+        "5 any refusal is final",
+        "5",
+        "a pending ISR is given up when its command is refused as stale",
+        traces=("rule-05-any-refusal-is-final",),
+        world=broken.AnyRefusalIsFinal,
+    ),
+    Mutant(
+        "5 no compare-and-set",
+        "5",
+        "an ISR change applies to another partition_epoch than it was decided on",
+        traces=("rule-05-no-compare-and-set",),
+        patches=((apply_partitions, "compare_epoch", broken.any_partition_epoch),),
+    ),
+    Mutant(
+        "5 unfenced in the same node_epoch",
+        "5",
+        "a refusal is not final: who was fenced is live again as it was",
+        traces=("rule-05-unfenced-in-the-same-node-epoch",),
+        patches=((apply_nodes, "register_node", broken.unfencing_keeps_the_node_epoch),),
+    ),
+    Mutant(
+        "6 before epoch start",
+        "6",
+        "who is at HW joins, though short of the epoch's start",
+        traces=("rule-06-before-epoch-start",),
+        leader=broken.JoinBeforeEpochStart,
+    ),
+    Mutant(
+        "6 below HW",
+        "6",
+        "who is at the epoch's start joins, though short of HW",
+        traces=("rule-06-below-hw",),
+        leader=broken.JoinBelowHighWatermark,
+    ),
+    Mutant(
+        "6 only past HW",
+        "6",
+        "who is at HW does not join",
+        traces=("rule-06-only-past-hw",),
+        leader=broken.JoinOnlyPastHighWatermark,
+        liveness=True,
+    ),
+    Mutant(
+        "7 no node_epochs",
+        "7",
+        "an addition is not compared with the registration that was counted",
+        traces=("rule-07-no-node-epochs",),
+        patches=((apply_partitions, "_check_member", broken.any_node_epoch),),
+    ),
+    Mutant(
+        "7 node_epoch of the view",
+        "7",
+        "an addition carries the node_epoch of the view",
+        traces=("rule-07-node-epoch-of-the-view",),
+        node=broken.NodeEpochOfView,
+    ),
+    Mutant(
+        "7 streams stay open",
+        "7",
+        "a node with a new node_epoch goes on in its old streams",
+        traces=("rule-07-streams-stay-open",),
+        world=broken.StreamsStayOpen,
+        liveness=True,
+    ),
+    Mutant(
+        "8 HW not frozen",
+        "8",
+        "HW moves below min_insync_replicas",
+        traces=("rule-08-hw-not-frozen",),
+        leader=broken.NotFrozen,
+    ),
+    Mutant(
+        "8 pending counted",
+        "8",
+        "the pending ISR is counted against min_insync_replicas",
+        traces=("rule-08-pending-counted",),
+        leader=broken.FrozenByPending,
+    ),
+    Mutant(
+        "9 no ELR",
+        "9",
+        "removed members are not remembered",
+        traces=("rule-09-no-elr",),
+        patches=((members, "_elr_after", broken.no_elr),),
+    ),
+    Mutant(
+        "9 ELR never leads",
+        "9",
+        "nobody is elected from the ELR",
+        traces=("rule-09-elr-never-leads",),
+        patches=((apply_partitions, "_candidate", broken.only_isr_members_lead),),
+        liveness=True,
+    ),
+    Mutant(
+        "9 ELR not emptied",
+        "9",
+        "an ISR at the minimum leaves the ELR as it was",
+        traces=("rule-09-elr-not-emptied",),
+        patches=((members, "_elr_after", broken.elr_not_emptied),),
+    ),
+    Mutant(
+        "9 ELR entered late",
+        "9",
+        "the removal that leaves the ISR below the minimum adds nobody to the ELR",
+        traces=("rule-09-elr-entered-late",),
+        patches=((members, "_elr_after", broken.elr_entry_below_only),),
+    ),
+    Mutant(
+        "9 a restart loses its places",
+        "9",
+        "who restarts leaves ISR and ELR, with an intact disk",
+        traces=("rule-09-a-restart-loses-its-places",),
+        patches=((apply_nodes, "keeps_places", broken.no_store_keeps_places),),
+    ),
+    Mutant(
+        "10 follower acks log end",
+        "10",
+        "a follower acknowledges what is not durable",
+        traces=("rule-10-follower-acks-log-end",),
+        follower=broken.AckLogEnd,
+    ),
+    Mutant(
+        "10 leader counts log end",
+        "10",
+        "a leader counts what it has not made durable",
+        traces=("rule-10-leader-counts-log-end",),
+        leader=broken.CountOwnLogEnd,
+    ),
+    Mutant(
+        "11 old sessions heard",
+        "11",
+        "a follower hears messages of earlier sessions",
+        traces=("rule-11-old-sessions-heard",),
+        follower=broken.HearOldSessions,
+    ),
+    Mutant(
+        "11 late fetches counted",
+        "11",
+        "a leader counts fetches of earlier sessions, for the present registration",
+        traces=("rule-11-late-fetches-counted",),
+        leader=broken.CountLateFetches,
+    ),
+    Mutant(
+        "12 end always known",
+        "12",
+        "a new leader answers its HW as the end before it is at its epoch's start",
+        traces=("rule-12-end-always-known",),
+        leader=broken.EndAlwaysKnown,
+    ),
+    Mutant(
+        "12 lower leaderships trusted",
+        "12",
+        "a client takes the answer of a lower leadership than it has seen",
+        traces=("rule-12-lower-leaderships-trusted",),
+        world=broken.TrustingReader,
+    ),
+    Mutant(
+        "13 producers kept",
+        "13",
+        "truncation leaves the producers' state as it is",
+        traces=("rule-13-producers-kept",),
+        disk=broken.KeepProducers,
+    ),
+    Mutant(
+        "13 followers forget",
+        "13",
+        "followers note no producers' state",
+        traces=("rule-13-followers-forget",),
+        disk=broken.FollowersForget,
+    ),
+    Mutant(
+        "14 duplicates answered",
+        "14",
+        "a duplicate is answered above HW",
+        traces=("rule-14-duplicates-answered",),
+        leader=broken.AnswerDuplicates,
+    ),
+    Mutant(
+        "26 any grant",
+        "26",
+        "leads again, after a restart, an epoch granted to a former registration",
+        traces=("rule-26-any-grant",),
+        replica=broken.AnyGrant,
+        world=broken.AnyView,
+    ),
+    Mutant(
+        "26 registering bumps nothing",
+        "26",
+        "registering leaves the epochs of what the node leads as they are",
+        traces=("rule-26-registering-bumps-nothing",),
+        patches=((apply_nodes, "_after_registration", broken.epoch_stays),),
+        liveness=True,
+    ),
+    Mutant(
+        "26 grant neither checked nor bumped",
+        "26",
+        "leads on in the epoch of the former registration, view and all",
+        traces=("rule-26-grant-neither-checked-nor-bumped",),
+        replica=broken.AnyGrant,
+        patches=((apply_nodes, "_after_registration", broken.epoch_stays),),
+    ),
+    Mutant(
+        "26 no resignation",
+        "26",
+        "a leader goes on after a failed commit of what it had pushed",
+        traces=("rule-26-no-resignation",),
+        leader=broken.NeverResign,
+    ),
+    Mutant(
+        "26 old view and epoch",
+        "26",
+        "a restarted node acts on a view, and in an epoch, older than before",
+        traces=("rule-26-old-view-and-epoch",),
+        replica=broken.AnyEpoch,
+        world=broken.AnyView,
+        disk=broken.Unfenced,
+    ),
+    Mutant(
+        "26 appends while recovering",
+        "26",
+        "appends go on while writes behind a failed one are still to fail",
+        traces=("rule-26-appends-while-recovering",),
+        replica=broken.AppendWhileRecovering,
+    ),
+    Mutant(
+        "26 writes behind a failed one move",
+        "26",
+        "a write behind a failed one is retried where the log ends now",
+        traces=("rule-26-writes-behind-a-failed-one-move",),
+        disk=broken.WritesMove,
+    ),
+    Mutant(
+        "27 new store keeps places",
+        "27",
+        "a wiped disk keeps its ISR and ELR places",
+        traces=("rule-27-new-store-keeps-places",),
+        patches=((apply_nodes, "keeps_places", broken.every_store_keeps_places),),
+    ),
+    Mutant(
+        "27 start ids not compared",
+        "27",
+        "an old copy of a disk keeps its ISR and ELR places",
+        traces=("rule-27-start-ids-not-compared",),
+        patches=((apply_nodes, "keeps_places", broken.same_store_keeps_places),),
+    ),
+    Mutant(
+        "27 same process is a new store",
+        "27",
+        "a process that registers a second time loses its places",
+        traces=("rule-27-same-process-is-a-new-store",),
+        patches=((apply_nodes, "keeps_places", broken.same_process_is_new),),
+    ),
+    Mutant(
+        "27 lost members enter the ELR",
+        "27",
+        "a wiped store enters the ELR as any removed member does",
+        traces=("rule-27-lost-members-enter-the-elr",),
+        patches=((members, "_elr_after", broken.lost_enter_elr),),
+    ),
+    Mutant(
+        "29 no shrink",
+        "29",
+        "nobody leaves the ISR for lag",
+        traces=("rule-29-no-shrink",),
+        leader=broken.NoShrink,
+        liveness=True,
+    ),
+    Mutant(
+        "29 refused connections ignored",
+        "29",
+        "a refused connection delays acknowledgements as a silent one does",
+        traces=("rule-29-refused-connections-ignored",),
+        leader=broken.DeafToRefusedConnections,
+        liveness=True,
+        budget=0,
+    ),
+    Mutant(
+        "counted before agreement",
+        "2",
+        "a fetch offset counts before the logs agree",
+        traces=("rule-02-counted-before-agreement",),
+        leader=broken.CountBeforeAgreement,
+    ),
+    Mutant(
+        "HW before agreement",
+        "2",
+        "HW is sent before the logs agree",
+        traces=("rule-02-hw-before-agreement",),
+        leader=broken.PushBeforeAgreement,
+    ),
+    Mutant(
+        "role begins undrained",
+        "26",
+        "a leadership begins while writes are under way, before ActIn is durable",
+        traces=("rule-26-role-begins-undrained",),
+        replica=broken.EnterUndrained,
+    ),
+    Mutant(
+        "session opens undrained",
+        "11",
+        "a session opens on writes under way, and batches need not continue the log",
+        traces=("rule-11-session-opens-undrained",),
+        follower=broken.OpenUndrainedTakeAnyBatches,
+    ),
 ]

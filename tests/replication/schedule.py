@@ -1,151 +1,172 @@
-"""Random schedules of a world: every run draws its own rate of each kind of disruption; then a fair run without any."""
+"""Random schedules of a world: every run draws its own rate of each kind of disruption; then fair runs without any.
 
+A world is a pure function of its seed: the schedule alone draws lots.
+"""
+
+import json
+import random
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 from penstock.raft.image import NO_LEADER
-from tests.replication.world import NODES, PRODUCERS, TICK_MS, Node, Violation, World
+from tests.replication.fair import can_lose
+from tests.replication.steps import Step, do, parse
+from tests.replication.world import NODES, PRODUCERS, World
 
-Action = Callable[[World], bool]
+STEPS = 400
+TRACES = Path(__file__).parent.parent / "traces"
+FROM_TRACES = 4
+"""Each so many seeds begin with some steps of a golden trace: chance alone comes to few of the states that matter."""
 RARE = (0.003, 0.01, 0.03, 0.1, 0.0)
+SOMETIMES = (0.1, 0.3)
 OFTEN = (1.0, 0.5, 0.2, 0.07)
+FOCUSES = ("all", "elections", "disks", "changes", "restarts")
+"""What a run has more of than others."""
+OLD_VIEWS = 12
+
+Draw = Callable[[World], Step | None]
 
 
-def rates(world: World) -> list[tuple[Action, float]]:
-    """Actions with the weights of this run."""
-    rng = world.rng
+class Chance:
+    """What a run's lots are drawn by, and its rates."""
 
-    def rare() -> float:
-        return rng.choice(RARE)
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
 
-    def often() -> float:
-        return rng.choice(OFTEN)
+    def node(self) -> int:
+        return NODES[int(self.rng.random() * len(NODES))]
 
-    return [
-        (lambda w: w.produce(any_node(w), rng.choice(PRODUCERS)), 0.5),
-        (lambda w: w.flush(any_node(w)), 1.5),
-        (lambda w: w.outcomes(any_node(w)), 1.5),
-        (lambda w: w.push(any_node(w), rng.choice(NODES)), 6 * often()),
-        (deliver, 3.0),
-        (lose, often()),
-        (open_missing, 1.0),
-        (lambda w: w.open(any_node(w)), rare()),
-        (lambda w: w.learn(any_node(w)), often()),
-        (lambda w: w.register(any_node(w)), often()),
-        (lambda w: w.start(any_node(w)), often()),
-        (old_view, rare()),
-        (lambda w: w.crash(any_node(w)), rare()),
-        (lambda w: w.wipe(any_node(w)), rare()),
-        (lambda w: w.fence(any_node(w)), rare()),
-        (fail_commit, rare()),
-        (lambda w: w.info.leader == NO_LEADER and w.elect(rng.choice(NODES)), 0.5),
-        (lambda w: w.elect(rng.choice(NODES)), rare()),
-        (lambda w: w.ask_again(any_node(w), rng.choice(PRODUCERS), rng.randrange(4)), 0.2),
-        (lambda w: w.resend(any_node(w)), rare()),
-        (apply_command, often()),
-        (lambda w: w.tick(any_node(w)), often() / 5),
-        (pass_time, rng.choice((0.02, 0.1))),
-    ]
+    def rates(self) -> list[tuple[Draw, float]]:
+        """Actions with the weights of this run."""
+        rng, one, two = self.rng, self._one, self._two
+        focus = rng.choice(FOCUSES)
+
+        def rare(*focuses: str) -> float:
+            return rng.choice(SOMETIMES if focus in focuses else RARE)
+
+        def often() -> float:
+            return rng.choice(OFTEN)
+
+        return [
+            (self._any_of([Step("produce", (node, producer)) for node in NODES for producer in PRODUCERS]), 0.5),
+            (one("flush"), 1.5),
+            (one("outcomes"), 1.5),
+            (two("push"), 6 * often()),
+            (self._deliver, 3.0),
+            (self._lose, often()),
+            (self._open_missing, 1.0),
+            (one("open"), rare("elections")),
+            (one("learn"), often()),
+            (self._register, often()),
+            (one("start"), often()),
+            (lambda w: _step("learn", self.node(), back=rng.randrange(OLD_VIEWS)), rare("restarts")),
+            (one("crash"), rare("disks", "restarts")),
+            (one("wipe"), rare("disks")),
+            (one("copy"), rare("disks")),
+            (one("restore"), rare("disks")),
+            (one("fence"), rare("changes")),
+            (self._fail, rare()),
+            (self._elect_if_due, 0.5),
+            (one("elect"), rare("elections", "restarts")),
+            (self._any_of([Step("repeat", (n, p, s)) for n in NODES for p in PRODUCERS for s in range(4)]), 0.2),
+            (one("ask"), 0.1),
+            (one("resend"), rare("changes")),
+            (self._apply, often() / (4 if focus == "changes" else 1)),
+            (two("unreachable"), rare("changes", "disks")),
+            (one("tick"), often() / 2),
+            (self._any_of([Step("wait")]), rng.choice((0.02, 0.1, 0.5))),
+        ]
+
+    def _one(self, verb: str) -> Draw:
+        return self._any_of([Step(verb, (node,)) for node in NODES])
+
+    def _two(self, verb: str) -> Draw:
+        return self._any_of([Step(verb, (node, other)) for node in NODES for other in NODES if node != other])
+
+    def _any_of(self, steps: list[Step]) -> Draw:
+        chance, count = self.rng.random, len(steps)
+        return lambda w: steps[int(chance() * count)]
+
+    def _open_missing(self, world: World) -> Step | None:
+        node = self.node()
+        return _step("open", node) if world.nodes[node].session is None else None
+
+    def _channel(self, world: World, verb: str) -> Step | None:
+        if not world.messages:
+            return None
+        sender, to, back = world.channel_of(self.rng.choice(world.messages))
+        return _step(verb, sender, to, back=back)
+
+    def _deliver(self, world: World) -> Step | None:
+        return self._channel(world, "deliver")
+
+    def _lose(self, world: World) -> Step | None:
+        return self._channel(world, "lose")
+
+    def _register(self, world: World) -> Step:
+        return _step("register", self.node(), unanswered=self.rng.random() < 0.1)
+
+    def _fail(self, world: World) -> Step | None:
+        node = self.node()
+        queue = world.nodes[node].disk.queue
+        return _flag("flush", node, fail=self.rng.randrange(len(queue))) if queue else None
+
+    def _elect_if_due(self, world: World) -> Step | None:
+        return _step("elect", self.node()) if world.info.leader == NO_LEADER else None
+
+    def _apply(self, world: World) -> Step | None:
+        if not world.commands:
+            return None
+        sender = self.rng.choice(world.commands)[0]
+        nth = self.rng.randrange(len(world.commands_of(sender)))
+        return _step("apply", sender, nth=nth, unanswered=self.rng.random() < 0.2)
 
 
-def any_node(world: World) -> Node:
-    return world.nodes[world.rng.choice(NODES)]
+def _step(verb: str, *args: int, **options: int) -> Step:
+    """Options that say nothing are left out."""
+    return _flag(verb, *args, **{name: value for name, value in options.items() if value})
 
 
-def open_missing(world: World) -> bool:
-    node = any_node(world)
-    return node.session is None and world.open(node)
+def _flag(verb: str, *args: int, **options: int) -> Step:
+    return Step(verb, args, tuple(sorted(options.items())))
 
 
-def lose(world: World) -> bool:
-    return bool(world.messages) and world.lose(world.rng.randrange(len(world.messages)))
+def run(world: World, seed: int, steps: int = STEPS) -> None:
+    """Take random actions, checking every invariant after each; then go on without faults. Raises Violation."""
+    chance = Chance(seed)
+    rng = chance.rng
+    if seed % FROM_TRACES == 0:
+        _begin(world, rng)
+    elif rng.random() < 0.5:
+        do(world, Step("exchange", NODES))
+    _walk(world, chance, steps)
+    cut_off = chance.node()
+    if rng.random() < 0.3 and can_lose(world, cut_off):
+        do(world, Step("settle", tuple(node_id for node_id in NODES if node_id != cut_off)))
+    do(world, Step("settle"))
 
 
-def deliver(world: World) -> bool:
-    return bool(world.messages) and world.deliver(world.rng.randrange(len(world.messages)))
+@cache
+def traces() -> list[list[Step]]:
+    """The steps of the golden traces."""
+    files = [json.loads(path.read_text()) for path in sorted(TRACES.glob("*.json"))]
+    return [[parse(text.removeprefix("mutant: "))[0] for text in trace["steps"]] for trace in files]
 
 
-def old_view(world: World) -> bool:
-    """A node that just started may see an older image first; any node may skip to one that is not the newest."""
-    node = any_node(world)
-    return world.learn(node, world.rng.choice(world.history[-12:]))
+def _begin(world: World, rng: random.Random) -> None:
+    steps = rng.choice(traces())
+    for step in steps[: rng.choice((len(steps), rng.randrange(len(steps))))]:
+        if step.verb not in {"settle", "committed"}:
+            do(world, step)
 
 
-def fail_commit(world: World) -> bool:
-    node = any_node(world)
-    queue = node.disk.queue
-    return bool(queue) and world.flush(node, world.rng.randrange(len(queue)))
-
-
-def apply_command(world: World) -> bool:
-    if not world.commands:
-        return False
-    return world.apply_command(world.rng.randrange(len(world.commands)), lose_answer=world.rng.random() < 0.2)
-
-
-def pass_time(world: World) -> bool:
-    world.now_ms += TICK_MS
-    return True
-
-
-def walk(world: World, steps: int) -> None:
-    """Take `steps` random actions, checking every invariant after each."""
-    actions, weights = zip(*rates(world), strict=True)
+def _walk(world: World, chance: Chance, steps: int) -> None:
+    draws, weights = zip(*chance.rates(), strict=True)
     taken = 0
-    for action in world.rng.choices(actions, weights, k=20 * steps):
-        if action(world):
-            world.check()
+    for draw in chance.rng.choices(draws, weights, k=20 * steps):
+        step = draw(world)
+        if step is not None and do(world, step):
             taken += 1
             if taken == steps:
-                return
-
-
-def settle(world: World, rounds: int = 60) -> None:
-    """No more faults: the partition must commit a further record with all three replicas in sync (I10)."""
-    goal = len(world.committed) + 1
-    world.limits.records = world.used.records + 10
-    for _ in range(rounds):
-        _fair_round(world)
-        if len(world.committed) >= goal and world.info.isr == NODES:
-            return
-    raise Violation(f"seed {world.seed}: I10 no progress: {world.info}, committed {len(world.committed)}")
-
-
-def _fair_round(world: World) -> None:
-    world.now_ms += TICK_MS
-    for node in world.nodes.values():
-        world.start(node)
-        world.register(node)
-    _elect_if_due(world)
-    for node in world.nodes.values():
-        world.learn(node)
-        world.act(node)
-        if node.core is not None and node.core.follower is not None and node.session is None:
-            world.open(node)
-        if world.info.leader == node.id:
-            world.produce(node, 0)
-    for _ in range(4):
-        for node in world.nodes.values():
-            for other in NODES:
-                world.push(node, other)
-            world.flush(node)
-            world.outcomes(node)
-        while world.messages:
-            world.deliver(0)
-            world.check()
-    for node in world.nodes.values():
-        world.resend(node)
-    while world.commands:
-        world.apply_command(0, lose_answer=False)
-    for node in world.nodes.values():
-        world.tick(node)
-        world.check()
-
-
-def _elect_if_due(world: World) -> None:
-    info = world.info
-    leader = world.nodes.get(info.leader)
-    resigned = leader is not None and leader.resigned == info.leader_epoch
-    if info.leader == NO_LEADER or resigned:
-        for node_id in (*info.isr, *info.elr):
-            if world.elect(node_id, free=True):
                 return

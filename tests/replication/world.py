@@ -1,299 +1,41 @@
-"""Three replicas of one partition in a world of seeded chance: real cores, real metadata; fake disks and links.
+"""Three replicas of one partition: real cores, real metadata apply, a real client cursor; fake disks and links.
 
-The actions and invariants are those of the checked model of the protocol (numbers I1 to I12 as there): crashes, wiped
-disks, failed commits, fencing, elections and ISR commands at any moment, views that lag and that go back at a restart,
-messages in order within a session and in any order between sessions. Nothing here reads a clock or random but by seed.
+The actions and invariants are those of the checked model of the protocol (I1 to I12 as there): crashes, wiped disks and
+restored copies, failed commits, fencing, elections and ISR commands at any moment, views that lag and that go back at a
+restart, messages in order within a session and in any order between sessions. No action draws lots: what is random is
+which action comes next (`schedule`), so a run is its list of actions (`World.trace`) and can be played again.
 """
 
-import random
-from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
+from penstock.client.cursor import Cursor
+from penstock.client.records import TopicPartition
 from penstock.internal.v1 import metadata_pb2 as meta_pb
 from penstock.node.partition.producing import Producers
-from penstock.node.replication import events as ev
-from penstock.node.replication.epochs import EpochTable, LogBounds
-from penstock.node.replication.events import IsrProposal, PartitionView, Position, SessionKey, Span
-from penstock.node.replication.replica import ReplicaCore, Role
-from penstock.protocol.batch import BatchHeader
-from penstock.raft.apply_nodes import fence_node, register_node
-from penstock.raft.apply_partitions import alter_isr, elect_leaders
+from penstock.node.replication import proposals
+from penstock.node.replication.events import IsrProposal, PartitionView, SessionKey, Span
+from penstock.node.replication.replica import ReplicaCore
+from penstock.raft import apply_nodes, apply_partitions
 from penstock.raft.draft import Draft
 from penstock.raft.image import NO_LEADER, Address, MetadataImage, NodeInfo, PartitionInfo, TopicConfig, TopicInfo
-from penstock.storage import LogBatch
-from penstock.storage.producers import Duplicate, ProducerState, Refusal, advance
-from penstock.v1 import common_pb2, record_pb2
+from penstock.storage.producers import Duplicate, Refusal
+from penstock.v1 import common_pb2, consumer_service_pb2
+from tests.replication import invariants
+from tests.replication.disk import PRODUCERS, Disk, Entry, Write, batch_at, header_of
+from tests.replication.invariants import NAMES, Violation
+from tests.replication.node import Message, Node
 
 TOPIC = bytes(16)
 NODES = (1, 2, 3)
 LAG_MS = 3_000
 TICK_MS = 500
-PRODUCERS = (0, 1)
+MESSAGES = 20
+"""So many may be under way before nobody pushes more."""
+COMMANDS = 4
 
-
-class Violation(AssertionError):  # noqa: N818  what the checks are for
-    """An invariant does not hold."""
-
-
-class Entry(NamedTuple):
-    """One record: the epoch that wrote it, and which producer's which sequence it is."""
-
-    leader_epoch: int
-    producer: int
-    sequence: int
-
-    @property
-    def value(self) -> tuple[int, int]:
-        return self.producer, self.sequence
-
-
-def header_of(producer: int, sequence: int) -> BatchHeader:
-    return BatchHeader(
-        record_pb2.COMPRESSION_NONE, 1, 0, 0, 0, producer, 0, sequence, transactional=False, control=False
-    )
-
-
-def batch_at(offset: int, entry: Entry) -> LogBatch:
-    return LogBatch(offset, offset, entry.leader_epoch, 0, header_of(entry.producer, entry.sequence), b"")
-
-
-class Write(NamedTuple):
-    """Queued at a disk. `kind` is append, truncate, reset, act or mark."""
-
-    kind: str
-    leader_epoch: int
-    at: int = 0
-    entries: tuple[Entry, ...] = ()
-
-
-class Disk:
-    """What a node has durably, and its queue of writes."""
-
-    def __init__(self, store_id: bytes) -> None:
-        self.store_id = store_id
-        self.entries: list[Entry] = []
-        self.acted_epoch = -1
-        self.high_watermark = 0
-        self.start_ids: list[bytes] = []
-        self.queue: list[Write] = []
-        self.fences = True
-        """A write of a lower leader epoch than the one acted in fails."""
-        self.keeps_producers = False
-        """Rule 13 removed: truncation leaves the producers' state as it is."""
-        self.stale_producers: dict[int, ProducerState] = {}
-
-    def commit(self, fail_at: int | None) -> list[tuple[Write, bool]]:
-        """One group: all that is queued; from the write `fail_at` on, the log's writes fail."""
-        queue, self.queue = self.queue, []
-        outcomes = []
-        failing = False
-        for i, write in enumerate(queue):
-            failing = failing or i == fail_at
-            done = not failing and self._apply(write)
-            failing = failing or (not done and write.kind == "append")
-            outcomes.append((write, done))
-        return outcomes
-
-    def _apply(self, write: Write) -> bool:
-        if write.kind == "mark":
-            self.high_watermark = max(self.high_watermark, write.at)
-            return True
-        if self.fences and write.leader_epoch < self.acted_epoch:
-            return False
-        if write.kind == "append":
-            if write.at != len(self.entries):
-                return False
-            self.entries += write.entries
-            self._note_stale()
-        elif write.kind == "truncate":
-            del self.entries[write.at :]
-        elif write.kind == "reset":
-            self.entries.clear()
-        elif write.kind == "act":
-            self.acted_epoch = max(self.acted_epoch, write.leader_epoch)
-        return True
-
-    def _note_stale(self) -> None:
-        if self.keeps_producers:
-            self.stale_producers = {p: s for p in PRODUCERS if (s := self._fold(p)) is not None}
-
-    def producer(self, producer: int) -> ProducerState | None:
-        if self.keeps_producers:
-            return self.stale_producers.get(producer)
-        return self._fold(producer)
-
-    def _fold(self, producer: int) -> ProducerState | None:
-        state = None
-        for offset, entry in enumerate(self.entries):
-            if entry.producer == producer:
-                state = advance(state, header_of(producer, entry.sequence), offset, 0)
-        return state
-
-    def starts(self) -> list[tuple[int, int]]:
-        starts: list[tuple[int, int]] = []
-        for offset, entry in enumerate(self.entries):
-            if not starts or starts[-1][0] != entry.leader_epoch:
-                starts.append((entry.leader_epoch, offset))
-        return starts
-
-    def bounds(self) -> LogBounds:
-        end = len(self.entries)
-        return LogBounds(EpochTable(self.starts(), end), 0, end, min(self.high_watermark, end))
-
-
-class Message(NamedTuple):
-    """On its way. `up`: from the follower to the leader."""
-
-    sender: int
-    to: int
-    session: SessionKey
-    kind: str
-    body: Any
-    up: bool = False
-
-
-class Node:
-    """A process with its disk. `core` is None while it is down."""
-
-    core_type: type[ReplicaCore] = ReplicaCore
-
-    def __init__(self, node_id: int, world: "World") -> None:
-        self.id = node_id
-        self.world = world
-        self.disk = Disk(world.unique())
-        self.core: ReplicaCore | None = None
-        self.start_id = b""
-        self.node_epoch = 0
-        self.image: MetadataImage | None = None
-        self.memory: list[Entry] = []
-        self.producers = Producers(self.disk.producer)
-        self.outcomes: deque[tuple[Write, bool]] = deque()
-        self.slots: dict[int, tuple[SessionKey, int]] = {}
-        self.session: SessionKey | None = None
-        self.streams = 0
-        self.sent_marks: dict[SessionKey, int] = {}
-        self.received: tuple[Entry, ...] = ()
-        self.proposal: IsrProposal | None = None
-        self.resigned = -1
-
-    # ---- running the core
-
-    def run(self, outputs: ev.Outputs) -> None:
-        for out in outputs:
-            getattr(self, f"_on_{type(out).__name__.lower()}")(out)
-
-    def up(self) -> ReplicaCore:
-        assert self.core is not None
-        return self.core
-
-    def _on_advance(self, out: ev.Advance) -> None:
-        self.world.expose(self)
-
-    def _on_align(self, out: ev.Align) -> None:
-        pass
-
-    def _on_diverge(self, out: ev.Diverge) -> None:
-        self._down(out.follower, out.session, "diverge", (out.leader_epoch, out.end_offset))
-
-    def _on_sendseed(self, out: ev.SendSeed) -> None:
-        self._down(out.follower, out.session, "seed", None)
-
-    def _on_refuse(self, out: ev.Refuse) -> None:
-        self._down(out.follower, out.session, "refuse", None)
-
-    def _on_propose(self, out: ev.Propose) -> None:
-        self.proposal = out.proposal
-        self.world.commands.append((self.id, self.start_id, out.proposal))
-
-    def _on_resign(self, out: ev.Resign) -> None:
-        self.resigned = out.leader_epoch
-
-    def _on_sendopen(self, out: ev.SendOpen) -> None:
-        self._up(out.session, "open", out.position)
-
-    def _on_sendfetch(self, out: ev.SendFetch) -> None:
-        self._up(out.session, "fetch", out.position)
-
-    def _on_leave(self, out: ev.Leave) -> None:
-        self.session = None
-
-    def _on_writeappend(self, out: ev.WriteAppend) -> None:
-        entries, self.received = self.received, ()
-        self.disk.queue.append(Write("append", out.leader_epoch, len(self.memory), entries))
-        self.memory += entries
-
-    def _on_writetruncate(self, out: ev.WriteTruncate) -> None:
-        self.disk.queue.append(Write("truncate", out.leader_epoch, out.end_offset))
-
-    def _on_writereset(self, out: ev.WriteReset) -> None:
-        self.disk.queue.append(Write("reset", out.leader_epoch, out.start_offset))
-
-    def _on_writeactin(self, out: ev.WriteActIn) -> None:
-        self.disk.queue.append(Write("act", out.leader_epoch))
-
-    def _on_writecheckpoint(self, out: ev.WriteCheckpoint) -> None:
-        self.disk.queue.append(Write("mark", 0, out.high_watermark))
-
-    def _on_ended(self, out: ev.Ended) -> None:
-        view = self.up().view
-        assert view is not None
-        self.slots = {node: slot for node, slot in self.slots.items() if slot[1] >= view.leader_epoch}
-        self.producers.clear()
-
-    def _on_lead(self, out: ev.Lead) -> None:
-        self.producers.clear()
-        self.world.expose(self)
-
-    def _on_follow(self, out: ev.Follow) -> None:
-        self.producers.clear()
-        self.session = None
-
-    def _down(self, follower: int, session: SessionKey, kind: str, body: object) -> None:
-        if self.session_of(follower) == session:
-            self.world.send(Message(self.id, follower, session, kind, body))
-
-    def session_of(self, follower: int) -> SessionKey | None:
-        slot = self.slots.get(follower)
-        return None if slot is None else slot[0]
-
-    def _up(self, session: SessionKey, kind: str, position: Position) -> None:
-        follower = self.up().follower
-        assert follower is not None
-        self.world.send(Message(self.id, follower.leader, session, kind, position, up=True))
-
-    # ---- outcomes
-
-    def take_outcomes(self) -> None:
-        """As ReplicaShell does: appends are counted, everything else in its turn."""
-        done = failed = 0
-        end = 0
-        while self.outcomes:
-            write, ok = self.outcomes.popleft()
-            if write.kind == "append":
-                done, failed = done + ok, failed + (not ok)
-                end = write.at + len(write.entries) if ok else end
-                continue
-            self._settle(done, failed, end)
-            done = failed = 0
-            if write.kind == "act":
-                if ok:
-                    self.memory = list(self.disk.entries)
-                bounds = self.disk.bounds() if ok else None
-                self.run(self.up().on_acted(write.leader_epoch, bounds, self.world.now_ms))
-            elif write.kind in {"truncate", "reset"}:
-                self.run(self.up().on_cut(succeeded=ok))
-                del self.memory[self.up().log.log_end_offset :]
-        self._settle(done, failed, end)
-
-    def _settle(self, done: int, failed: int, end: int) -> None:
-        if not done and not failed:
-            return
-        durable = self.up().log.durable_end
-        self.run(self.up().on_commits(done, failed, max(end, durable) if done else durable))
-        if failed:
-            del self.memory[self.up().log.log_end_offset :]
-            self.producers.clear()
+__all__ = ["LAG_MS", "NODES", "PRODUCERS", "TICK_MS", "Limits", "Node", "Violation", "World"]
 
 
 @dataclass
@@ -302,6 +44,7 @@ class Limits:
 
     crashes: int = 6
     wipes: int = 2
+    copies: int = 1
     fences: int = 5
     failures: int = 3
     elections: int = 5
@@ -310,58 +53,54 @@ class Limits:
 
 @dataclass
 class World:
-    """Everything, and the actions on it."""
+    """Everything, and the actions on it. An action says whether it could be done; if not, it changes nothing."""
 
-    seed: int
     node_type: type[Node] = Node
     limits: Limits = field(default_factory=Limits)
-    keeps_producers: bool = False
-    pseudo_wiped_keep: bool = False
 
     def __post_init__(self) -> None:
-        self.rng = random.Random(self.seed)
         self.now_ms = 0
         self.ids = 0
         self.messages: list[Message] = []
         self.commands: list[tuple[int, bytes, IsrProposal]] = []
         self.committed: list[Entry] = []
         self.answered: list[tuple[tuple[int, int], int]] = []
-        self.used = replace(self.limits, crashes=0, wipes=0, fences=0, failures=0, elections=0, records=0)
+        self.used = Limits(**dict.fromkeys(vars(self.limits), 0))
         self.wiped: set[int] = set()
-        self.trace: list[str] = []
+        """Nodes whose disk is lost, or went back, and who have not registered since."""
+        self.backup: tuple[int, Disk] | None = None
+        self.client = Cursor(TOPIC, TopicPartition("t", 0), 0)
+        self.trace: list[Any] = []
+        """The steps that were done."""
         self.nodes = {node_id: self.node_type(node_id, self) for node_id in NODES}
+        for node_id in NODES:
+            self.start(node_id)
         self.image = self._founded()
         self.history = [self.image]
-        for node in self.nodes.values():
-            node.disk.keeps_producers = self.keeps_producers
-            self.start(node)
-            self.register(node)
-        self._elect_first()
+        assert self.elect(NODES[0])
+        for node_id in NODES:
+            self.learn(node_id)
+
+    def check(self) -> None:
+        invariants.check(self)
 
     # ---- metadata (the real apply)
 
     def _founded(self) -> MetadataImage:
-        nodes = {
-            node.id: NodeInfo(node.id, 1, node.disk.store_id, self.unique(), Address("h", 1), Address("h", 2))
-            for node in self.nodes.values()
-        }
+        nodes = {}
+        for node in self.nodes.values():
+            known = NodeInfo(node.id, 1, node.disk.store_id, node.start_id, Address("h", 1), Address("h", 2))
+            nodes[node.id] = replace(known, durability=common_pb2.DURABILITY_COMMIT)
+            node.node_epoch = known.node_epoch
         info = PartitionInfo(0, NODES, NODES, (), NO_LEADER, 0, 0, 0)
         topic = TopicInfo(TOPIC, "t", TopicConfig(min_insync_replicas=2), (info,))
-        for node in self.nodes.values():
-            node.disk.start_ids.append(nodes[node.id].start_id)
-            nodes[node.id] = replace(nodes[node.id], durability=common_pb2.DURABILITY_COMMIT)
         return MetadataImage(1, "c", 1, nodes, {TOPIC: topic}, {"t": TOPIC})
-
-    def _elect_first(self) -> None:
-        assert self.elect(1)
-        for node in self.nodes.values():
-            self.learn(node)
 
     @property
     def info(self) -> PartitionInfo:
         return self.image.topics[TOPIC].partitions[0]
 
-    def apply(self, function: Any, command: Any) -> Any:
+    def apply_now(self, function: Callable[..., meta_pb.MetadataResult], command: Any) -> meta_pb.MetadataResult:
         draft = Draft(self.image)
         result = function(draft, command, self.image.version + 1)
         self.image = draft.build(self.image.version + 1)
@@ -372,22 +111,24 @@ class World:
         self.ids += 1
         return self.ids.to_bytes(16, "big")
 
-    # ---- actions; each says whether it did something
+    # ---- processes and disks
 
-    def start(self, node: Node) -> bool:
+    def start(self, node_id: int) -> bool:
+        node = self.nodes[node_id]
         if node.core is not None:
             return False
         node.start_id = self.unique()
         node.disk.start_ids.append(node.start_id)
-        bounds = node.disk.bounds()
-        node.core = node.core_type(node.id, bounds, node.disk.acted_epoch, LAG_MS)
+        node.core = node.core_type(node.id, node.disk.bounds(), node.disk.acted_epoch, LAG_MS)
         node.memory = list(node.disk.entries)
         node.producers = Producers(node.disk.producer)
         node.node_epoch = 0
         node.image = None
         return True
 
-    def register(self, node: Node) -> bool:
+    def register(self, node_id: int, *, unanswered: bool = False) -> bool:
+        """Unanswered: applied, but the node does not hear of it and registers again."""
+        node = self.nodes[node_id]
         known = self.image.nodes[node.id]
         if node.core is None or (node.node_epoch == known.node_epoch and not known.fenced):
             return False
@@ -402,20 +143,169 @@ class World:
         registration.client_address.host = registration.peer_address.host = "h"
         registration.client_address.port = registration.peer_address.port = 1
         command = meta_pb.RegisterNode(registration=registration, previous_node_epoch=known.node_epoch)
-        self.apply(register_node, command)
+        self.apply_now(apply_nodes.register_node, command)
         self.wiped.discard(node.id)
-        if self.rng.random() < 0.1:
-            return True  # the answer is lost: it registers again
+        if unanswered:
+            return True
         node.disk.start_ids = node.disk.start_ids[-1:]
-        node.node_epoch = self.image.version
-        if node.session is not None:  # rule 7
-            node.session = None
-            node.run(node.core.disconnect())
+        node.node_epoch = self.image.nodes[node.id].node_epoch
+        self.reopen(node, node.core)
         return True
 
-    def learn(self, node: Node, image: MetadataImage | None = None) -> bool:
-        image = image or self.image
-        if node.core is None or (node.image is not None and image.version <= node.image.version):
+    def reopen(self, node: Node, core: ReplicaCore) -> None:
+        """Rule 7: a node that has a new node_epoch closes its streams."""
+        if node.session is not None:
+            node.session = None
+            node.run(core.disconnect())
+
+    def crash(self, node_id: int) -> bool:
+        node = self.nodes[node_id]
+        if node.core is None or not self._spend("crashes"):
+            return False
+        node.core = None
+        node.disk.queue.clear()
+        node.outcomes.clear()
+        node.slots.clear()
+        node.session = None
+        return True
+
+    def wipe(self, node_id: int) -> bool:
+        """Within the guarantee: no other disk is outstanding, and another member of ISR or ELR remains."""
+        node = self.nodes[node_id]
+        if node.core is not None or not self._may_lose(node_id) or not self._spend("wipes"):
+            return False
+        node.disk = node.disk_type(self.unique())
+        self.wiped.add(node_id)
+        return True
+
+    def copy(self, node_id: int) -> bool:
+        """Somebody backs up a node's files."""
+        if node_id in self.wiped or not self._spend("copies"):
+            return False
+        self.backup = (node_id, self.nodes[node_id].disk.copy())
+        return True
+
+    def restore(self, node_id: int) -> bool:
+        """Somebody puts the copy in the disk's place, without the restore tool.
+
+        Within the guarantee: as `wipe`, and the copy is older than the present start.
+        """
+        node = self.nodes[node_id]
+        if node.core is not None or self.backup is None or self.backup[0] != node_id or not self._may_lose(node_id):
+            return False
+        if self.image.nodes[node_id].start_id in self.backup[1].start_ids:
+            return False
+        node.disk, self.backup = self.backup[1], None
+        self.wiped.add(node_id)
+        return True
+
+    def _may_lose(self, node_id: int) -> bool:
+        return not self.wiped and {*self.info.isr, *self.info.elr} != {node_id}
+
+    def _spend(self, what: str) -> bool:
+        used = getattr(self.used, what)
+        if used >= getattr(self.limits, what):
+            return False
+        setattr(self.used, what, used + 1)
+        return True
+
+    def flush(self, node_id: int, *, fail: int | None = None) -> bool:
+        """The disk commits what is queued. `fail`: from this write of the queue on it fails."""
+        node = self.nodes[node_id]
+        if node.core is None or not node.disk.queue:
+            return False
+        if fail is not None:
+            queue = node.disk.queue
+            if fail >= len(queue) or queue[fail].kind != "append" or not self._spend("failures"):
+                return False
+        node.outcomes += node.disk.commit(fail)
+        return True
+
+    def outcomes(self, node_id: int) -> bool:
+        """The node hears what became of its writes."""
+        node = self.nodes[node_id]
+        if node.core is None or not node.outcomes:
+            return False
+        node.take_outcomes()
+        return True
+
+    # ---- controller
+
+    def fence(self, node_id: int) -> bool:
+        known = self.image.nodes[node_id]
+        if known.fenced or not self._spend("fences"):
+            return False
+        self.apply_now(apply_nodes.fence_node, meta_pb.FenceNode(node_id=node_id, node_epoch=known.node_epoch))
+        return True
+
+    def elect(self, leader: int, *, free: bool = False) -> bool:
+        """Any live member of the ISR at any moment; of the ELR where the ISR has none. Free: it does not count."""
+        info = self.info
+        live = {node.node_id for node in self.image.nodes.values() if not node.fenced}
+        if leader not in (live & set(info.isr) or live & set(info.elr)):
+            return False
+        if info.leader != NO_LEADER and not free and not self._spend("elections"):
+            return False
+        election = meta_pb.Election(
+            topic_id=TOPIC,
+            partition=0,
+            partition_epoch=info.partition_epoch,
+            leader=leader,
+            leader_node_epoch=self.image.nodes[leader].node_epoch,
+            isr=sorted((live & set(info.isr)) | {leader}),
+        )
+        result = self.apply_now(apply_partitions.elect_leaders, meta_pb.ElectLeaders(elections=[election]))
+        return not result.changes[0].refusal
+
+    def commands_of(self, node_id: int) -> list[int]:
+        return [i for i, (sender, _, _) in enumerate(self.commands) if sender == node_id]
+
+    def apply(self, node_id: int, nth: int = 0, *, unanswered: bool = False) -> bool:
+        """The metadata apply an ISR change that this node sent, the oldest or the `nth` after it."""
+        indexes = self.commands_of(node_id)
+        if nth >= len(indexes):
+            return False
+        _, start_id, proposal = self.commands.pop(indexes[nth])
+        change = meta_pb.IsrChange(
+            topic_id=TOPIC,
+            partition=0,
+            leader=proposal.leader,
+            leader_epoch=proposal.leader_epoch,
+            partition_epoch=proposal.partition_epoch,
+            isr=proposal.isr,
+            lost=proposal.lost,
+        )
+        for member, node_epoch in proposal.node_epochs:
+            change.node_epochs.add(node_id=member, node_epoch=node_epoch)
+        result = self.apply_now(apply_partitions.alter_isr, meta_pb.AlterIsr(changes=[change]))
+        node = self.nodes[node_id]
+        if not unanswered and node.core is not None and node.start_id == start_id:
+            self.answer(node, node.core, proposal, result.changes[0].refusal)
+        return True
+
+    def answer(self, node: Node, core: ReplicaCore, proposal: IsrProposal, refusal: int) -> None:
+        """As Proposals does: what is refused for good is told to the core."""
+        if refusal not in proposals._BY_VIEW and core.leader is not None:
+            node.run(core.leader.on_proposal_refused(proposal))
+
+    def resend(self, node_id: int) -> bool:
+        """A leader has no answer yet and asks again."""
+        node = self.nodes[node_id]
+        leader = None if node.core is None else node.core.leader
+        if leader is None or leader.pending is None or len(self.commands) >= COMMANDS:
+            return False
+        self.commands.append((node.id, node.start_id, leader.pending))
+        return True
+
+    # ---- views
+
+    def learn(self, node_id: int, back: int = 0) -> bool:
+        """A node's applied state moves on to the newest image, or to one that is `back` images older."""
+        node = self.nodes[node_id]
+        if node.core is None or back >= len(self.history):
+            return False
+        image = self.history[-1 - back]
+        if node.image is not None and image.version <= node.image.version:
             return False
         node.image = image
         self.act(node)
@@ -441,131 +331,31 @@ class World:
         """Rule 26."""
         return image.nodes[node.id].node_epoch == node.node_epoch
 
-    def crash(self, node: Node) -> bool:
-        if node.core is None or self.used.crashes >= self.limits.crashes:
-            return False
-        self.used.crashes += 1
-        node.core = None
-        node.disk.queue.clear()
-        node.outcomes.clear()
-        node.slots.clear()
-        node.session = None
-        return True
+    # ---- clients
 
-    def wipe(self, node: Node) -> bool:
-        """Within the guarantee: no other disk is outstanding, and another member of ISR or ELR remains."""
-        places = {*self.info.isr, *self.info.elr}
-        if node.core is not None or self.used.wipes >= self.limits.wipes or self.wiped or places == {node.id}:
-            return False
-        self.used.wipes += 1
-        store_id = node.disk.store_id if self.pseudo_wiped_keep else self.unique()
-        starts = node.disk.start_ids if self.pseudo_wiped_keep else []
-        node.disk = Disk(store_id)
-        node.disk.start_ids = starts
-        node.disk.keeps_producers = self.keeps_producers
-        self.wiped.add(node.id)
-        return True
-
-    def fence(self, node: Node) -> bool:
-        known = self.image.nodes[node.id]
-        if known.fenced or self.used.fences >= self.limits.fences:
-            return False
-        self.used.fences += 1
-        self.apply(fence_node, meta_pb.FenceNode(node_id=node.id, node_epoch=known.node_epoch))
-        return True
-
-    def elect(self, leader: int, *, free: bool = False) -> bool:
-        """Any live member of the ISR at any moment; of the ELR where the ISR has none."""
-        info = self.info
-        live = {node.node_id for node in self.image.nodes.values() if not node.fenced}
-        candidates = live & set(info.isr) or live & set(info.elr)
-        if leader not in candidates:
-            return False
-        if info.leader != NO_LEADER and not free:
-            if self.used.elections >= self.limits.elections:
-                return False
-            self.used.elections += 1
-        isr = sorted((live & set(info.isr)) | {leader})
-        election = meta_pb.Election(
-            topic_id=TOPIC,
-            partition=0,
-            partition_epoch=info.partition_epoch,
-            leader=leader,
-            leader_node_epoch=self.image.nodes[leader].node_epoch,
-            isr=isr,
-        )
-        result = self.apply(elect_leaders, meta_pb.ElectLeaders(elections=[election]))
-        return not result.changes[0].refusal
-
-    def apply_command(self, index: int, *, lose_answer: bool) -> bool:
-        node_id, start_id, proposal = self.commands.pop(index)
-        change = meta_pb.IsrChange(
-            topic_id=TOPIC,
-            partition=0,
-            leader=proposal.leader,
-            leader_epoch=proposal.leader_epoch,
-            partition_epoch=proposal.partition_epoch,
-            isr=proposal.isr,
-            lost=proposal.lost,
-        )
-        for member, node_epoch in proposal.node_epochs:
-            change.node_epochs.add(node_id=member, node_epoch=node_epoch)
-        result = self.apply(alter_isr, meta_pb.AlterIsr(changes=[change]))
-        node = self.nodes[node_id]
-        core = node.core
-        if lose_answer or core is None or node.start_id != start_id or core.leader is None:
-            return True
-        if result.changes[0].refusal == meta_pb.REFUSAL_INELIGIBLE_MEMBER:
-            node.run(core.leader.on_proposal_refused(proposal))
-        return True
-
-    def resend(self, node: Node) -> bool:
-        leader = None if node.core is None else node.core.leader
-        if leader is None or leader.pending is None or len(self.commands) >= 4:
-            return False
-        self.commands.append((node.id, node.start_id, leader.pending))
-        return True
-
-    def flush(self, node: Node, fail_at: int | None = None) -> bool:
-        if node.core is None or not node.disk.queue:
-            return False
-        if fail_at is not None:
-            if self.used.failures >= self.limits.failures or node.disk.queue[fail_at].kind != "append":
-                return False
-            self.used.failures += 1
-        node.outcomes += node.disk.commit(fail_at)
-        return True
-
-    def outcomes(self, node: Node) -> bool:
-        if node.core is None or not node.outcomes:
-            return False
-        node.take_outcomes()
-        return True
-
-    def produce(self, node: Node, producer: int) -> bool:
+    def produce(self, node_id: int, producer: int) -> bool:
         """A client sends the next sequence that this leader does not know (which includes every retry)."""
+        node = self.nodes[node_id]
         core = node.core
         if core is None or core.append_refusal() is not None or self.used.records >= self.limits.records:
             return False
         sequence = 0
         while isinstance(node.producers.check(header_of(producer, sequence)), Duplicate | Refusal):
             sequence += 1
-            if sequence > 20:
+            if sequence > self.limits.records:
                 return False
-        self.append(node, core, producer, sequence)
         self.used.records += 1
-        return True
-
-    def append(self, node: Node, core: ReplicaCore, producer: int, sequence: int) -> None:
         assert core.leader is not None
         entry = Entry(core.leader.leader_epoch, producer, sequence)
         base = core.append(1)
         node.producers.note(batch_at(base, entry), core.log.durable_end)
         node.memory.append(entry)
-        node.disk.queue.append(Write("append", entry.leader_epoch, base, (entry,)))
+        node.disk.queue.append(Write("append", entry.leader_epoch, base, (entry,), as_leader=True))
+        return True
 
-    def ask_again(self, node: Node, producer: int, sequence: int) -> bool:
+    def repeat(self, node_id: int, producer: int, sequence: int) -> bool:
         """A client repeats a batch: if it is a duplicate it is answered below HW only (rule 14)."""
+        node = self.nodes[node_id]
         core = node.core
         if core is None or core.leader is None:
             return False
@@ -577,25 +367,44 @@ class World:
         self.answered.append(((producer, sequence), verdict.base_offset))
         return True
 
-    def open(self, node: Node) -> bool:
+    def ask(self, node_id: int) -> bool:
+        """A reader asks a leader, or who takes itself for one, for the end (rule 12)."""
+        core = self.nodes[node_id].core
+        if core is None or core.leader is None or not core.leader.end_is_known:
+            return False
+        epoch, end = core.leader.leader_epoch, core.log.high_watermark
+        answer = consumer_service_pb2.ConsumedPartition(leader_epoch=epoch, high_watermark=end)
+        if self.client.is_stale(answer):
+            return False
+        if end < self.client.high_watermark:
+            raise Violation(f"I6 a reader sees the end go back from {self.client.high_watermark} to {end}")
+        self.client.accept(answer, None, check_crc=False)
+        return True
+
+    # ---- replication
+
+    def open(self, node_id: int) -> bool:
+        """A follower opens a stream to its leader; the one that it has, if any, is dead."""
+        node = self.nodes[node_id]
         core = node.core
-        if core is None or core.follower is None or len(self.messages) > 12:
+        if core is None or core.follower is None or len(self.messages) >= MESSAGES:
             return False
         node.streams += 1
         node.session = SessionKey(node.node_epoch, node.streams, 1)
         node.run(core.connect(node.session))
         return True
 
-    def push(self, node: Node, follower: int, *, most: int = 2) -> bool:
+    def push(self, node_id: int, follower: int) -> bool:
         """As the source does: batches, then the high watermark if it is news."""
+        node = self.nodes[node_id]
         core = node.core
         session = node.session_of(follower)
-        if core is None or core.leader is None or session is None or len(self.messages) > 20:
+        if core is None or core.leader is None or session is None or len(self.messages) >= MESSAGES:
             return False
         start = core.leader.next_push(follower, session)
         if start is None:
             return False
-        entries = tuple(node.memory[start : start + most])
+        entries = tuple(node.memory[start : start + 2])
         mark = core.log.high_watermark
         if not entries and node.sent_marks.get(session, -1) == mark:
             return False
@@ -606,17 +415,35 @@ class World:
         self.send(Message(node.id, follower, session, "progress", (mark, core.log.log_start_offset)))
         return True
 
+    def unreachable(self, node_id: int, follower: int) -> bool:
+        """A leader finds a follower's address refusing connections (rule 29): the stream that it knows is dead."""
+        core = self.nodes[node_id].core
+        if core is None or core.leader is None:
+            return False
+        progress = core.leader._progress.get(follower)
+        if progress is None or progress.unreachable or progress.session == self.nodes[follower].session:
+            return False
+        self.nodes[node_id].run(core.leader.on_unreachable(follower))
+        return True
+
     def send(self, message: Message) -> None:
         self.messages.append(message)
 
-    def deliver(self, index: int) -> bool:
-        """In order within a session and direction."""
-        message = self.messages[index]
-        for earlier in self.messages[:index]:
-            if earlier.session == message.session and (earlier.sender, earlier.to) == (message.sender, message.to):
-                return False
-        del self.messages[index]
-        node = self.nodes[message.to]
+    def channel_of(self, message: Message) -> tuple[int, int, int]:
+        """From, to, and how many streams ago: in it messages keep their order."""
+        follower = self.nodes[message.sender if message.up else message.to]
+        return message.sender, message.to, follower.streams - message.session.stream_number
+
+    def first_in(self, channel: tuple[int, int, int]) -> Message | None:
+        return next((message for message in self.messages if self.channel_of(message) == channel), None)
+
+    def deliver(self, sender: int, to: int, back: int = 0) -> bool:
+        """The oldest message of a stream arrives: of the receiving or sending follower's newest, or one `back`."""
+        message = self.first_in((sender, to, back))
+        if message is None:
+            return False
+        self.messages.remove(message)
+        node = self.nodes[to]
         if node.core is None:
             return True
         if message.up:
@@ -640,9 +467,8 @@ class World:
         if message.kind == "append":
             base, entries = body
             node.received = entries
-            node.run(
-                core.on_batches(session, [Span(base + i, base + i + 1, e.leader_epoch) for i, e in enumerate(entries)])
-            )
+            spans = [Span(base + i, base + i + 1, entry.leader_epoch) for i, entry in enumerate(entries)]
+            node.run(core.on_batches(session, spans))
             node.received = ()
         elif message.kind == "progress":
             node.run(core.on_progress(session, *body))
@@ -653,87 +479,55 @@ class World:
         else:
             node.run(core.on_refused(session))
 
-    def lose(self, index: int) -> bool:
+    def lose(self, sender: int, to: int, back: int = 0) -> bool:
         """Only messages of a session that is dead at the follower."""
-        message = self.messages[index]
-        follower = self.nodes[message.sender if message.up else message.to]
-        if follower.session == message.session:
+        message = self.first_in((sender, to, back))
+        if message is None or self.nodes[sender if message.up else to].session == message.session:
             return False
-        del self.messages[index]
+        self.messages.remove(message)
         return True
 
-    def tick(self, node: Node) -> bool:
+    # ---- time
+
+    def wait(self) -> bool:
+        self.now_ms += TICK_MS
+        return True
+
+    def tick(self, node_id: int) -> bool:
+        node = self.nodes[node_id]
         if node.core is None:
             return False
         node.run(node.core.tick(self.now_ms))
         return True
 
-    # ---- checking
+    # ---- several at once
 
-    def expose(self, node: Node) -> None:
-        """A leader's high watermark: what is below was readable and acknowledged from now on."""
-        core = node.core
-        if core is None or core.leader is None:
-            return
-        for offset in range(core.log.high_watermark):
-            entry = node.memory[offset]
-            if offset < len(self.committed):
-                self.require(self.committed[offset] == entry, f"I1 node {node.id} commits another record at {offset}")
-            else:
-                twice = any(entry.value == other.value for other in self.committed)
-                self.require(not twice, f"I5 {entry.value} is committed twice")
-                self.committed.append(entry)
+    def exchange(self, *among: int) -> bool:
+        """These nodes do all they can among themselves; messages from and to others stay under way."""
+        busy = any_done = True
+        any_done = False
+        while busy:
+            busy = any(list(self._exchange_once(among)))
+            any_done |= busy
+            self.check()
+        return any_done
 
-    def require(self, holds: bool, text: str) -> None:
-        if not holds:
-            raise Violation(f"seed {self.seed}: {text}")
-
-    def check(self) -> None:
-        self._check_nodes()
-        self._check_places()
-        self._check_answers()
-
-    def _check_nodes(self) -> None:
-        leaders: dict[int, int] = {}
-        for node in self.nodes.values():
+    def _exchange_once(self, among: tuple[int, ...]) -> Iterator[bool]:
+        for node_id in among:
+            node = self.nodes[node_id]
             core = node.core
-            if core is None:
-                continue
-            if core.role is not Role.ENTERING and core.leader is not None:
-                epoch = core.leader.leader_epoch
-                self.require(epoch not in leaders, f"I4 nodes {leaders.get(epoch)} and {node.id} lead epoch {epoch}")
-                leaders[epoch] = node.id
-                current = self.info.leader == node.id and self.info.leader_epoch == epoch
-                if current and core.leader.end_is_known:
-                    text = f"I6 leader {node.id} would answer an end below the committed one"
-                    self.require(core.log.high_watermark >= len(self.committed), text)
-            if core.role in {Role.LEADING, Role.FOLLOWING}:
-                mark = core.log.high_watermark
-                self.require(mark <= len(self.committed), f"I11 node {node.id} has a HW above any leader's")
-                self.require(node.memory[:mark] == self.committed[:mark], f"I1 HW of node {node.id} covers others")
-        logs = [node.disk.entries for node in self.nodes.values()]
-        logs += [node.memory for node in self.nodes.values() if node.core is not None]
-        seen: dict[tuple[int, int], Entry] = {}
-        for log in logs:
-            for offset, entry in enumerate(log):
-                other = seen.setdefault((entry.leader_epoch, offset), entry)
-                self.require(other == entry, f"I8 epoch {entry.leader_epoch} has two values at offset {offset}")
+            if core is not None and core.follower is not None and core.follower.leader in among and not node.session:
+                yield self.open(node_id)
+            yield self.flush(node_id) | self.outcomes(node_id)
+            for other in among:
+                yield self.push(node_id, other)
+        channels = dict.fromkeys(self.channel_of(message) for message in self.messages)
+        for sender, to, back in channels:
+            if sender in among and to in among:
+                yield self.deliver(sender, to, back)
 
-    def _complete(self, node_id: int) -> bool:
-        return self.nodes[node_id].disk.entries[: len(self.committed)] == self.committed
-
-    def _check_places(self) -> None:
+    def describe(self) -> str:
         info = self.info
-        self.require(info.leader == NO_LEADER or info.leader in info.isr, "I12 the leader is outside the ISR")
-        places = {*info.isr, *info.elr}
-        for node_id in places - self.wiped:
-            name = "I2 the leader" if info.leader == node_id else "I3 a member of ISR or ELR"
-            self.require(self._complete(node_id), f"{name}, node {node_id}, lacks committed records")
-        if not places - self.wiped:
-            intact = [node_id for node_id in NODES if node_id not in self.wiped and self._complete(node_id)]
-            self.require(not intact, f"I7 nobody is electable though {intact} is intact and complete")
-
-    def _check_answers(self) -> None:
-        for value, offset in self.answered:
-            ok = offset < len(self.committed) and self.committed[offset].value == value
-            self.require(ok, f"I9 {value} was answered as appended at {offset}, and is not")
+        leader = NAMES[info.leader] if info.leader != NO_LEADER else "none"
+        isr, elr = ("".join(NAMES[node_id] for node_id in members) for members in (info.isr, info.elr))
+        return f"leader {leader}, leader epoch {info.leader_epoch}, ISR {isr or '-'}, ELR {elr or '-'}"
