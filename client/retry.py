@@ -14,6 +14,7 @@ import grpc
 from penstock.client.clock import Clock
 from penstock.client.connection import Connection, Connections
 from penstock.client.errors import (
+    NotLeaderError,
     OutcomeUnknownError,
     RequestTimeoutError,
     UnavailableError,
@@ -131,6 +132,7 @@ def _given_up(last: PenstockError | None, policy: CallPolicy, *, unknown: bool) 
     why = str(last) if last is not None else "no broker was tried"
     if unknown:
         return OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, f"not answered within {policy.timeout_ms} ms; last: {why}")
-    if last is not None and last.reason is not Reason.NOT_SERVING and not is_unknown(last):
+    moved = isinstance(last, NotLeaderError)  # the client's to follow: nothing that an application could act on
+    if last is not None and last.reason is not Reason.NOT_SERVING and not moved and not is_unknown(last):
         return last
     return RequestTimeoutError(Reason.NOT_SERVING, f"not served within {policy.timeout_ms} ms; last: {why}")
