@@ -124,7 +124,7 @@ class AdminClient(ClientProcess):
             if topic is not None:
                 change.topic_id = topic.topic_id
             if topic is not None or change.error.startswith("TOPIC_EXISTS"):
-                self.topics.counts.setdefault(name, partitions)
+                self.topics.counts[name] = partitions if topic is None else len(topic.partitions)
                 return
             if not change.error.startswith("INVALID_REPLICATION_FACTOR") and change.error.startswith("INVALID"):
                 self.fault(f"creating {name}: {change.error}")

@@ -88,7 +88,7 @@ class Faults:
 
     def _clock_jump(self, machine: Machine, value: float) -> None:
         skew = self._world.time.skew_s
-        skew[machine.host] = skew.get(machine.host, 0.0) + (value - 0.5) * 7_000
+        skew[machine.host] = (value - 0.5) * 7_000
 
     # ---- disks
 

@@ -145,30 +145,33 @@ class OneValueAnOffset(Invariant):
 
 
 class MarksNeverGoBack(Invariant):
-    """Within one process, a replica's high watermark and log start never go back; nor does its durable acted epoch."""
+    """A replica's high watermark and log start never go back while it lives, nor does a disk's acted epoch, ever.
+
+    Of the high watermark as far as it is durable: what a follower was told in advance of a commit that fails is void.
+    """
 
     def __init__(self, checks: Any) -> None:
         super().__init__(checks)
-        self._marks: dict[tuple[int, int, PartitionKey], tuple[int, int]] = {}
+        self._marks: dict[Any, tuple[int, int]] = {}
         self._acted: dict[tuple[bytes, PartitionKey], int] = {}
 
     def on_progress(self, machine: "Machine", partition: Any) -> None:
-        if machine.process is None or partition.shell.core is None:
+        core = partition.shell.core
+        if core is None:
             return
-        place = (machine.node_id, machine.process.generation, partition.key)
-        mark, start = partition.high_watermark, partition.log_start_offset
-        known = self._marks.get(place, (0, 0))
+        mark, start = min(partition.high_watermark, core.log.durable_end), partition.log_start_offset
+        known = self._marks.get(partition, (0, 0))
         if mark < known[0] or start < known[1]:
             self.breach(f"{partition.key}: node {machine.node_id} went from HW, start {known} to {(mark, start)}")
-        self._marks[place] = (mark, start)
+        self._marks[partition] = (mark, start)
 
     def on_commit(self, machine: "Machine", outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             log = outcome.log
             if log is None or outcome.error is not None:
                 continue
-            if isinstance(outcome.write, ResetLog) and machine.process is not None:
-                self._marks.pop((machine.node_id, machine.process.generation, log.key), None)
+            if isinstance(outcome.write, ResetLog) and machine.broker is not None:
+                self._marks.pop(machine.broker.replicas.find(log.key), None)
             place, acted = (machine.store_id, log.key), log.state.acted_epoch
             if acted < self._acted.get(place, -1):
                 self.breach(f"{log.key}: acted epoch of node {machine.node_id} went back to {acted}")
