@@ -144,6 +144,11 @@ class ReplicaShell:
         if core is not None:
             for output in core.close():
                 self._handlers[type(output)](output)
+        # What is under way ends without this shell: in the tail it would never be evicted, its credit never come back.
+        self.tail.reset(self.tail.end_offset)
+        while self._credits:
+            link, size, cold = self._credits.popleft()
+            link.give_back(size, cold=cold)
 
     def leading(self) -> ReplicaCore:
         """The core, for a caller that checked that it leads."""

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from penstock.internal.v1 import metadata_pb2 as meta_pb
+from penstock.node.replication.fetcher import LeaderLink
 from penstock.node.replication.replica import Role
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.apply_reassignments import complete_reassignments, reassign_partitions
+from penstock.storage import Write
 from penstock.v1 import common_pb2
 from tests.replication.cluster import KEY, NODES, TOPIC, TestCluster, request_of, send, until
 
@@ -111,6 +113,38 @@ async def test_a_removed_leader_appends_and_answers_nothing_more(cluster: TestCl
     assert raised.value.reason is Reason.NOT_LEADER
     await cluster.until_leading(3)
     assert await produce(cluster, 1) == [2]
+
+
+async def test_a_removed_leaders_tail_does_not_hold_the_others_up(cluster: TestCluster) -> None:
+    await produce(cluster, 2)
+    node = cluster.leader
+    under_way = send(node.partition, request_of(b"not durable yet"))
+    move(cluster, (2, 3), leader=3)
+    cluster.tell()
+    await asyncio.gather(under_way, return_exceptions=True)
+    # What is not durable is never evicted, and nothing after it: here it would stay for ever.
+    assert node.replicas.tail_budget._used == 0
+    await cluster.until_leading(3)
+
+
+async def test_a_removed_follower_gives_back_the_credit_of_what_it_had_not_written(
+    cluster: TestCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await produce(cluster, 2)
+    await cluster.until_equal()
+    node = cluster.nodes[3]
+    shell = node.partition.shell
+    written: list[Write] = []
+    monkeypatch.setattr(node.replicas, "submit", written.append)
+    payload = bytes(1_000)
+    await send(cluster.leader.partition, request_of(payload, acks=common_pb2.ACKS_LEADER))
+    await until(lambda: len(shell._credits) == 1, "the batch is to be written")
+    link = shell._credits[0][0]
+    move(cluster, (1, 2))
+    node.replicas.apply(cluster.image, node.node_epoch)
+    # Each partition that is followed at that leader lives on this credit.
+    assert isinstance(link, LeaderLink)
+    assert sum(link._credit.values()) > len(payload)
 
 
 async def test_rule_11_a_follower_that_never_saw_its_removal_opens_a_new_session(cluster: TestCluster) -> None:
