@@ -160,10 +160,11 @@ async def blocked_writer(call: Any) -> "asyncio.Task[None]":
             written += 1
 
     task = asyncio.create_task(write())
-    before = -1
-    while written != before or not written:
-        before = written
+    before, quiet = 0, 0
+    while quiet < 3:
         await asyncio.sleep(0.1)
+        quiet = quiet + 1 if written == before > 0 else 0
+        before = written
     return task
 
 
@@ -210,7 +211,7 @@ def test_a_deadline_ends_both_sides(world: World) -> None:
         service = Service()
         await world.start(service.handler())
         stub = methods(world.channel())
-        assert await failure(stub.unary(b"wait", timeout=0.5)) == (Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        assert await failure(stub.unary(b"wait", timeout=2.0)) == (Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         await until(lambda: service.seen == ["hangs", "cancelled"])
         assert await failure(stub.unary(b"wait", timeout=0)) == (Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
@@ -349,7 +350,7 @@ def test_a_call_that_ends_under_its_handler_ends_writes_reads_and_handler(world:
         service = Service()
         await world.start(service.handler())
         channel = world.channel()
-        call = methods(channel).stream(timeout=1.0 if end == "deadline" else None)
+        call = methods(channel).stream(timeout=2.0 if end == "deadline" else None)
         await call.write(b"flood")
         await until(lambda: service.go)
         if end == "cancel":
@@ -397,7 +398,7 @@ def test_a_write_that_waits_for_room_when_the_call_ends(world: World, end: str) 
     async def scenario(world: World) -> None:
         service = Service()
         await world.start(service.handler())
-        call = methods(world.channel()).stream(timeout=1.5 if end == "deadline" else None)
+        call = methods(world.channel()).stream(timeout=3.0 if end == "deadline" else None)
         await call.write(b"end on go")
         writer = await blocked_writer(call)
         if end == "cancel":
@@ -408,9 +409,9 @@ def test_a_write_that_waits_for_room_when_the_call_ends(world: World, end: str) 
         service.go = end == "return"
         if end == "stop":
             await world.stop(None)
-            await asyncio.wait([writer])
-            if isinstance(writer.exception(), asyncio.InvalidStateError):
-                return  # real gRPC sometimes completes the write, and the next one finds the call at its end
+        await asyncio.wait([writer])
+        if isinstance(world, RealWorld) and isinstance(writer.exception(), asyncio.InvalidStateError):
+            return  # real gRPC sometimes completes the write, and the next one finds the call at its end
         assert await failure(writer) == (Code.INTERNAL, "Internal error from Core")
         assert await failure(call.read()) == (Code.INTERNAL, "Internal error from Core")
         assert await call.code() is Code.INTERNAL
