@@ -17,7 +17,7 @@ T = TypeVar("T")
 class AdminClient(ClientProcess):
     """Runs what it is asked to, one thing after the other; in between it looks at topics and at the ends of logs."""
 
-    def __init__(self, site: Site, topics: Topics, *, looks_per_s: float = 2.0) -> None:
+    def __init__(self, site: Site, topics: Topics, *, looks_per_s: float = 4.0) -> None:
         super().__init__(site)
         self.topics = topics
         self._per_s = looks_per_s

@@ -200,7 +200,7 @@ class Checks:
 
     def may_lose_disk(self, machine: "Machine") -> bool:
         """Whether the guarantee covers the loss of this disk now (DESIGN section 14, ADR 7)."""
-        if self.unsafe_disks or not self.image.nodes:
+        if self.unsafe_disks or self.world.options.single_copies or machine.node_id not in self.image.nodes:
             return False
         for info in (info for topic in self.image.topics.values() for info in topic.partitions):
             members = {*info.isr, *info.elr}

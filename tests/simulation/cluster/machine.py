@@ -315,7 +315,7 @@ class Machine:
         self.starts: list[bytes] = []
         """All start ids that were drawn here."""
         self.starts_since_loss: list[bytes] = []
-        self._copy: tuple[Any, tuple[bytes, ...]] | None = None
+        self._copy: tuple[Any, tuple[bytes, ...], bytes] | None = None
 
     # ---- disks
 
@@ -334,12 +334,13 @@ class Machine:
 
     def _lost(self) -> None:
         self.starts_since_loss = []
+        self.clean_mark = b""
         self._copy = None
         self.world.checks.unsafe_disks.add(self.node_id)
 
     def take_copy(self) -> None:
         """Copy the store's disk, for `restore`."""
-        self._copy = (self.disk.copy(), tuple(self.starts))
+        self._copy = (self.disk.copy(), tuple(self.starts), self.clean_mark)
 
     @property
     def has_old_copy(self) -> bool:
@@ -350,16 +351,15 @@ class Machine:
     def restore(self) -> None:
         """Put the copy back."""
         if self._copy is not None:
-            self.disk.restore(self._copy[0])
+            copy, _, mark = self._copy
+            self.disk.restore(copy)
             self._lost()
+            self.clean_mark = mark
 
     def durable(self, key: PartitionKey) -> "Held | None":
         """What the disk holds of a partition."""
-        image = self.disk.image
-        for row in () if image is None else image.rows.values():
-            if row.key == key:
-                return Held(row)
-        return None
+        row = self.disk.row(key)
+        return None if row is None else Held(row)
 
     # ---- the process
 

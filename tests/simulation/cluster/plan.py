@@ -82,6 +82,8 @@ class Options:
     producers: int = 2
     consumers: int = 1
     records_per_s: float = 20.0
+    single_copies: bool = False
+    """Topics may have min_insync_replicas 1; then no disk is lost, since the guarantee does not cover that."""
 
 
 def options_of(seed: int) -> Options:
@@ -99,6 +101,7 @@ def options_of(seed: int) -> Options:
         replica_lag_max_ms=lag,
         producers=rng.choice((1, 2)),
         records_per_s=rng.choice((10.0, 20.0)),
+        single_copies=rng.random() < 0.3,
     )
 
 

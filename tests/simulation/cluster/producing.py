@@ -27,8 +27,8 @@ def producer_options(rng: random.Random) -> ProducerOptions:
         linger_ms=rng.choice((0, 0, 2, 5, 20)),
         batch_bytes=rng.choice((64, 200, 1_000, 16_384)),
         compression=rng.choices(("none", "zstd", "lz4"), (90, 5, 5))[0],
-        delivery_timeout_ms=rng.choice((1_500, 5_000, 30_000, 120_000)),
-        request_timeout_ms=rng.choice((500, 2_000, 15_000)),
+        delivery_timeout_ms=rng.choice((600, 1_500, 4_000, 120_000)),
+        request_timeout_ms=rng.choice((300, 1_500, 15_000)),
         max_in_flight=rng.choice((1, 2, 5, 5, 5)),
         buffer_bytes=rng.choice((4_096, 1 << 20, 1 << 20, 1 << 20)),
     )
@@ -118,7 +118,9 @@ class ProducingClient(ClientProcess):
             sent.topic_id = producer._dispatcher._known[sent.topic].topic_id  # an answer of a former one is an error
             sent.at_partition, sent.offset = delivery.partition, delivery.offset
         else:
-            sent.outcome = Outcome.UNKNOWN  # acks none
+            sent.outcome = Outcome.UNKNOWN
+            if sent.acks != "none":
+                self.fault(f"{sent.value!r} was delivered nowhere")
         self.trace(sent.value, sent.outcome.value, sent.at_partition, sent.offset)
 
     def _look_after(self, producer: Producer) -> None:
@@ -169,7 +171,7 @@ class AppendingClient(ClientProcess):
         expected = None if rng.random() < 0.2 else self._ends.get((topic, partition), 0)
         append = Appended(self.name, values, topic, partition, expected, self.now)
         self.history.appended.append(append)
-        timeout_s = rng.choice((1.0, 4.0, 10.0))
+        timeout_s = rng.choice((0.5, 2.0, 10.0))
         try:
             done = await producer.append(
                 topic, partition, [NewRecord(value) for value in values], expected_offset=expected, timeout=timeout_s

@@ -74,6 +74,7 @@ class Workload:
         self.probe = ProbingClient(self._site("probe"), self.topics)
         self.reader = FinalReader(self._site("reader"))
         self._step = 0
+        self._min_isr = (1, 2, 2, 3) if options.single_copies else (2, 2, 2, 3)
 
     def _site(self, host: str) -> Site:
         world = self._world
@@ -91,7 +92,7 @@ class Workload:
         self.admin.start()
         rng = self._world.scheduler.rng("topics")
         for name, partitions in zip(TOPICS, (self._world.options.partitions, 1), strict=True):
-            self.admin.create(name, partitions, 3, {"min_insync_replicas": rng.choice((2, 2, 2, 1, 3))})
+            self.admin.create(name, partitions, 3, {"min_insync_replicas": rng.choice(self._min_isr)})
         self._await_topics()
 
     def _await_topics(self) -> None:
@@ -151,7 +152,7 @@ class Workload:
     def alter_min_isr(self, value: float) -> None:
         name = self._topic(value)
         if name is not None:
-            self.admin.alter(name, {"min_insync_replicas": 1 + int(value * 1000) % 3})
+            self.admin.alter(name, {"min_insync_replicas": self._min_isr[int(value * 1000) % 4]})
 
     def add_partitions(self, value: float) -> None:
         name = self._topic(value)
