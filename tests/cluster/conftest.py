@@ -1,6 +1,7 @@
-"""Clusters of real penstockd processes on free ports, ended with the test."""
+"""Clusters of real penstockd processes on free ports, ended with the test; their logs are shown where a test fails."""
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,23 +17,38 @@ Whose port refuses connections is still replaced at once.
 """
 
 
+_started: list[DevCluster] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the ends of the nodes' logs to the report of a failure."""
+    report = yield
+    if report.failed:
+        for cluster in _started:
+            report.sections += [(f"node {node_id}", cluster.log_tail(node_id)) for node_id in cluster.node_ids]
+    return report
+
+
 @pytest.fixture(scope="module")
 def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., DevCluster]]:
     """Start clusters that live as long as the module's tests."""
-    started: list[DevCluster] = []
 
     def start(nodes: int = 3, **limits: int) -> DevCluster:
         home: Path = tmp_path_factory.mktemp("cluster")
         cluster = DevCluster.create(home, make_plan(free_ports(2 * nodes), limits=limits))
-        started.append(cluster)
+        _started.append(cluster)
         cluster.start()
         cluster.wait_serving()
         return cluster
 
     yield start
-    for cluster in started:
-        for node_id in cluster.node_ids:
-            cluster.kill(node_id)
+    nodes = [(cluster, node_id) for cluster in _started for node_id in cluster.node_ids]
+    for cluster, node_id in nodes:
+        cluster.signal(node_id, signal.SIGKILL)
+    for cluster, node_id in nodes:
+        cluster.kill(node_id)
+    _started.clear()
 
 
 @pytest.fixture(scope="module")
