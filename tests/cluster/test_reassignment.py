@@ -7,28 +7,43 @@ import grpc
 from penstock.client import Admin, Producer, TopicPartition
 from penstock.client.devcluster import DevCluster
 from penstock.internal.v1 import controller_pb2, controller_pb2_grpc
+from penstock.protocol.calls import from_call
+from penstock.protocol.reasons import Reason
 from tests.cluster.conftest import CALM
-from tests.cluster.reading import healthy, read_all
+from tests.cluster.reading import controller_of, healthy, read_all, until
 from tests.cluster.writing import Writer, check
 
 
 async def reassign(cluster: DevCluster, admin: Admin, topic: str, replicas: list[int]) -> None:
-    """Ask the controller, as a node does."""
-    controller = (await admin.describe_cluster()).controller
-    peer = next(node.peer for node in cluster.plan.nodes if node.node_id == controller)
+    """Ask the controller, as a node does, and another where it has moved: what is asked may be asked again."""
     topic_id = (await admin.describe_topic(topic)).topic_id
     request = controller_pb2.ReassignPartitionsRequest()
     request.targets.add(topic_id=topic_id, partition=0, replicas=replicas)
-    async with grpc.aio.insecure_channel(peer) as channel:
-        stub = controller_pb2_grpc.ControllerServiceStub(channel)
-        response = await stub.ReassignPartitions(request, timeout=30)
-    assert [change.refusal for change in response.changes] == [0]
+
+    async def is_accepted() -> bool:
+        controller = await controller_of(admin)
+        peer = next(node.peer for node in cluster.plan.nodes if node.node_id == controller)
+        async with grpc.aio.insecure_channel(peer) as channel:
+            stub = controller_pb2_grpc.ControllerServiceStub(channel)
+            try:
+                response = await stub.ReassignPartitions(request, timeout=60)
+            except grpc.aio.AioRpcError as error:
+                if from_call(error).reason in {Reason.NO_CONTROLLER, Reason.OUTCOME_UNKNOWN}:
+                    return False
+                raise
+        assert [change.refusal for change in response.changes] == [0]
+        return True
+
+    await until(is_accepted)
 
 
 async def moved(admin: Admin, topic: str, replicas: list[int]) -> None:
     """Wait until the partition is there and nowhere else."""
-    while list((await admin.describe_topic(topic)).partitions[0].replicas) != replicas:
-        pass
+
+    async def is_there() -> bool:
+        return list((await admin.describe_topic(topic)).partitions[0].replicas) == replicas
+
+    await until(is_there)
 
 
 async def test_a_partition_moves_to_another_node_and_back_while_it_is_written_to(
