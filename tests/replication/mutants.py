@@ -21,6 +21,9 @@ from tests.replication.node import Node
 from tests.replication.schedule import run
 from tests.replication.world import Violation, World
 
+COMMON = 200
+"""Budget of a mutant that most random schedules may show."""
+
 Patch = tuple[Any, str, Callable[..., Any]]
 """In this module, this function is replaced by that one."""
 
@@ -91,6 +94,7 @@ MUTANTS = [
         "1",
         "a follower begins by cutting its log to its own HW",
         traces=("rule-01-cut-to-own-hw",),
+        budget=COMMON,
         replica=broken.CutToHighWatermark,
     ),
     Mutant(
@@ -105,6 +109,7 @@ MUTANTS = [
         "2",
         "a follower cuts to the leader's end of the epoch, not to the lesser end",
         traces=("rule-02-not-the-lesser-end",),
+        budget=COMMON,
         follower=broken.CutToLeadersEnd,
         liveness=True,
     ),
@@ -113,6 +118,7 @@ MUTANTS = [
         "2",
         "the lookup answers with the asked epoch, which the leader's log may not have",
         traces=("rule-02-exact-epochs-end",),
+        budget=COMMON,
         leader=broken.ExactEpochsEnd,
         liveness=True,
     ),
@@ -128,6 +134,7 @@ MUTANTS = [
         "3",
         "the last epoch of a fetch is not looked at",
         traces=("rule-03-any-last-epoch",),
+        budget=COMMON,
         leader=broken.AnyLastEpoch,
     ),
     Mutant(
@@ -135,6 +142,7 @@ MUTANTS = [
         "4",
         "what followers acknowledged outlives the leadership",
         traces=("rule-04-progress-kept",),
+        budget=COMMON,
         replica=broken.KeepProgress,
     ),
     Mutant(
@@ -142,6 +150,7 @@ MUTANTS = [
         "5",
         "HW does not wait for a member whose addition is under way",
         traces=("rule-05-pending-not-counted",),
+        budget=COMMON,
         leader=broken.PendingNotCounted,
     ),
     Mutant(
@@ -149,6 +158,7 @@ MUTANTS = [
         "5",
         "a shrink counts before it is applied",
         traces=("rule-05-shrink-at-once",),
+        budget=COMMON,
         leader=broken.ShrinkAtOnce,
     ),
     Mutant(
@@ -156,6 +166,7 @@ MUTANTS = [
         "5",
         "a pending ISR is given up though its command may still apply",
         traces=("rule-05-pending-forgotten",),
+        budget=COMMON,
         leader=broken.ForgetPending,
     ),
     Mutant(
@@ -191,6 +202,7 @@ MUTANTS = [
         "6",
         "who is at the epoch's start joins, though short of HW",
         traces=("rule-06-below-hw",),
+        budget=COMMON,
         leader=broken.JoinBelowHighWatermark,
     ),
     Mutant(
@@ -198,6 +210,7 @@ MUTANTS = [
         "6",
         "who is at HW does not join",
         traces=("rule-06-only-past-hw",),
+        budget=COMMON,
         leader=broken.JoinOnlyPastHighWatermark,
         liveness=True,
     ),
@@ -220,6 +233,7 @@ MUTANTS = [
         "7",
         "a node with a new node_epoch goes on in its old streams",
         traces=("rule-07-streams-stay-open",),
+        budget=COMMON,
         world=broken.StreamsStayOpen,
         liveness=True,
     ),
@@ -228,6 +242,7 @@ MUTANTS = [
         "8",
         "HW moves below min_insync_replicas",
         traces=("rule-08-hw-not-frozen",),
+        budget=COMMON,
         leader=broken.NotFrozen,
     ),
     Mutant(
@@ -235,6 +250,7 @@ MUTANTS = [
         "8",
         "the pending ISR is counted against min_insync_replicas",
         traces=("rule-08-pending-counted",),
+        budget=COMMON,
         leader=broken.FrozenByPending,
     ),
     Mutant(
@@ -242,6 +258,7 @@ MUTANTS = [
         "9",
         "removed members are not remembered",
         traces=("rule-09-no-elr",),
+        budget=COMMON,
         patches=((members, "_elr_after", broken.no_elr),),
     ),
     Mutant(
@@ -249,6 +266,7 @@ MUTANTS = [
         "9",
         "nobody is elected from the ELR",
         traces=("rule-09-elr-never-leads",),
+        budget=COMMON,
         patches=((apply_partitions, "_candidate", broken.only_isr_members_lead),),
         liveness=True,
     ),
@@ -257,6 +275,7 @@ MUTANTS = [
         "9",
         "an ISR at the minimum leaves the ELR as it was",
         traces=("rule-09-elr-not-emptied",),
+        budget=COMMON,
         patches=((members, "_elr_after", broken.elr_not_emptied),),
     ),
     Mutant(
@@ -264,6 +283,7 @@ MUTANTS = [
         "9",
         "the removal that leaves the ISR below the minimum adds nobody to the ELR",
         traces=("rule-09-elr-entered-late",),
+        budget=COMMON,
         patches=((members, "_elr_after", broken.elr_entry_below_only),),
     ),
     Mutant(
@@ -271,6 +291,7 @@ MUTANTS = [
         "9",
         "who restarts leaves ISR and ELR, with an intact disk",
         traces=("rule-09-a-restart-loses-its-places",),
+        budget=COMMON,
         patches=((apply_nodes, "keeps_places", broken.no_store_keeps_places),),
     ),
     Mutant(
@@ -278,6 +299,7 @@ MUTANTS = [
         "10",
         "a follower acknowledges what is not durable",
         traces=("rule-10-follower-acks-log-end",),
+        budget=COMMON,
         follower=broken.AckLogEnd,
     ),
     Mutant(
@@ -285,6 +307,7 @@ MUTANTS = [
         "10",
         "a leader counts what it has not made durable",
         traces=("rule-10-leader-counts-log-end",),
+        budget=COMMON,
         leader=broken.CountOwnLogEnd,
     ),
     Mutant(
@@ -306,6 +329,7 @@ MUTANTS = [
         "12",
         "a new leader answers its HW as the end before it is at its epoch's start",
         traces=("rule-12-end-always-known",),
+        budget=COMMON,
         leader=broken.EndAlwaysKnown,
     ),
     Mutant(
@@ -320,6 +344,7 @@ MUTANTS = [
         "13",
         "truncation leaves the producers' state as it is",
         traces=("rule-13-producers-kept",),
+        budget=COMMON,
         disk=broken.KeepProducers,
     ),
     Mutant(
@@ -327,6 +352,7 @@ MUTANTS = [
         "13",
         "followers note no producers' state",
         traces=("rule-13-followers-forget",),
+        budget=COMMON,
         disk=broken.FollowersForget,
     ),
     Mutant(
@@ -334,6 +360,7 @@ MUTANTS = [
         "14",
         "a duplicate is answered above HW",
         traces=("rule-14-duplicates-answered",),
+        budget=COMMON,
         leader=broken.AnswerDuplicates,
     ),
     Mutant(
@@ -349,6 +376,7 @@ MUTANTS = [
         "26",
         "registering leaves the epochs of what the node leads as they are",
         traces=("rule-26-registering-bumps-nothing",),
+        budget=COMMON,
         patches=((apply_nodes, "_after_registration", broken.epoch_stays),),
         liveness=True,
     ),
@@ -365,6 +393,7 @@ MUTANTS = [
         "26",
         "a leader goes on after a failed commit of what it had pushed",
         traces=("rule-26-no-resignation",),
+        budget=COMMON,
         leader=broken.NeverResign,
     ),
     Mutant(
@@ -388,6 +417,7 @@ MUTANTS = [
         "26",
         "a write behind a failed one is retried where the log ends now",
         traces=("rule-26-writes-behind-a-failed-one-move",),
+        budget=COMMON,
         disk=broken.WritesMove,
     ),
     Mutant(
@@ -395,6 +425,7 @@ MUTANTS = [
         "27",
         "a wiped disk keeps its ISR and ELR places",
         traces=("rule-27-new-store-keeps-places",),
+        budget=COMMON,
         patches=((apply_nodes, "keeps_places", broken.every_store_keeps_places),),
     ),
     Mutant(
@@ -409,6 +440,7 @@ MUTANTS = [
         "27",
         "a process that registers a second time loses its places",
         traces=("rule-27-same-process-is-a-new-store",),
+        budget=COMMON,
         patches=((apply_nodes, "keeps_places", broken.same_process_is_new),),
     ),
     Mutant(
@@ -416,6 +448,7 @@ MUTANTS = [
         "27",
         "a wiped store enters the ELR as any removed member does",
         traces=("rule-27-lost-members-enter-the-elr",),
+        budget=COMMON,
         patches=((members, "_elr_after", broken.lost_enter_elr),),
     ),
     Mutant(
@@ -423,6 +456,7 @@ MUTANTS = [
         "29",
         "nobody leaves the ISR for lag",
         traces=("rule-29-no-shrink",),
+        budget=COMMON,
         leader=broken.NoShrink,
         liveness=True,
     ),
@@ -440,6 +474,7 @@ MUTANTS = [
         "2",
         "a fetch offset counts before the logs agree",
         traces=("rule-02-counted-before-agreement",),
+        budget=COMMON,
         leader=broken.CountBeforeAgreement,
     ),
     Mutant(
@@ -454,6 +489,7 @@ MUTANTS = [
         "26",
         "a leadership begins while writes are under way, before ActIn is durable",
         traces=("rule-26-role-begins-undrained",),
+        budget=COMMON,
         replica=broken.EnterUndrained,
     ),
     Mutant(
@@ -461,6 +497,7 @@ MUTANTS = [
         "11",
         "a session opens on writes under way, and batches need not continue the log",
         traces=("rule-11-session-opens-undrained",),
+        budget=COMMON,
         follower=broken.OpenUndrainedTakeAnyBatches,
     ),
 ]
