@@ -278,7 +278,7 @@ def test_shrinking_keeps_the_kind_of_failure_and_asks_for_one(tmp_path: Path) ->
     assert "which world?" in runner("replay").stderr
 
 
-@pytest.mark.parametrize("name", ["consensus"])
+@pytest.mark.parametrize("name", worlds.KINDS)
 def test_a_real_world_replays_in_another_process_and_by_its_plan_in_a_file(name: str, tmp_path: Path) -> None:
     provider = worlds.kind_of(name).load()
     path = tmp_path / "plan.json"
@@ -367,6 +367,10 @@ def test_one_mutant_is_found_by_its_name_or_its_beginning() -> None:
     done = runner("mutants", "--world", MUTANTS, "--mutant", "found at once")
     assert done.returncode == 0
     assert "1 of 1 mutants caught" in done.stdout
+
+
+def test_a_killed_runner_leaves_no_mutant(tmp_path: Path) -> None:
+    assert runner("mutants", "--world", MUTANTS, once=tmp_path / "once").returncode == -9
 
 
 @pytest.mark.parametrize("module", mutants.modules_of(worlds.ALL).values())

@@ -85,11 +85,14 @@ async def look_for(module: str, mutant: Mutant, limit_s: float) -> Outcome:
         *(sys.executable, "-m", "tests.simulation.runner.tables", module, mutant.name, str(limit_s)),
         cwd=ROOT,
         env=environment(),
+        stdin=PIPE,
         stdout=PIPE,
         process_group=0,
     )
+    assert process.stdout is not None
     try:
-        answer, _ = await process.communicate()
+        answer = await process.stdout.read()
+        await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
@@ -148,7 +151,7 @@ def markdown_of(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         mutant, seed = row.mutant, row.outcome.seed
         at = row.verdict if seed is None else f"seed {seed}, the {_ordinal(row.outcome.tried)}"
-        budget, traces = f"{mutant.budget} seeds", ", ".join(row.outcome.traces)
+        budget, traces = f"{mutant.budget} seeds" if mutant.budget else "", ", ".join(row.outcome.traces)
         cells = (mutant.name, mutant.rule, mutant.what, row.table, at, budget, traces)
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 

@@ -1,6 +1,7 @@
 """Tables of deliberate bugs, and the process that looks for one of them: `python -m …tables MODULE NAME LIMIT_S`.
 
-A process knows one mutant and then ends, so that nothing of it can be left in another run.
+A process knows one mutant and then ends, so that nothing of it can be left in another run. It also ends when its
+standard input does: with the runner, however that ended.
 """
 
 import gc
@@ -8,7 +9,9 @@ import importlib
 import importlib.util
 import json
 import logging
+import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -135,9 +138,15 @@ def look(module: str, mutant: Mutant, limit_s: float) -> Outcome:
     return Outcome(seed, tried, round(time.process_time() - started, 3), traces, error)
 
 
+def _end_with_input() -> None:
+    os.read(0, 1)
+    os._exit(1)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Look for the mutant that is named."""
     output = own_output()
+    threading.Thread(target=_end_with_input, daemon=True).start()
     module, name, limit_s = arguments
     table = load(module)
     logging.getLogger().addHandler(logging.NullHandler())

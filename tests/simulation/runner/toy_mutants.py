@@ -1,5 +1,7 @@
 """A table of mutants for the runner's own tests. Finding one leaves this module changed."""
 
+import os
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ class Mutant:
     first_seed: int = 0
 
 
-MUTANTS = (
+MUTANTS: tuple[Mutant, ...] = (
     Mutant("found at once", 0),
     Mutant("found later", 5),
     Mutant("found from 100", 103, first_seed=100),
@@ -26,6 +28,10 @@ MUTANTS = (
     Mutant("raises", 1),
     Mutant("endless", 1),
 )
+ORPHAN = Mutant("orphan", 1)
+"""Kills its runner, and does not end."""
+if "TOY_FILE" in os.environ:
+    MUTANTS = (ORPHAN,)
 applied: list[str] = []
 
 
@@ -36,6 +42,8 @@ def caught(mutant: Mutant, seeds: Iterable[int]) -> int | None:
         raise RuntimeError(f"left by others: {applied}")
     if mutant.name == "raises":
         raise ValueError("no such rule")
-    while mutant.name == "endless":
+    if mutant == ORPHAN:
+        os.kill(os.getppid(), signal.SIGKILL)
+    while mutant.name in ("endless", "orphan"):
         time.process_time()
     return next((seed for seed in seeds if seed == mutant.at), None)
