@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.simulation.runner.worker import Report
 
-SAMPLE = 50
+SAMPLE = 20
 """Of every so many seeds one's hash is noted, to be compared with that of a second run."""
 
 

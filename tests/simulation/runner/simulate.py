@@ -1,7 +1,6 @@
 """`make simulate`: a range of seeds in many processes; what is done is noted, and failures come with their replay."""
 
 import asyncio
-import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -135,7 +134,8 @@ class Run:
         if sources.version_of(self.kind) != self._version:
             print(f"{self.kind.name}: the code was changed meanwhile; no seed is run again")
             return True
-        samples = dict(itertools.islice(sorted(self.total.samples.items(), reverse=True), _SAMPLES))
+        noted = sorted(self.total.samples.items(), reverse=True)
+        samples = dict(noted[:: -(-len(noted) // _SAMPLES) or 1])
         different: list[int] = []
 
         def check(_: range, report: Report) -> None:
