@@ -212,7 +212,7 @@ class ReplicaShell:
             self._durable_end = write.batches[-1].last_offset + 1
         else:
             self._failures += 1
-            self._error = error
+            self._error = self._error or error  # the first one says why; those behind it only that
 
     def settle(self) -> None:
         """Tell the core the outcomes gathered, once a commit."""

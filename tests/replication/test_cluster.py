@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,12 +17,15 @@ from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.storage import (
     Append,
+    AppendFailedError,
     CheckpointHighWatermark,
     Committer,
     CreateLog,
     LogBatch,
     MoveStart,
+    Outcome,
     Store,
+    StoreFullError,
     StoreOptions,
     Write,
 )
@@ -167,6 +171,20 @@ async def test_below_min_insync_nothing_is_appended(cluster: TestCluster) -> Non
         await send(cluster.leader.partition, request_of(b"x"))
     assert refused.value.reason is Reason.NOT_ENOUGH_REPLICAS
     assert cluster.leader.stored() == []
+
+
+async def test_batches_behind_a_failed_one_fail_for_its_reason(cluster: TestCluster) -> None:
+    await produce(cluster, 1)
+    replicas, partition = cluster.leader.replicas, cluster.leader.partition
+    writes: list[Any] = []
+    submit, replicas.submit = replicas.submit, writes.append
+    answers: list[Any] = []
+    partition.append(request_of(b"a"), answers.append)
+    partition.append(request_of(b"b"), answers.append)
+    replicas.submit = submit
+    errors = (StoreFullError("no room"), AppendFailedError("a write before this one failed"))
+    replicas.on_outcomes([Outcome(write, write.log, error) for write, error in zip(writes, errors, strict=True)])
+    assert [answer.reason for answer in answers] == [Reason.STORE_FULL] * 2
 
 
 async def test_an_append_past_its_deadline_has_an_unknown_outcome(cluster: TestCluster) -> None:
