@@ -182,7 +182,10 @@ class SimRaft(RaftNode):
             return
         self._running = False
         self._abandon_waiting("this node is stopping")
-        self.journal.close()
+        try:
+            self.journal.close()
+        except self.lost_power[0]:
+            self.lost_power[1]()
         self._network.unlisten(host_of(self.config.node_id), RAFT_PORT)
 
     def _arrived(self, event: Event) -> None:

@@ -231,15 +231,21 @@ class NothingInvented:
 
 
 class NoDuplicateOfIdempotentProducer:
-    """A record of an idempotent producer, or of an append, is at one offset of one partition, whatever was retried."""
+    """A record of an idempotent producer, or of an append, is at one offset of one partition, whatever was retried.
+
+    An append names its topic: repeated after that was deleted and made again, it is in the other topic too.
+    """
 
     def check(self, history: History, content: Content) -> None:
         once = {sent.value for sent in history.sent if sent.idempotent}
-        once |= {value for append in history.appended for value in append.values}
-        places: dict[bytes, tuple[Spot, int]] = {}
+        once_a_topic = {value for append in history.appended for value in append.values}
+        places: dict[tuple[bytes, bytes], tuple[Spot, int]] = {}
         for spot, row, where in _rows(history, content):
-            if row.value in once and places.setdefault(row.value, (spot, row.offset)) != (spot, row.offset):
-                first, offset = places[row.value]
+            if row.value not in once and row.value not in once_a_topic:
+                continue
+            what = (row.value, b"" if row.value in once else spot.topic_id)
+            if places.setdefault(what, (spot, row.offset)) != (spot, row.offset):
+                first, offset = places[what]
                 raise Violation(f"{row.value!r} is at {first}@{offset} and at {spot}@{row.offset} ({where})")
 
 
