@@ -21,7 +21,7 @@ from penstock.node.replication.events import (
 )
 from penstock.node.replication.follower import FollowerCore, FollowerState
 from penstock.node.replication.leader import LeaderCore
-from penstock.node.replication.progress import Progress
+from penstock.node.replication.progress import NO_SESSION, Progress
 from penstock.node.replication.replica import ReplicaCore, Role
 from penstock.raft.apply_nodes import _after_registration as after_registration
 from penstock.raft.apply_nodes import keeps_places, register_node
@@ -265,6 +265,15 @@ class CountLateFetches(LeaderCore):
 
     def _is_current(self, progress: Progress, session: SessionKey, position: Position) -> bool:
         return position.leader_epoch == self.leader_epoch
+
+
+class LateOpensWin(LeaderCore):
+    """Rule 11: a late open of an earlier session takes the place of the present one."""
+
+    def on_open(self, follower: int, session: SessionKey, position: Position) -> Outputs:
+        if follower in self._progress:
+            self._progress[follower].session = NO_SESSION
+        return super().on_open(follower, session, position)
 
 
 class NoShrink(LeaderCore):

@@ -325,6 +325,14 @@ MUTANTS = [
         leader=broken.CountLateFetches,
     ),
     Mutant(
+        "11 late opens win",
+        "11",
+        "a late open of an earlier session takes the place of the present one",
+        traces=("rule-11-late-opens-win",),
+        leader=broken.LateOpensWin,
+        liveness=True,
+    ),
+    Mutant(
         "12 end always known",
         "12",
         "a new leader answers its HW as the end before it is at its epoch's start",
