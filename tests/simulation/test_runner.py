@@ -347,13 +347,14 @@ def test_a_mutant_that_survives_is_a_failure(tmp_path: Path) -> None:
         "survives": "SURVIVES 10 seeds",
         "found too late": "SURVIVES 10 seeds",
         "raises": "NO ANSWER: ValueError: no such rule",
+        "not the mutant": f"NO ANSWER: seed {toy.LOST} fails without it too: lost: a record, with 30 actions",
         "endless": "NO ANSWER: no answer after 0.3 s of CPU",
     }.items():
         assert f"{name} 7 {MUTANTS} {verdict} " in rows[name]
-    assert "3 of 7 mutants caught" in done.stdout
+    assert "3 of 8 mutants caught" in done.stdout
     text = path.read_text()
     assert f"| found later | 7 | a \\| b | {MUTANTS} | seed 5, the 6th | 10 seeds |  |\n" in text
-    assert len(text.splitlines()) == 9
+    assert len(text.splitlines()) == 10
 
 
 def test_one_mutant_is_found_by_its_name_or_its_beginning() -> None:

@@ -6,12 +6,13 @@ import sys
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.simulation.runner.pool import ROOT, environment
+from tests.simulation.runner.pool import ROOT, Worker, environment
 from tests.simulation.runner.progress import duration
-from tests.simulation.runner.tables import TABLES, Mutant, Outcome, is_there, load
+from tests.simulation.runner.replay import short
+from tests.simulation.runner.tables import TABLES, Mutant, Outcome, is_there, load, worlds_of
 from tests.simulation.runner.worlds import ALL
 
 LIMIT_S = 1800.0
@@ -79,7 +80,19 @@ def chosen(modules: dict[str, str], name: str | None) -> list[tuple[str, str, Mu
     return found
 
 
-async def look_for(module: str, mutant: Mutant, limit_s: float) -> Outcome:
+async def look_for(table: str, module: str, mutant: Mutant, limit_s: float) -> Outcome:
+    """Look for one mutant; what shows it must be well without it."""
+    outcome, worlds = await _search(module, mutant, limit_s), worlds_of(table, module)
+    if outcome.seed is None or worlds is None:
+        return outcome
+    async with Worker(worlds) as worker:
+        failure = (await worker.run_plan(outcome.seed, None)).failure
+    if failure is None:
+        return outcome
+    return replace(outcome, error=f"seed {outcome.seed} fails without it too: {short(failure)}")
+
+
+async def _search(module: str, mutant: Mutant, limit_s: float) -> Outcome:
     """Look for one mutant in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.simulation.runner.tables", module, mutant.name, str(limit_s)),
@@ -111,7 +124,7 @@ async def prove(options: Options) -> int:
 
     async def lane() -> None:
         for place, (table, module, mutant) in queue:
-            rows[place] = Row(table, mutant, await look_for(module, mutant, options.limit_s))
+            rows[place] = Row(table, mutant, await look_for(table, module, mutant, options.limit_s))
             if sys.stderr.isatty():
                 print(f"{len(rows)}/{len(todo)} {mutant.name}: {rows[place].verdict}", file=sys.stderr, flush=True)
             if rows[place].outcome.error:

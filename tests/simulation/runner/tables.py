@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from tests.simulation.runner.worker import Stuck, cpu_limit, own_output
+from tests.simulation.runner.worlds import KINDS, Kind, kind_of
 
 
 class Mutant(Protocol):
@@ -42,7 +43,11 @@ class Mutant(Protocol):
 
 
 class Table(Protocol):
-    """A module with mutants. Its seeds begin at 0, or at a mutant's `first_seed`."""
+    """A module with mutants. Its seeds begin at 0, or at a mutant's `first_seed`.
+
+    It may say in `WORLDS` which worlds its seeds are of (see `worlds.kind_of`): without the mutant the world of the
+    seed that shows it must not fail. The tables named `consensus` and `cluster` are of those worlds.
+    """
 
     @property
     def MUTANTS(self) -> Iterable[Mutant]:  # noqa: N802  a module's constant
@@ -100,6 +105,12 @@ def is_there(module: str) -> bool:
 def load(module: str) -> Table:
     """Import a table."""
     return cast("Table", importlib.import_module(module))
+
+
+def worlds_of(table: str, module: str) -> Kind | None:
+    """The worlds of which a table's seeds are."""
+    name = getattr(load(module), "WORLDS", table if table in KINDS else None)
+    return None if name is None else kind_of(name)
 
 
 def seeds_of(mutant: Mutant) -> range:

@@ -6,6 +6,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tests.simulation.runner import toy
+
+WORLDS = "tests.simulation.runner.toy"
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -27,6 +31,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("found too late", 10),
     Mutant("raises", 1),
     Mutant("endless", 1),
+    Mutant("not the mutant", toy.LOST, first_seed=toy.LOST),
 )
 ORPHAN = Mutant("orphan", 1)
 """Kills its runner, and does not end."""
