@@ -161,6 +161,9 @@ class Faults:
             if value < 0.7:
                 self._world.network.cut(client, machine.host)
 
+    def _crash_client(self, _: Machine, value: float) -> None:
+        self._world.workload.crash_client(value)
+
     def _heal(self, _: Machine, value: float) -> None:
         self._world.network.heal_all()
         self._world.network.slow.clear()

@@ -52,6 +52,7 @@ KINDS = {
     "ring": 1,
     "reset": 4,
     "cut_clients": 2,
+    "crash_client": 3,
     "heal": 12,
     "slow": 3,
     "slow_disk": 4,
