@@ -5,6 +5,7 @@ its log only where a term differs, never at or below its commit index. What a le
 within a term; where it probes, it goes back only.
 """
 
+import itertools
 from typing import Any
 
 from pysyncobj import FAIL_REASON
@@ -45,6 +46,7 @@ class SyncObj(voting.SyncObj):
     def __init__(self, *args: Any) -> None:
         self._floors: dict[PeerNode, int] = {}  # followers being probed: where to send from; only goes back
         self._sending: dict[PeerNode, Sending] = {}
+        self._sequences = itertools.count(1)  # of messages about snapshots
         self._receiving: Receiving | None = None
         super().__init__(*args)
 
@@ -113,7 +115,7 @@ class SyncObj(voting.SyncObj):
             snapshot = self.__raftLog.snapshot
             if snapshot is None:
                 raise InvariantViolation(f"node {node} needs a snapshot, but the log begins without one")
-            sending = self._sending[node] = Sending(snapshot, self._settings.chunk_bytes)
+            sending = self._sending[node] = Sending(snapshot, self._settings.chunk_bytes, self._sequences)
         if sending.is_due(clock(), self._settings.heartbeat_s):
             self._send_chunk(node, sending, None)
 

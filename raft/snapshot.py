@@ -4,7 +4,9 @@ Invariants: a frame names its place in the log and the configuration as of there
 At most one chunk is under way to a follower; the answer to the latest message, and no other, moves the sender on.
 """
 
+import itertools
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from penstock.internal.v1 import raft_pb2
@@ -62,19 +64,26 @@ class Chunk:
 
 
 class Sending:
-    """A frame on its way to one follower."""
+    """A frame on its way to one follower.
 
-    def __init__(self, snapshot: StoredSnapshot, chunk_bytes: int = CHUNK_BYTES) -> None:
+    `sequences`: numbers of messages, shared by all that one leader sends. An answer to a former attempt, on a stream
+    that outlived it, is then not taken for one to this.
+    """
+
+    def __init__(
+        self, snapshot: StoredSnapshot, chunk_bytes: int = CHUNK_BYTES, sequences: Iterator[int] | None = None
+    ) -> None:
         self.snapshot = snapshot
         self._chunk_bytes = chunk_bytes
         self._crc = zlib.crc32(snapshot.frame)
-        self._sequence = 0
+        self._sequences = sequences or itertools.count(1)
+        self._sequence = 0  # of the latest message
         self._asked_at = 0.0
         self._awaiting = False
 
     def next(self, position: int | None, now: float) -> Chunk:
         """Return the chunk at this position, or with None the question for the position."""
-        self._sequence += 1
+        self._sequence = next(self._sequences)
         self._asked_at, self._awaiting = now, True
         frame = self.snapshot.frame
         data = b"" if position is None else frame[position : position + self._chunk_bytes]

@@ -1,5 +1,6 @@
 """Snapshots: the frame, its way in chunks, and a follower that gets one."""
 
+import itertools
 import random
 
 import pytest
@@ -118,6 +119,15 @@ def test_a_superseded_snapshot_does_not_hold_a_follower_back(monkeypatch: pytest
                     bench.peers[receiver].receive(peer.id, message)
     bench.run(2)
     assert bench.peers[3].recorder.commands == bench.peers[1].recorder.commands
+
+
+def test_an_answer_to_a_former_attempt_does_not_move_the_next_one() -> None:
+    """It may still be under way when the leader's own stream was opened again (found by the consensus worlds)."""
+    sequences = itertools.count(1)
+    former = Sending(FRAME.encode(), 64, sequences).next(None, 0.0)
+    present = Sending(FRAME.encode(), 64, sequences)
+    present.next(None, 0.0)
+    assert not present.is_answer(former.index, former.sequence)
 
 
 def test_a_damaged_snapshot_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,17 +127,18 @@ class Operator:
             world.trace("admitted", node.id)
             world.outstanding = None
             return
-        leader = world.leader()
-        if leader is not None:
-            self._take_step(leader, node)
+        self._take_step()
         world.at(world.now + OPERATOR_S, self.admit)
 
     def _is_named(self, node: Node) -> bool:
         voter = node.membership.voter(node.id)
         return voter is not None and voter.journal_id == node.disk.identity.journal_id
 
-    def _take_step(self, leader: Node, outstanding: Node) -> None:
+    def _take_step(self) -> None:
         world = self._world
+        leader, outstanding = world.leader(), world.outstanding
+        if leader is None or outstanding is None:
+            return
         nodes = {node.id: self._info(node, may_vote=node is not outstanding) for node in world.nodes.values()}
         step = next_step(dataclasses.replace(EMPTY_IMAGE, nodes=nodes), leader.membership.addresses)
         if isinstance(step, RemoveVoter):
@@ -167,4 +168,9 @@ class Operator:
         world.trace("change", leader.id, change.adding, change.voter.node_id)
         if change.adding:
             world.history.named.add(change.voter.journal_id)
-        leader.take(Submission(MEMBERSHIP + change.encode(), lambda *_: None))
+
+        def answer(result: tuple[int, bytes] | None, _reason: int) -> None:
+            if result is not None and not change.adding:
+                world.at(world.now + 0.001, self._take_step)
+
+        leader.take(Submission(MEMBERSHIP + change.encode(), answer))

@@ -52,6 +52,11 @@ class Network:
         world = self.world
         world.at(world.now + at_most_s * (0.17 + 0.83 * self._rng.random()), self.connect, sender, receiver)
 
+    def renew_soon(self, sender: int, receiver: int) -> None:
+        """Let a node break its stream and dial anew, in a moment."""
+        self.world.at(self.world.now + 0.03 * self._draw(), self.break_stream, sender, receiver)
+        self.dial_soon(sender, receiver)
+
     def connect(self, sender: int, receiver: int) -> None:
         """Dial; nothing happens if the other is down or the link cut."""
         world = self.world

@@ -97,6 +97,7 @@ class Node:
         self.generation += 1
         self.up = True
         self.inbox: list[Event] = []
+        self.is_busy = False  # in a round
         self.prompted = False
         self.deadline = self.timer_at = NEVER
         self.paused_until = self.full_until = -NEVER
@@ -166,6 +167,7 @@ class Node:
     def _round(self) -> None:
         world, machine = self.world, self.machine
         events, self.inbox = self.inbox, []
+        self.is_busy = True
         try:
             machine.round(events)
         except PowerLoss:
@@ -175,6 +177,7 @@ class Node:
             world.trace("commit failed", self.id)
             world.lose(self, silently=False)
             return
+        self.is_busy = False
         term, commit = machine._SyncObj__raftCurrentTerm, machine._SyncObj__raftCommitIndex
         leads = machine._SyncObj__raftState == LEADER
         if commit != self.commit:
@@ -242,8 +245,7 @@ class Node:
         voters = frozenset(addresses)
         if self.voters is not None:
             for peer in sorted(voters ^ self.voters):
-                self.world.network.break_stream(self.id, peer)
-                self.world.network.dial_soon(self.id, peer)
+                self.world.network.renew_soon(self.id, peer)
         self.voters = voters
 
     def notify(self, peer: int, *, up: bool) -> None:

@@ -28,6 +28,9 @@ ALL: tuple[type[Invariant], ...] = (
     progress.LeaderIsKept,
     progress.ProbeGoesBack,
     progress.ChunksOnRequest,
+    progress.SentOnce,
+    progress.CommitIsTold,
+    progress.LeaderStepsDown,
 )
 
 __all__ = ["ALL", "Checks", "History", "Invariant", "Violation"]

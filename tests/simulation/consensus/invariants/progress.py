@@ -9,6 +9,15 @@ if TYPE_CHECKING:
     from tests.simulation.consensus.world import World
 
 
+PATIENCE_S = 0.5  # to be looked at again; and what a leader may be late
+
+
+def _situation(node: "Node", peer: int) -> object:
+    """What a leader knows of a peer lasts as long as all of this: process, term, configuration and stream."""
+    machine, streams = node.machine, node.world.network.streams
+    return node.generation, machine.raftCurrentTerm, machine._configurations[-1][0], streams.get((node.id, peer))
+
+
 class StandsAfterPreVote(Invariant):
     """Who stands for election was told by a majority that it would vote so, or by the leader to take over."""
 
@@ -79,7 +88,7 @@ class ProbeGoesBack(Invariant):
         if message["success"]:
             self._probes.pop(key, None)
         elif message["reset"] and machine._isLeader() and message["term"] == machine.raftCurrentTerm:
-            situation = (node.generation, message["term"], self.world.network.streams.get(key))
+            situation = _situation(node, sender)
             probe = self._probes.get(key)
             if probe is None or probe.situation != situation:
                 probe = self._probes[key] = _Probe(situation)
@@ -93,7 +102,7 @@ class ProbeGoesBack(Invariant):
         if probe is None or not probe.is_refused:
             return
         probe.is_refused = False
-        if probe.situation != (node.generation, message["term"], self.world.network.streams.get(key)):
+        if probe.situation != _situation(node, receiver):
             return
         place = message["prevLogIdx"]
         if probe.place is not None and place > probe.place:
@@ -104,7 +113,7 @@ class ProbeGoesBack(Invariant):
 class _Probe:
     """One search of a leader in a follower's log: within a process, a term and a stream."""
 
-    def __init__(self, situation: tuple[object, ...]) -> None:
+    def __init__(self, situation: object) -> None:
         self.situation = situation
         self.place: int | None = None
         self.is_refused = False
@@ -126,10 +135,101 @@ class ChunksOnRequest(Invariant):
 
     def on_send(self, node: "Node", receiver: int, message: Message) -> None:
         key = (node.id, receiver)
-        way = (node.generation, message["term"], self.world.network.streams.get(key))
+        way = _situation(node, receiver)
         at, former = self._sent.get(key, (0.0, None))
         heartbeat = self.world.settings(node.id).heartbeat_s
         if former == way and key not in self._answered and self.world.now - at < heartbeat - 1e-6:
             self.fail(f"leader {node.id} sends node {receiver} another part before it has answered")
         self._answered.discard(key)
         self._sent[key] = (self.world.now, way)
+
+
+class SentOnce(Invariant):
+    """A leader sends a follower nothing twice, as long as the stream lasts and nothing was refused on it."""
+
+    sends = ("append_entries",)
+    receives = ("next_node_idx",)
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world)
+        self._ends: dict[tuple[int, int], tuple[object, int]] = {}  # (leader, follower) -> (situation, last index)
+        self._refused: dict[tuple[int, int], object] = {}  # (leader, follower) -> situation
+
+    def _way(self, node: "Node", peer: int) -> object:
+        return node.machine.raftCurrentTerm, self.world.network.streams.get((node.id, peer))
+
+    def on_receive(self, node: "Node", sender: int, message: Message) -> None:
+        if not message["success"]:
+            self._refused[node.id, sender] = self._way(node, sender)
+
+    def on_send(self, node: "Node", receiver: int, message: Message) -> None:
+        entries = message["entries"]
+        if not entries:
+            return
+        key, situation = (node.id, receiver), self._way(node, receiver)
+        known, end = self._ends.get(key, (None, 0))
+        if known == situation and entries[0].index <= end and self._refused.get(key) != situation:
+            self.fail(f"leader {node.id} sends node {receiver} entry {entries[0].index} again")
+        self._ends[key] = (situation, entries[-1].index)
+
+
+class CommitIsTold(Invariant):
+    """Followers hear of a leader's commit index in the round in which it moves, not one heartbeat later."""
+
+    sends = ("append_entries",)
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world)
+        self._told: dict[tuple[int, int], int] = {}
+
+    def on_send(self, node: "Node", receiver: int, message: Message) -> None:
+        self._told[node.id, receiver] = message["commit_index"]
+
+    def on_commit(self, node: "Node", before: int, now: int) -> None:
+        machine = node.machine
+        if node.is_busy or not machine._isLeader() or self.world.now < node.full_until:
+            return
+        for peer in machine._SyncObj__otherNodes & machine._SyncObj__connectedNodes:
+            if self._told.get((node.id, peer), now) < now and self._is_reached(node, peer):
+                self.fail(f"leader {node.id} committed {now} and does not tell node {peer}")
+
+    def _is_reached(self, node: "Node", peer: int) -> bool:
+        machine = node.machine
+        return self.world.network.has_stream(node.id, peer) and (
+            machine._SyncObj__raftNextIndex[peer] > node.journal[0].index
+        )
+
+
+class LeaderStepsDown(Invariant):
+    """A leader that is cut off from the majority gives up within one election timeout."""
+
+    sends = ("append_entries",)
+    receives = ("next_node_idx", "snapshot_progress")
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world)
+        self._heard: dict[int, dict[int, float]] = {}
+        self._checked: dict[int, float] = {}
+
+    def on_lead(self, node: "Node", term: int) -> None:
+        self._heard[node.id] = dict.fromkeys(self.world.nodes, self.world.now)
+
+    def on_configure(self, node: "Node") -> None:
+        self._heard[node.id] = dict.fromkeys(self.world.nodes, self.world.now)
+
+    def on_receive(self, node: "Node", sender: int, message: Message) -> None:
+        if node.id in self._heard:
+            self._heard[node.id][sender] = self.world.now
+
+    def on_send(self, node: "Node", receiver: int, message: Message) -> None:
+        now = self.world.now
+        if message["term"] != node.led_term or now < self._checked.get(node.id, 0.0) + PATIENCE_S:
+            return
+        self._checked[node.id] = now
+        low = now - self.world.settings(node.id).election_timeout_s[1] - PATIENCE_S
+        if node.paused_until > low or node.reaction_s > PATIENCE_S / 10:
+            return  # it takes in late what it heard
+        voters = node.membership.addresses
+        heard = [peer for peer in voters if peer == node.id or self._heard[node.id][peer] > low]
+        if 2 * len(heard) <= len(voters):
+            self.fail(f"leader {node.id} goes on although it hears only from {heard} of {sorted(voters)}")
