@@ -1,6 +1,7 @@
 """The consumer against real gRPC: positions, leaders that move, policies, damage, credit, cancelling."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -261,7 +262,10 @@ async def test_faults_of_the_server_are_survived_for_a_while_and_logged(
             injected(cluster, where, Reason.INTERNAL, MAX_FAULTS - 1)
             await consumer.assign({P0: start})
             assert (await read(consumer, 1))[0].offset == start
-    assert sum("INTERNAL: injected" in line for line in caplog.messages) == 2 * (MAX_FAULTS - 1)
+    # gRPC does not always bring the words of a stream that ends as it begins.
+    assert sum(re.search(r"INTERNAL: (injected|.*from Core)", line) is not None for line in caplog.messages) == 2 * (
+        MAX_FAULTS - 1
+    )
     assert max(clock.waits) > 100  # ever longer
 
 
@@ -274,7 +278,9 @@ async def test_a_server_that_goes_on_failing_is_an_error_and_a_seek_tries_again(
     consumer._seams = Seams(clock=QuickClock())
     async with consumer:
         await consumer.assign({P0: 7})
-        with pytest.raises(PenstockError, match=r"orders.* from offset 7 failed 8 times in a row.*injected") as caught:
+        with pytest.raises(
+            PenstockError, match=r"orders.* from offset 7 failed 8 times in a row.*(injected|from Core)"
+        ) as caught:
             await read(consumer, 1)
         assert caught.value.reason is Reason.INTERNAL
         assert not isinstance(caught.value, OutcomeUnknownError)

@@ -123,7 +123,13 @@ async def wire(cluster: DevCluster) -> AsyncIterator[Wire]:
 async def described(channel: grpc.aio.Channel, name: str, version: int) -> topic_service_pb2.Topic:
     """The topic as this node knows it, once it has applied so much."""
     request = topic_service_pb2.DescribeTopicRequest(name=name, min_metadata_version=version)
-    return (await topic_service_pb2_grpc.TopicServiceStub(channel).DescribeTopic(request, timeout=TIMEOUT_S)).topic
+    stub = topic_service_pb2_grpc.TopicServiceStub(channel)
+    while True:
+        try:
+            return (await stub.DescribeTopic(request, timeout=TIMEOUT_S)).topic
+        except grpc.aio.AioRpcError as error:
+            if from_call(error).reason is not Reason.METADATA_BEHIND:
+                raise
 
 
 async def refused(call: object) -> PenstockError:

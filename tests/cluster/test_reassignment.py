@@ -1,16 +1,17 @@
 """A partition moves to another node while it is written to: nothing is lost, and who left has nothing to say."""
 
+import asyncio
 from collections.abc import Callable
 
 import grpc
 
-from penstock.client import Admin, Producer, TopicPartition
+from penstock.client import Admin, PartitionDescription, Producer, TopicPartition
 from penstock.client.devcluster import DevCluster
 from penstock.internal.v1 import controller_pb2, controller_pb2_grpc
 from penstock.protocol.calls import from_call
 from penstock.protocol.reasons import Reason
 from tests.cluster.conftest import CALM
-from tests.cluster.reading import controller_of, healthy, read_all, until
+from tests.cluster.reading import POLL_S, controller_of, healthy, read_all, until
 from tests.cluster.writing import Writer, check
 
 
@@ -37,13 +38,13 @@ async def reassign(cluster: DevCluster, admin: Admin, topic: str, replicas: list
     await until(is_accepted)
 
 
-async def moved(admin: Admin, topic: str, replicas: list[int]) -> None:
-    """Wait until the partition is there and nowhere else."""
-
-    async def is_there() -> bool:
-        return list((await admin.describe_topic(topic)).partitions[0].replicas) == replicas
-
-    await until(is_there)
+async def moved(admin: Admin, topic: str, replicas: list[int]) -> PartitionDescription:
+    """The partition, as soon as it is there and nowhere else."""
+    while True:
+        partition = (await admin.describe_topic(topic)).partitions[0]
+        if list(partition.replicas) == replicas:
+            return partition
+        await asyncio.sleep(POLL_S)
 
 
 async def test_a_partition_moves_to_another_node_and_back_while_it_is_written_to(
@@ -56,8 +57,7 @@ async def test_a_partition_moves_to_another_node_and_back_while_it_is_written_to
         writer = Writer(producer, "moved")
         await writer.more(500)
         await reassign(cluster, admin, "moved", [2, 3, 4])
-        await moved(admin, "moved", [2, 3, 4])
-        partition = (await admin.describe_topic("moved")).partitions[0]
+        partition = await moved(admin, "moved", [2, 3, 4])
         assert (partition.leader, sorted(partition.isr)) == (2, [2, 3, 4])
         await writer.more(500)
         await reassign(cluster, admin, "moved", [1, 2, 3])  # node 1 follows with the log that it kept
