@@ -346,9 +346,9 @@ def test_a_mutant_that_survives_is_a_failure(tmp_path: Path) -> None:
         "found from 100": "seed 103 (4 of 10)",
         "survives": "SURVIVES 10 seeds",
         "found too late": "SURVIVES 10 seeds",
-        "raises": "NO ANSWER: ValueError: no such rule",
-        "not the mutant": f"NO ANSWER: seed {toy.LOST} fails without it too: lost: a record, with 30 actions",
-        "endless": "NO ANSWER: no answer after 0.3 s of CPU",
+        "raises": "NOT CAUGHT: ValueError: no such rule",
+        "not the mutant": f"NOT CAUGHT: seed {toy.LOST} fails without it too: lost: a record, with 30 actions",
+        "endless": "NOT CAUGHT: no answer after 0.3 s of CPU",
     }.items():
         assert f"{name} 7 {MUTANTS} {verdict} " in rows[name]
     assert "3 of 8 mutants caught" in done.stdout

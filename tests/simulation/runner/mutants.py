@@ -17,6 +17,8 @@ from tests.simulation.runner.worlds import ALL
 
 LIMIT_S = 1800.0
 """CPU time that one mutant may take."""
+_SHOWN = 90
+"""Characters of an error that the table has room for; the whole of it goes to standard error."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Row:
         """In words."""
         outcome, budget = self.outcome, self.mutant.budget
         if outcome.error:
-            return f"NO ANSWER: {outcome.error.strip().splitlines()[-1]}"
+            return f"NOT CAUGHT: {outcome.error.strip().splitlines()[-1][:_SHOWN]}"
         if not self.is_caught:
             return f"SURVIVES {budget} seeds"
         if outcome.seed is None:
