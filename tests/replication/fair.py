@@ -15,7 +15,7 @@ def settle(world: World, among: tuple[int, ...] = NODES) -> None:
     goal = len(world.committed) + 1
     world.limits.records = world.used.records + RECORDS
     for _ in range(ROUNDS):
-        _round(world, among)
+        carry_on(world, among)
         if len(world.committed) >= goal and (len(among) < len(NODES) or world.info.isr == NODES):
             return
     raise Violation(f"I10 no progress: {world.describe()}, committed {len(world.committed)}")
@@ -29,7 +29,7 @@ def can_lose(world: World, node_id: int) -> bool:
     return alive and bool(others) and not info.elr and not world.wiped and info.leader not in {node_id, NO_LEADER}
 
 
-def _round(world: World, among: tuple[int, ...]) -> None:
+def carry_on(world: World, among: tuple[int, ...]) -> None:
     world.now_ms += TICK_MS
     for node_id in among:
         world.start(node_id)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.replication.node import Node
     from tests.replication.world import World
 
-NAMES = {1: "A", 2: "B", 3: "C"}
+NAMES = {1: "A", 2: "B", 3: "C", 4: "D"}
 
 
 class Violation(AssertionError):  # noqa: N818  what the checks are for
@@ -114,7 +114,7 @@ def _check_places(world: "World") -> None:
             who = "I2 the leader" if info.leader == node_id else "I3 a member of ISR or ELR"
             raise Violation(f"{who}, node {NAMES[node_id]}, lacks committed records")
     if not intact:
-        others = [NAMES[node_id] for node_id in NAMES if node_id not in world.wiped and _complete(world, node_id)]
+        others = [NAMES[node_id] for node_id in world.nodes if node_id not in world.wiped and _complete(world, node_id)]
         if others:
             raise Violation(f"I7 nobody is electable though {others} are intact and complete")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from penstock.node.partition.producing import Producers
 from penstock.node.replication import events as ev
 from penstock.node.replication.events import IsrProposal, Position, SessionKey
-from penstock.node.replication.replica import ReplicaCore
+from penstock.node.replication.replica import ReplicaCore, Role
 from penstock.raft.image import MetadataImage
 from tests.replication import invariants
 from tests.replication.disk import Disk, Entry, Write
@@ -151,7 +151,7 @@ class Node:
             self._settle(done, failed, end)
             done = failed = 0
             if write.kind == "act":
-                if ok:
+                if ok and self.up().role is Role.ENTERING:  # else it is of a role that was over before
                     self.memory = list(self.disk.entries)
                 bounds = self.disk.bounds() if ok else None
                 self.run(self.up().on_acted(write.leader_epoch, bounds, self.world.now_ms))

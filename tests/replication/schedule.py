@@ -31,11 +31,13 @@ Draw = Callable[[World], Step | None]
 class Chance:
     """What a run's lots are drawn by, and its rates."""
 
+    nodes: tuple[int, ...] = NODES
+
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
 
     def node(self) -> int:
-        return NODES[int(self.rng.random() * len(NODES))]
+        return self.nodes[int(self.rng.random() * len(self.nodes))]
 
     def rates(self) -> list[tuple[Draw, float]]:
         """Actions with the weights of this run."""
@@ -49,7 +51,7 @@ class Chance:
             return rng.choice(OFTEN)
 
         return [
-            (self._any_of([Step("produce", (node, producer)) for node in NODES for producer in PRODUCERS]), 0.5),
+            (self._any_of([Step("produce", (node, producer)) for node in self.nodes for producer in PRODUCERS]), 0.5),
             (one("flush"), 1.5),
             (one("outcomes"), 1.5),
             (two("push"), 6 * often()),
@@ -69,7 +71,11 @@ class Chance:
             (self._fail, rare()),
             (self._elect_if_due, 0.5),
             (one("elect"), rare("elections", "restarts")),
-            (self._any_of([Step("repeat", (n, p, s)) for n in NODES for p in PRODUCERS for s in range(4)]), 0.2),
+            (self._any_of([Step("repeat", (n, p, s)) for n in self.nodes for p in PRODUCERS for s in range(4)]), 0.2),
+            (
+                self._any_of([Step("submit", (n, p, s)) for n in self.nodes for p in PRODUCERS for s in range(1, 4)]),
+                0.1,
+            ),
             (one("ask"), 0.1),
             (one("resend"), rare("changes")),
             (self._apply, often() / (4 if focus == "changes" else 1)),
@@ -79,10 +85,10 @@ class Chance:
         ]
 
     def _one(self, verb: str) -> Draw:
-        return self._any_of([Step(verb, (node,)) for node in NODES])
+        return self._any_of([Step(verb, (node,)) for node in self.nodes])
 
     def _two(self, verb: str) -> Draw:
-        return self._any_of([Step(verb, (node, other)) for node in NODES for other in NODES if node != other])
+        return self._any_of([Step(verb, (node, other)) for node in self.nodes for other in self.nodes if node != other])
 
     def _any_of(self, steps: list[Step]) -> Draw:
         chance, count = self.rng.random, len(steps)
@@ -140,7 +146,7 @@ def run(world: World, seed: int, steps: int = STEPS) -> None:
         _begin(world, rng)
     elif rng.random() < 0.5:
         do(world, Step("exchange", NODES))
-    _walk(world, chance, steps)
+    walk(world, chance, steps)
     cut_off = chance.node()
     if rng.random() < 0.3 and can_lose(world, cut_off):
         do(world, Step("settle", tuple(node_id for node_id in NODES if node_id != cut_off)))
@@ -161,7 +167,7 @@ def _begin(world: World, rng: random.Random) -> None:
             do(world, step)
 
 
-def _walk(world: World, chance: Chance, steps: int) -> None:
+def walk(world: World, chance: Chance, steps: int) -> None:
     draws, weights = zip(*chance.rates(), strict=True)
     taken = 0
     for draw in chance.rng.choices(draws, weights, k=20 * steps):

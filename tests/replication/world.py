@@ -8,7 +8,7 @@ which action comes next (`schedule`), so a run is its list of actions (`World.tr
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from penstock.client.cursor import Cursor
 from penstock.client.records import TopicPartition
@@ -55,6 +55,9 @@ class Limits:
 class World:
     """Everything, and the actions on it. An action says whether it could be done; if not, it changes nothing."""
 
+    node_ids: ClassVar[tuple[int, ...]] = NODES
+    """All nodes; the founding ones are the replicas."""
+
     node_type: type[Node] = Node
     limits: Limits = field(default_factory=Limits)
 
@@ -72,13 +75,13 @@ class World:
         self.client = Cursor(TOPIC, TopicPartition("t", 0), 0)
         self.trace: list[Any] = []
         """The steps that were done."""
-        self.nodes = {node_id: self.node_type(node_id, self) for node_id in NODES}
-        for node_id in NODES:
+        self.nodes = {node_id: self.node_type(node_id, self) for node_id in self.node_ids}
+        for node_id in self.node_ids:
             self.start(node_id)
         self.image = self._founded()
         self.history = [self.image]
         assert self.elect(NODES[0])
-        for node_id in NODES:
+        for node_id in self.node_ids:
             self.learn(node_id)
 
     def check(self) -> None:
@@ -336,14 +339,23 @@ class World:
     def produce(self, node_id: int, producer: int) -> bool:
         """A client sends the next sequence that this leader does not know (which includes every retry)."""
         node = self.nodes[node_id]
-        core = node.core
-        if core is None or core.append_refusal() is not None or self.used.records >= self.limits.records:
+        if node.core is None or node.core.leader is None:
             return False
         sequence = 0
         while isinstance(node.producers.check(header_of(producer, sequence)), Duplicate | Refusal):
             sequence += 1
             if sequence > self.limits.records:
                 return False
+        return self.submit(node_id, producer, sequence)
+
+    def submit(self, node_id: int, producer: int, sequence: int) -> bool:
+        """A client sends this record, whatever became of those before it that were under way with it."""
+        node = self.nodes[node_id]
+        core = node.core
+        if core is None or core.append_refusal() is not None or self.used.records >= self.limits.records:
+            return False
+        if isinstance(node.producers.check(header_of(producer, sequence)), Duplicate | Refusal):
+            return False
         self.used.records += 1
         assert core.leader is not None
         entry = Entry(core.leader.leader_epoch, producer, sequence)
