@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from penstock.client import Admin, Consumer, PenstockError, TopicPartition
+from penstock.client.devcluster import DevCluster
 from penstock.protocol.reasons import Reason
 
 POLL_S = 0.02
@@ -44,13 +45,14 @@ async def create_topic(admin: Admin, name: str, partitions: int) -> None:
         await asyncio.sleep(POLL_S)
 
 
-async def healthy(admin: Admin) -> None:
-    """Wait until every replica is in sync and every voter votes (again)."""
-
-    async def is_healthy() -> bool:
-        return (await admin.health()).healthy
-
-    await until(is_healthy)
+async def healthy(cluster: DevCluster) -> None:
+    """Wait until every replica is in sync and every voter votes (again): all nodes say so, for one may be behind."""
+    for node in cluster.plan.nodes:
+        async with Admin(node.client) as admin:
+            while True:
+                if (await admin.health()).healthy:
+                    break
+                await asyncio.sleep(POLL_S)
 
 
 async def controller_of(admin: Admin) -> int:

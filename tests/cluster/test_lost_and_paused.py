@@ -39,14 +39,14 @@ async def test_a_lost_disk_is_filled_again_and_then_carries_the_topic_alone_with
         await publish(cluster.bootstrap, "refill", range(500, 1000))
         cluster.start([3])
         await asyncio.to_thread(cluster.wait_serving)
-        await healthy(admin)
+        await healthy(cluster)
         # Another node's disk is lost: what node 3 was filled with must do.
         cluster.kill(1)
         format_to_join(cluster, 1)
         await publish(cluster.bootstrap, "refill", range(1000, 1200))
         cluster.start([1])
         await asyncio.to_thread(cluster.wait_serving)
-        await healthy(admin)
+        await healthy(cluster)
     assert values(await read_all(cluster.bootstrap, "refill")) == list(range(1200))
 
 
@@ -62,6 +62,6 @@ async def test_a_leader_paused_past_its_session_is_replaced_and_acknowledges_not
             await asyncio.gather(*pending)
         cluster.signal(former, signal.SIGCONT)
         await publish(cluster.bootstrap, "paused", range(200, 300))
-        await healthy(admin)
+        await healthy(cluster)
         assert (await admin.describe_topic("paused")).partitions[0].leader_epoch > 0
     assert values(await read_all(cluster.bootstrap, "paused")) == list(range(300))

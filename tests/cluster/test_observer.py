@@ -42,7 +42,7 @@ async def test_an_observer_serves_and_leads_while_the_controller_dies(
         assert [leaders[index] for index in LED] == [OBSERVER] * len(LED)
         cluster.start([controller])
         await asyncio.to_thread(cluster.wait_serving)
-        await healthy(admin)
+        await healthy(cluster)
         await writer.stop()
     assert writer.unknown == set()
     assert {delivery.partition for delivery in writer.acknowledged.values()} == set(range(len(REPLICAS)))

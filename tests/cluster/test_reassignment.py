@@ -64,7 +64,7 @@ async def test_a_partition_moves_to_another_node_and_back_while_it_is_written_to
         await moved(admin, "moved", [1, 2, 3])
         await writer.more(500)
         await writer.stop()
-        await healthy(admin)
+        await healthy(cluster)
     assert writer.unknown == set()
     found = await read_all(bootstrap, "moved")
     assert set(found) == {TopicPartition("moved", 0)}

@@ -41,7 +41,7 @@ async def test_a_rolling_restart_loses_nothing_and_leaders_move_before_their_nod
         writer = Writer(producer, "rolling")
         await writer.more(500)
         for node_id in cluster.node_ids:
-            await healthy(admin)
+            await healthy(cluster)
             late = await asyncio.to_thread(cluster.stop, [node_id], STOP_S)
             assert late == []  # ended by itself, in time
             log = last_run(cluster, node_id)
@@ -52,7 +52,7 @@ async def test_a_rolling_restart_loses_nothing_and_leaders_move_before_their_nod
             cluster.start([node_id])
             await asyncio.to_thread(cluster.wait_serving)
             await writer.more(300)
-        await healthy(admin)
+        await healthy(cluster)
         await writer.stop()
     assert writer.unknown == set()
     check(writer, await read_all(cluster.bootstrap, "rolling"))

@@ -37,7 +37,7 @@ async def test_a_produce_that_timed_out_is_of_unknown_outcome(calm_cluster: DevC
     async with Admin(cluster.bootstrap) as admin:
         await admin.create_topic("slow", partitions=1, replication_factor=3)
         await publish(cluster, "slow", b"before")
-        await healthy(admin)
+        await healthy(cluster)
         paused = await follower_of(admin, "slow")
         cluster.signal(paused, signal.SIGSTOP)
         try:
