@@ -23,6 +23,7 @@ from penstock.node.replication.follower import FollowerCore, FollowerState
 from penstock.node.replication.leader import LeaderCore
 from penstock.node.replication.progress import NO_SESSION, Progress
 from penstock.node.replication.replica import ReplicaCore, Role
+from penstock.protocol.batch import BatchHeader
 from penstock.raft.apply_nodes import _after_registration as after_registration
 from penstock.raft.apply_nodes import keeps_places, register_node
 from penstock.raft.apply_partitions import _candidate as candidate
@@ -30,7 +31,7 @@ from penstock.raft.apply_partitions import _check_member as check_member
 from penstock.raft.draft import Draft
 from penstock.raft.image import MetadataImage, NodeInfo, PartitionInfo, TopicInfo
 from penstock.raft.members import _elr_after as elr_after
-from penstock.storage.producers import ProducerState
+from penstock.storage.producers import ACCEPT, ProducerState, Verdict, check
 from tests.replication.disk import PRODUCERS, Disk, Write
 from tests.replication.node import Node
 from tests.replication.world import World
@@ -420,6 +421,14 @@ class TrustingReader(World):
     def ask(self, node_id: int) -> bool:
         self.client.leader_epoch = NO_EPOCH
         return super().ask(node_id)
+
+
+# ---- producers
+
+
+def any_first_sequence(state: ProducerState | None, header: BatchHeader) -> Verdict:
+    """Rule 14: a producer that the log does not know may begin in the middle."""
+    return ACCEPT if state is None else check(state, header)
 
 
 # ---- metadata

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from penstock.node.partition import producing
 from penstock.node.replication.events import InvariantViolationError
 from penstock.node.replication.follower import FollowerCore
 from penstock.node.replication.leader import LeaderCore
@@ -38,7 +39,7 @@ class Mutant:
     """What is wrong, in words."""
     traces: tuple[str, ...] = ()
     """Files in tests/traces, without .json."""
-    budget: int = 2_000
+    budget: int = 4_000
     """So many random schedules find it; 0: too rare for chance."""
     first_seed: int = 0
     leader: type[LeaderCore] = LeaderCore
@@ -142,7 +143,6 @@ MUTANTS = [
         "4",
         "what followers acknowledged outlives the leadership",
         traces=("rule-04-progress-kept",),
-        budget=COMMON,
         replica=broken.KeepProgress,
     ),
     Mutant(
@@ -166,7 +166,6 @@ MUTANTS = [
         "5",
         "a pending ISR is given up though its command may still apply",
         traces=("rule-05-pending-forgotten",),
-        budget=COMMON,
         leader=broken.ForgetPending,
     ),
     Mutant(
@@ -372,6 +371,14 @@ MUTANTS = [
         leader=broken.AnswerDuplicates,
     ),
     Mutant(
+        "14 unknown producers begin anywhere",
+        "14",
+        "a producer that the log does not know may begin with a sequence above 0",
+        traces=("rule-14-unknown-producers-begin-anywhere",),
+        budget=COMMON,
+        patches=((producing, "check", broken.any_first_sequence),),
+    ),
+    Mutant(
         "26 any grant",
         "26",
         "leads again, after a restart, an epoch granted to a former registration",
@@ -401,7 +408,6 @@ MUTANTS = [
         "26",
         "a leader goes on after a failed commit of what it had pushed",
         traces=("rule-26-no-resignation",),
-        budget=COMMON,
         leader=broken.NeverResign,
     ),
     Mutant(

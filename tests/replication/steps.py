@@ -8,7 +8,8 @@ A step is a verb, the nodes by letter, then what the verb asks for:
     apply N [nth=1] [unanswered]                     an ISR change that N sent reaches the metadata
     resend N                                         N sends its ISR change again
     learn N [back=2]                                 N's view moves on, to the newest image or to one so many older
-    produce N p0, repeat N p0 s1, ask N              clients: next record of a producer, a retry, a read of the end
+    produce N p0, submit N p0 s2                     a producer sends the next record; one out of its turn
+    repeat N p0 s1, ask N                            a producer sends a record again; a reader asks for the end
     flush N [fail=0], outcomes N                     the disk commits what is queued (that write fails); the node hears
     open N, push N M                                 a follower opens a stream; a leader sends what it has
     deliver N M [kind] [back=1]                      the oldest message arrives, of M's stream or N's, or of one before
@@ -50,9 +51,9 @@ def _word(arg: int, mark: str) -> str:
 
 SHAPES = {
     "start": "N", "register": "N", "crash": "N", "wipe": "N", "copy": "N", "restore": "N", "fence": "N", "elect": "N",
-    "apply": "N", "resend": "N", "learn": "N", "produce": "NP", "repeat": "NPS", "ask": "N", "flush": "N",
-    "outcomes": "N", "open": "N", "push": "NN", "deliver": "NN", "lose": "NN", "unreachable": "NN", "wait": "",
-    "tick": "N", "exchange": "", "committed": "#", "settle": "",
+    "apply": "N", "resend": "N", "learn": "N", "produce": "NP", "submit": "NPS", "repeat": "NPS", "ask": "N",
+    "flush": "N", "outcomes": "N", "open": "N", "push": "NN", "deliver": "NN", "lose": "NN", "unreachable": "NN",
+    "wait": "", "tick": "N", "exchange": "", "committed": "#", "settle": "",
 }  # fmt: skip
 """What the arguments are: node, producer, sequence, number. Beyond them: nodes."""
 KINDS = {"open", "fetch", "append", "progress", "diverge", "seed", "refuse"}
