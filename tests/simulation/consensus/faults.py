@@ -150,6 +150,10 @@ class Faults:
         if node.up:
             node.full_until = self._world.now + seconds
 
+    def echo(self, _: Node, seconds: float) -> None:
+        """Many messages come twice. The transport promises otherwise; consensus must stand it all the same."""
+        self._world.network.echoes_until = self._world.now + seconds
+
     def heal(self, _: Node) -> None:
         """The network is whole again."""
         self._world.network.heal()

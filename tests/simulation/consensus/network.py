@@ -9,6 +9,7 @@ from heapq import heappush
 from typing import Any
 
 GIVE_UP_S = 2.0
+ECHO_SHARE = 0.5  # of messages come twice, while they do
 
 
 class Stream:
@@ -45,6 +46,7 @@ class Network:
         self.streams: dict[tuple[int, int], Stream] = {}
         self.cuts: set[tuple[int, int]] = set()
         self.slow = False
+        self.echoes_until = 0.0  # messages that can be repeated come twice
         self.lost_at: dict[tuple[int, int], float] = {}  # when messages of a pair may have been lost last
 
     def dial_soon(self, sender: int, receiver: int, at_most_s: float = 0.12) -> None:
@@ -87,6 +89,14 @@ class Network:
         stream.arrival = arrival
         world.sequence += 1
         heappush(world.events, (arrival, world.sequence, stream.arrive, (message,)))
+        if world.now < self.echoes_until and draw < ECHO_SHARE and not self._is_command(message):
+            stream.arrival += 1e-6
+            world.at(stream.arrival, stream.arrive, message)
+
+    @staticmethod
+    def _is_command(message: Any) -> bool:
+        """A command that is taken twice is applied twice: that is why its transport must not repeat it."""
+        return bool(message["type"] == "apply_command" if isinstance(message, dict) else message.HasField("forward"))
 
     def has_stream(self, sender: int, receiver: int) -> bool:
         """Whether messages can be sent."""

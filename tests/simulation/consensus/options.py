@@ -1,6 +1,6 @@
 """What a world is like: sizes, load, and how often which fault strikes. All of it follows from the seed.
 
-A seed's profile is its last digit's: half of all worlds are mixed, the others press on one thing each. A mutant names
+A seed's profile is its last digit's: four in ten worlds are mixed, the others press on one thing each. A mutant names
 the profile that shows it soonest; these are worlds of the ordinary runs.
 """
 
@@ -34,6 +34,7 @@ _MIXED: Weights = {
     "pause": 4,
     "slow": 2,
     "full": 2,
+    "echo": 1,
     "transfer": 3,
     "wipe": 2,
     "found": 2,
@@ -61,6 +62,12 @@ PROFILES: dict[str, dict[str, Any]] = {
         "faults_per_s": 2.0,
         "commands_per_s": 8.0,
     },
+    "five": {
+        "weights": {**_MIXED, "storm": 8, "split": 6, "bridge": 3, "echo": 8},
+        "voters": 5,
+        "observers": 0,
+        "changes_per_s": 0.0,
+    },
     "laggards": {
         "weights": {"isolate": 8, "crash": 6, "start": 12, "heal": 10, "blink": 5, "pause": 4, "power": 3, "bounce": 4},
         "faults_per_s": 1.0,
@@ -68,7 +75,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "snapshots": True,
     },
 }
-_ROUND = ("mixed", "storms", "mixed", "disks", "mixed", "members", "mixed", "links", "mixed", "laggards")
+_ROUND = ("mixed", "storms", "mixed", "disks", "mixed", "members", "mixed", "links", "five", "laggards")
 
 
 def profile_of(seed: int) -> str:
@@ -107,7 +114,7 @@ class Options:
         snapshots = profile.pop("snapshots", False)
         observers = rng.random() < 0.2
         drawn: dict[str, Any] = {
-            "voters": 5 if rng.random() < 0.12 else 3,
+            "voters": 5 if rng.random() < 0.04 else 3,
             "observers": 2 if observers else 0,
             "changes_per_s": 0.7 if observers else 0.0,
             "batch_entries": rng.choice((1, 3, 4096)),

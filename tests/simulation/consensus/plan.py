@@ -68,6 +68,7 @@ _DRAWS: dict[str, Draw] = {
     "pause": lambda rng, _: (round(2.5 * rng.random(), 3),),
     "slow": lambda rng, _: (round(0.005 + 0.15 * rng.random() ** 2, 4), round(1 + 4 * rng.random(), 3)),
     "full": lambda rng, _: (round(0.05 + rng.random(), 3),),
+    "echo": lambda rng, _: (round(0.5 + 2 * rng.random(), 3),),
     "transfer": lambda rng, count: (rng.randint(0, count),),
 }
 

@@ -5,12 +5,15 @@ from tests.simulation.consensus.invariants.base import Checks, History, Invarian
 
 ALL: tuple[type[Invariant], ...] = (
     safety.ElectionSafety,
+    safety.ElectedByMajority,
     safety.LeaderCompleteness,
     safety.LogMatching,
     safety.CommittedPrefix,
     safety.CommitMonotonic,
     safety.StateMachineSafety,
     safety.SnapshotIsReplay,
+    safety.SnapshotKeepsTail,
+    safety.AckIsVerified,
     durability.TermIsDurable,
     durability.VoteIsDurable,
     durability.AckIsDurable,

@@ -80,16 +80,20 @@ class AckIsDurable(Invariant):
 
 
 class OnlyAdmittedVote(Invariant):
-    """A journal that was formatted to join gives no vote before a change names it (rule 27)."""
+    """A journal formatted to join votes only when a change named it, and none in whose place another is (rule 27)."""
 
     sends = ("request_vote", "response_vote", "pre_vote_answer")
 
     def on_send(self, node: "Node", receiver: int, message: Message) -> None:
-        disk = node.disk
-        if disk.founding or disk.identity.journal_id in self.history.named:
+        if not message.get("granted", True):
             return
-        if message.get("granted", True):
+        disk = node.disk
+        ours = disk.identity.journal_id
+        if not disk.founding and ours not in self.history.named:
             self.fail(f"node {node.id} votes with a journal that no configuration names")
+        voter = self.history.memberships[-1][1].voter(node.id)
+        if voter is not None and voter.journal_id not in (b"", ours):
+            self.fail(f"node {node.id} votes with a journal in whose place another was admitted")
 
 
 class CommitIsDurable(Invariant):

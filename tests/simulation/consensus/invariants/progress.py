@@ -229,6 +229,8 @@ class LeaderStepsDown(Invariant):
         low = now - self.world.settings(node.id).election_timeout_s[1] - PATIENCE_S
         if node.paused_until > low or node.reaction_s > PATIENCE_S / 10:
             return  # it takes in late what it heard
+        if node.machine._configurations[-1][0] != node.last_change:
+            return  # others vote since this very round
         voters = node.membership.addresses
         heard = [peer for peer in voters if peer == node.id or self._heard[node.id][peer] > low]
         if 2 * len(heard) <= len(voters):

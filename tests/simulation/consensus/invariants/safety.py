@@ -1,8 +1,9 @@
 """Raft's own properties (Ongaro and Ousterhout, figure 3), and what the state machine rests on."""
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from tests.simulation.consensus.invariants.base import Invariant
+from tests.simulation.consensus.invariants.base import Invariant, Message
 
 if TYPE_CHECKING:
     from tests.simulation.consensus.node import Node
@@ -19,6 +20,42 @@ class ElectionSafety(Invariant):
     def on_lead(self, node: "Node", term: int) -> None:
         if self._leaders.setdefault(term, node.id) != node.id:
             self.fail(f"nodes {self._leaders[term]} and {node.id} lead in term {term}")
+
+
+class ElectedByMajority(Invariant):
+    """Who leads has the votes of a majority of its voters, each counted once, all of this term."""
+
+    receives = ("response_vote",)
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world)
+        self._votes: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # (candidate, term) -> voters
+
+    def on_receive(self, node: "Node", sender: int, message: Message) -> None:
+        self._votes[node.id, message["term"]].add(sender)
+
+    def on_lead(self, node: "Node", term: int) -> None:
+        voters = node.membership.addresses
+        votes = (self._votes[node.id, term] | {node.id}) & voters.keys()
+        if 2 * len(votes) <= len(voters):
+            self.fail(f"node {node.id} leads in term {term} by the votes of {sorted(votes)} of {sorted(voters)}")
+
+
+class AckIsVerified(Invariant):
+    """What a follower acknowledges is what its leader has there."""
+
+    sends = ("next_node_idx",)
+
+    def on_send(self, node: "Node", receiver: int, message: Message) -> None:
+        leader = self.world.nodes[receiver]
+        if not message["success"] or not leader.up or leader.led_term != message["term"]:
+            return
+        index, ours, theirs = message["next_node_idx"] - 1, node.journal, leader.journal
+        first = max(ours[0].index, theirs[0].index)
+        if leader.machine.raftCurrentTerm == message["term"] and first <= index <= ours.last_index:
+            mine = ours[index - ours[0].index]
+            if index > theirs.last_index or theirs[index - theirs[0].index].term != mine.term:
+                self.fail(f"node {node.id} acknowledges {index}, where leader {leader.id} has another entry")
 
 
 class LeaderCompleteness(Invariant):
@@ -110,3 +147,14 @@ class SnapshotIsReplay(Invariant):
             index -= 1  # entries that are no commands leave the state as it was
         if index in states and states[index][0] != digest:
             self.fail(f"node {node.id} restored another state as of {index}")
+
+
+class SnapshotKeepsTail(Invariant):
+    """Entries behind a received snapshot stay if the log has its last entry: they were acknowledged."""
+
+    def on_restore(self, node: "Node", index: int, digest: int) -> None:
+        disk, log = node.disk.entries, node.journal
+        if not disk or not disk[0].index <= log.last_index < disk[-1].index:
+            return
+        if disk[log.last_index - disk[0].index].term == log[-1].term:
+            self.fail(f"node {node.id} drops {log.last_index + 1} to {disk[-1].index} for a snapshot up to {index}")
