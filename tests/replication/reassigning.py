@@ -6,8 +6,6 @@ reassignment is completed as soon as `apply` lets it, which is earlier than the 
 
 from penstock.internal.v1 import metadata_pb2 as meta_pb
 from penstock.node.partition.producing import Producers
-from penstock.node.replication.events import Outputs, PartitionView, Refuse
-from penstock.node.replication.leader import LeaderCore
 from penstock.node.replication.replica import ReplicaCore
 from penstock.raft import apply_reassignments
 from penstock.raft.image import NO_LEADER
@@ -143,9 +141,6 @@ def _complete_if_due(world: Reassigning) -> None:
         world.complete(0 if info.leader in left else min(left))
 
 
-# ---- mutants
-
-
 class Deleting(Reassigning):
     """Who is removed deletes its log."""
 
@@ -155,21 +150,3 @@ class Deleting(Reassigning):
         disk = node.disk
         node.disk = node.disk_type(disk.store_id)
         node.disk.start_ids = disk.start_ids
-
-
-class _Silent(LeaderCore):
-    def on_view(self, view: PartitionView, now_ms: int) -> Outputs:
-        return [output for output in super().on_view(view, now_ms) if not isinstance(output, Refuse)]
-
-
-class _SilentReplica(ReplicaCore):
-    leader_type = _Silent
-
-
-class _SilentNode(Node):
-    core_type = _SilentReplica
-
-
-def silent() -> Reassigning:
-    """Who is removed is not told by the leader."""
-    return Reassigning(_SilentNode)
