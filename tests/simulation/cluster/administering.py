@@ -99,9 +99,9 @@ class AdminClient(ClientProcess):
             self.trace("ends", name, [end.offset for end in found])
 
     async def _change(
-        self, change: TopicChange, call: Awaitable[T], allowed: tuple[type[PenstockError], ...] = ()
+        self, admin: Admin, change: TopicChange, call: Awaitable[T], allowed: tuple[type[PenstockError], ...] = ()
     ) -> T | None:
-        """Note what became of a change; None where it failed."""
+        """Note what became of a change, and look at it at once; None where it failed."""
         self.history.changes.append(change)
         answer = None
         try:
@@ -113,6 +113,9 @@ class AdminClient(ClientProcess):
             change.outcome = Outcome.ACKED
         change.ended = self.now
         self.trace(change.kind, change.name, change.outcome.value)
+        if change.outcome is Outcome.ACKED:
+            change.topic_id = getattr(answer, "topic_id", None)
+            await self._describe(admin, change.name)
         return answer
 
     async def _create(self, name: str, partitions: int, replicas: int, config: dict[str, Any], admin: Admin) -> None:
@@ -120,9 +123,7 @@ class AdminClient(ClientProcess):
         while True:
             change = TopicChange(self.name, "create", name, self.now, partitions=partitions)
             call = admin.create_topic(name, partitions, replicas, config)
-            topic = await self._change(change, call, (TopicExistsError, InvalidRequestError))
-            if topic is not None:
-                change.topic_id = topic.topic_id
+            topic = await self._change(admin, change, call, (TopicExistsError, InvalidRequestError))
             if topic is not None or change.error.startswith("TOPIC_EXISTS"):
                 self.topics.counts[name] = partitions if topic is None else len(topic.partitions)
                 return
@@ -132,7 +133,7 @@ class AdminClient(ClientProcess):
 
     async def _delete(self, name: str, admin: Admin) -> None:
         change = TopicChange(self.name, "delete", name, self.now)
-        await self._change(change, admin.delete_topic(name))
+        await self._change(admin, change, admin.delete_topic(name))
         if change.outcome is Outcome.UNKNOWN:
             self._perhaps_deleted[name] = None
 
@@ -144,12 +145,11 @@ class AdminClient(ClientProcess):
             await self._create(name, *self._made[name], admin)
 
     async def _alter(self, name: str, config: dict[str, Any], admin: Admin) -> None:
-        await self._change(TopicChange(self.name, "alter", name, self.now), admin.alter_topic(name, config))
+        await self._change(admin, TopicChange(self.name, "alter", name, self.now), admin.alter_topic(name, config))
 
     async def _grow(self, name: str, admin: Admin) -> None:
         partitions = self.topics.counts[name] + 1
         change = TopicChange(self.name, "grow", name, self.now, partitions=partitions)
-        topic = await self._change(change, admin.add_partitions(name, partitions), (InvalidRequestError,))
+        topic = await self._change(admin, change, admin.add_partitions(name, partitions), (InvalidRequestError,))
         if topic is not None:
-            change.topic_id = topic.topic_id
             self.topics.counts[name] = len(topic.partitions)

@@ -16,7 +16,7 @@ from penstock.client.options import ProducerOptions
 from tests.simulation.cluster.history import Appended, Outcome, Sent
 from tests.simulation.cluster.process import ALLOWED, CLOSE_TIMEOUT_S, ClientProcess, Site, Topics
 
-SETTLE_GRACE_S = 5.0
+SETTLE_GRACE_S = 3.0
 """A record is settled within its delivery timeout and this."""
 
 
@@ -108,6 +108,8 @@ class ProducingClient(ClientProcess):
             return
         if sent.outcome is not Outcome.OPEN:
             self.fault(f"{sent.value!r} was settled twice")
+        if self.now > sent.began + producer.config.delivery_timeout_ms / 1000 + SETTLE_GRACE_S:
+            self.fault(f"{sent.value!r}, sent at {sent.began:.3f}, is settled only now")
         self._open.pop(sent.value, None)
         sent.ended = self.now
         if error is not None:
