@@ -1,4 +1,6 @@
-"""Shrinking a plan: which of its actions are needed for a failure (Zeller's delta debugging, ddmin).
+"""Shrinking a plan: which of its actions are needed for a failure.
+
+Delta debugging (Zeller's ddmin), in the form that goes on behind a piece that was dropped instead of beginning again.
 
 Pure: it is given a test of plans. The outcome is minimal in that no single action can be left out, unless the time
 was over before; then it is the smallest plan found.
@@ -36,7 +38,7 @@ class Shrinker:
         try:
             await self._shorten()
             await self._drop_kinds()
-            await self._ddmin()
+            await self._drop_pieces()
         except _OutOfTimeError:
             return self._chosen(), False
         return self._chosen(), True
@@ -57,25 +59,18 @@ class Shrinker:
         for kind, _ in Counter(sort_of(action) for action in self._chosen()).most_common():
             await self._accept(tuple(i for i in self._kept if sort_of(self._plan[i]) != kind))
 
-    async def _ddmin(self) -> None:
-        parts = 2
-        while self._kept:
-            size = -(-len(self._kept) // parts)
-            pieces = [self._kept[at : at + size] for at in range(0, len(self._kept), size)]
-            if await self._accept_any(pieces):
-                parts = 2
-            elif await self._accept_any([_without(self._kept, piece) for piece in pieces]):
-                parts = max(parts - 1, 2)
-            elif parts >= len(self._kept):
-                return
-            else:
-                parts = min(2 * parts, len(self._kept))
+    async def _drop_pieces(self) -> None:
+        """Pieces of half the plan, of a quarter and so on, until no single action can be left out."""
+        size = max(1, len(self._kept) // 2)
+        while await self._drop_pieces_of(size) or size > 1:
+            size = max(1, size // 2)
 
-    async def _accept_any(self, choices: Sequence[tuple[int, ...]]) -> bool:
-        for choice in choices:
-            if len(choice) < len(self._kept) and await self._accept(choice):
-                return True
-        return False
+    async def _drop_pieces_of(self, size: int) -> bool:
+        """From the end on: what is left out late leaves what came before it as it was."""
+        before = len(self._kept)
+        for at in range(((before - 1) // size) * size, -1, -size):
+            await self._accept(self._kept[:at] + self._kept[at + size :])
+        return len(self._kept) < before
 
     async def _accept(self, choice: tuple[int, ...]) -> bool:
         """Go on with this choice if it fails."""
@@ -90,8 +85,3 @@ class Shrinker:
 
     def _chosen(self) -> Plan:
         return tuple(self._plan[i] for i in self._kept)
-
-
-def _without(whole: tuple[int, ...], piece: tuple[int, ...]) -> tuple[int, ...]:
-    dropped = set(piece)
-    return tuple(i for i in whole if i not in dropped)
