@@ -25,8 +25,6 @@ from penstock.client import (
     UnknownPartitionError,
     UnknownTopicError,
 )
-from penstock.client.clock import SystemClock
-from penstock.client.seams import Seams
 from penstock.protocol.keys import partition_of
 from penstock.protocol.reasons import Reason
 from penstock.v1 import topic_service_pb2
@@ -344,22 +342,14 @@ async def test_weaker_acks(cluster: Cluster, acks: Any) -> None:
     assert all(not stored.batch.HasField("producer_id") for stored in cluster.log("orders").batches)
 
 
-class JumpingClock(SystemClock):
-    def __init__(self) -> None:
-        self.ahead_ms = 0
-
-    def monotonic_ms(self) -> int:
-        return super().monotonic_ms() + self.ahead_ms
-
-
 async def test_the_wait_for_an_unknown_topic_counts_in_the_delivery_timeout(cluster: Cluster) -> None:
     cluster.create("orders")
-    producer, clock = Producer(cluster.bootstrap(), linger_ms=60_000, delivery_timeout_ms=600_000), JumpingClock()
-    producer._seams = Seams(clock=clock)
-    async with producer:
+    waiting = Producer(cluster.bootstrap(), linger_ms=60_000, delivery_timeout_ms=600_000)
+    async with with_clock(waiting) as (producer, clock):
         latest_ms = clock.monotonic_ms() + 600_000
         producer.send_nowait("orders", b"1")
-        earliest_ms, clock.ahead_ms = clock.monotonic_ms(), 400_000
+        earliest_ms = clock.monotonic_ms()
+        clock.skip(400_000)
         await until(lambda: bool(producer._accumulator.live))
         (batch,) = producer._accumulator.live
         assert latest_ms <= batch.deadline_ms <= earliest_ms + 600_000

@@ -58,7 +58,8 @@ async def test_all_three_clients_use_the_seams_they_are_given(cluster: Cluster) 
     admin._seams = producer._seams = consumer._seams = seams
     async with admin:
         await admin.create_topic("orders", partitions=1, replication_factor=1)
-        assert (names.given, len(names.dialed)) == (1, 1)
+        assert names.given == 1
+        assert names.dialed
     async with producer:
         await (await producer.send("orders", b"1"))
     dialed = len(names.dialed)
