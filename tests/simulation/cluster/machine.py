@@ -414,7 +414,7 @@ class Machine:
         """Draw how long a commit of the store takes."""
         world = self.world
         draw = world.disk_rng.random()
-        return 0.0003 + (0.4 if world.scheduler.now < self.slow_disk_until else 0.001) * draw
+        return 0.0003 + (0.4 if world.scheduler.now < self.slow_disk_until else world.options.commit_s) * draw
 
     # ---- consensus
 

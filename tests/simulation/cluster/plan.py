@@ -83,6 +83,8 @@ class Options:
     producers: int = 2
     consumers: int = 1
     records_per_s: float = 20.0
+    commit_s: float = 0.001
+    """How long a commit of the store takes at most, on a disk that is not slow."""
     single_copies: bool = False
     """Topics may have min_insync_replicas 1; then no disk is lost, since the guarantee does not cover that."""
 
@@ -103,6 +105,7 @@ def options_of(seed: int) -> Options:
         producers=rng.choice((1, 2)),
         records_per_s=rng.choice((10.0, 20.0)),
         single_copies=rng.random() < 0.3,
+        commit_s=rng.choice((0.001, 0.005, 0.03)),
     )
 
 
