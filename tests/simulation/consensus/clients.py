@@ -104,6 +104,7 @@ class Operator:
 
     def __init__(self, world: "World") -> None:
         self._world = world
+        self._waits_until = 0.0  # for the answer to the last step
 
     def change(self, node: Node) -> None:
         """Remove the node if it votes, else add it."""
@@ -120,31 +121,39 @@ class Operator:
     def admit(self) -> None:
         """Take the next step of admission; come again until it is done."""
         world = self._world
-        node = world.outstanding
-        if node is None:
-            return
-        if node.up and node.machine.may_vote and node.commit > 1 and self._is_named(node):
-            world.trace("admitted", node.id)
-            world.outstanding = None
-            return
-        self._take_step()
-        world.at(world.now + OPERATOR_S, self.admit)
-
-    def _is_named(self, node: Node) -> bool:
-        voter = node.membership.voter(node.id)
-        return voter is not None and voter.journal_id == node.disk.identity.journal_id
+        if world.outstanding is not None:
+            self._take_step()
+            world.at(world.now + OPERATOR_S, self.admit)
 
     def _take_step(self) -> None:
         world = self._world
         leader, outstanding = world.leader(), world.outstanding
-        if leader is None or outstanding is None:
+        if leader is None or outstanding is None or world.now < self._waits_until:
             return
         nodes = {node.id: self._info(node, may_vote=node is not outstanding) for node in world.nodes.values()}
         step = next_step(dataclasses.replace(EMPTY_IMAGE, nodes=nodes), leader.membership.addresses)
+        if step is None:
+            return
+        self._waits_until = world.now + TIMEOUT_S
         if isinstance(step, RemoveVoter):
-            self._submit(leader, Change(adding=False, voter=Voter(step.node_id, "")))
-        elif step is not None:
-            self._submit(leader, Change(adding=True, voter=Voter(step.node_id, f"n{step.node_id}", step.journal_id)))
+            self._submit(leader, Change(adding=False, voter=Voter(step.node_id, "")), self._on_step)
+        else:
+            voter = Voter(step.node_id, f"n{step.node_id}", step.journal_id)
+            self._submit(leader, Change(adding=True, voter=voter), self._on_step)
+
+    def _on_step(self, change: Change, result: tuple[int, bytes] | None) -> None:
+        """The step was taken, or not; once the addition is committed the admission is noted, and over."""
+        world = self._world
+        self._waits_until = 0.0
+        if result is None:
+            return
+        if change.adding:
+            node = world.outstanding
+            if node is not None and node.disk.identity.journal_id == change.voter.journal_id:
+                world.trace("admitted", node.id)
+                world.outstanding = None
+        else:
+            world.at(world.now + 0.001, self._take_step)
 
     @staticmethod
     def _info(node: Node, *, may_vote: bool) -> NodeInfo:
@@ -163,14 +172,14 @@ class Operator:
             may_vote=may_vote,
         )
 
-    def _submit(self, leader: Node, change: Change) -> None:
+    def _submit(self, leader: Node, change: Change, then: Callable[..., None] | None = None) -> None:
         world = self._world
         world.trace("change", leader.id, change.adding, change.voter.node_id)
         if change.adding:
             world.history.named.add(change.voter.journal_id)
 
         def answer(result: tuple[int, bytes] | None, _reason: int) -> None:
-            if result is not None and not change.adding:
-                world.at(world.now + 0.001, self._take_step)
+            if then is not None:
+                then(change, result)
 
         leader.take(Submission(MEMBERSHIP + change.encode(), answer))
