@@ -29,6 +29,26 @@ class ProcessGone(BaseException):
     """Thrown into the tasks of a process that is gone, at each await that their `finally` blocks still come to."""
 
 
+class SimHandle(asyncio.TimerHandle):
+    """A handle without what only a real loop needs: most of what a world does are handles."""
+
+    __slots__ = ()
+
+    def __init__(  # the base's would note a traceback, and more
+        self, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None, when: float = 0.0
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._context = context
+        self._when = when
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """See asyncio.Handle."""
+        self._cancelled = True
+        self._callback, self._args = _nothing_to_do, ()
+
+
 class SimTask(asyncio.Task[Any]):
     """Hashed by its number, so that sets of tasks have the same order in every run."""
 
@@ -58,12 +78,12 @@ class SimLoop(_Base):
         """Contexts that nobody handled: an exception of a callback, or of a task that nobody awaited."""
         self._scheduler = scheduler
         self._lag = lag
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: deque[SimHandle] = deque()
         self._is_due = False
         self._closed = False
         self._running = False
-        self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._task_number = 0
+        self._tasks: list[asyncio.Task[Any]] = []  # in the order of their making; those done are taken out in bulk
+        self._many_tasks = 32
 
     # ---- time
 
@@ -78,7 +98,7 @@ class SimLoop(_Base):
     # ---- what asyncio needs
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = SimHandle(callback, args, context)
         if not self._closed:
             self._ready.append(handle)
             if not self._is_due and not self._running:
@@ -91,26 +111,27 @@ class SimLoop(_Base):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
-
-    def call_at(  # type: ignore[override]
-        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        when = self._scheduler.now + self.offset + delay
+        handle = SimHandle(callback, args, context, when)
         if not self._closed:
             self._scheduler.at(when - self.offset, self._fire, handle)
         return handle
 
-    def _fire(self, handle: asyncio.TimerHandle) -> None:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = SimHandle(callback, args, context, when)
+        if not self._closed:
+            self._scheduler.at(when - self.offset, self._fire, handle)
+        return handle
+
+    def _fire(self, handle: SimHandle) -> None:
         if handle._cancelled or self._closed:
             return
         self._ready.append(handle)
         if not self._is_due and not self._running:
             self._is_due = True
             self._scheduler.at(self._scheduler.now, self._turn)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass
 
     def create_future(self) -> "asyncio.Future[Any]":
         return asyncio.Future(loop=self)
@@ -121,17 +142,15 @@ class SimLoop(_Base):
         if self._closed:
             coro.close()
             coro = _nothing()
-        self._task_number += 1
-        task = SimTask(coro, self, name or "task", context, self._task_number)
+        task = SimTask(coro, self, name or "task", context, self._scheduler.number())
         if self._closed:
             _dispose(self._scheduler, task)
         else:
-            self._tasks[task] = None
-            task.add_done_callback(self._forget)
+            self._tasks.append(task)
+            if len(self._tasks) > self._many_tasks:
+                self._tasks = [task for task in self._tasks if not task.done()]
+                self._many_tasks = 32 + 2 * len(self._tasks)
         return task
-
-    def _forget(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.pop(task, None)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
         future = self.create_future()
@@ -172,27 +191,47 @@ class SimLoop(_Base):
 
     def _turn(self) -> None:
         self._is_due = False
+        scheduler = self._scheduler
         if self._closed:
             return
-        if self._scheduler.now < self.paused_until:
+        if scheduler.now < self.paused_until:
             self._is_due = True
-            self._scheduler.at(self.paused_until, self._turn)
+            scheduler.at(self.paused_until, self._turn)
             return
-        self.run(self._drain)
-        if self._ready and not self._closed:
+        self._running = True
+        events._set_running_loop(self)
+        try:
+            self._drain()
+        finally:
+            events._set_running_loop(None)
+            self._running = False
+        if self.is_closed():  # meanwhile
+            return
+        if self._ready:
             self._is_due = True
-            self._scheduler.after(SPIN_S, self._turn)
-        if self.after_turn is not None and not self._closed:
+            scheduler.after(SPIN_S, self._turn)
+        if self.after_turn is not None:
             self.after_turn()
 
     def _drain(self) -> None:
         ready = self._ready
-        for _ in range(TURN_HANDLES):
-            if not ready:
-                return
+        left = TURN_HANDLES
+        while ready and left:
+            left -= 1
             handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
+            if handle._cancelled:
+                continue
+            try:
+                if handle._context is None:
+                    handle._callback(*handle._args)
+                else:
+                    handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001  as asyncio.Handle
+                self.call_exception_handler(
+                    {"message": f"Exception in callback {handle._callback}", "exception": error}
+                )
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function as this process: with this loop as the running one."""
@@ -214,8 +253,12 @@ class SimLoop(_Base):
             return
         self._closed = True
         self._ready.clear()
-        tasks, self._tasks = list(self._tasks), {}
+        tasks, self._tasks = [task for task in self._tasks if not task.done()], []
         self.run(_dispose_all, self._scheduler, tasks)
+
+
+def _nothing_to_do() -> None:
+    """Stand in for a callback that was cancelled."""
 
 
 def _dispose_all(scheduler: Scheduler, tasks: "list[asyncio.Task[Any]]") -> None:

@@ -224,7 +224,7 @@ class Network:
     def latency(self, sender: str, receiver: str) -> float:
         """Draw how long one message takes."""
         weather, draw = self.weather, self._rng.random()
-        slow = sender in self.slow or receiver in self.slow
+        slow = self.slow and (sender in self.slow or receiver in self.slow)
         if slow or (weather.slow_share and self._rng.random() < weather.slow_share):
             return MIN_LATENCY_S + weather.slow_s * draw
         return MIN_LATENCY_S + weather.usual_s * draw
@@ -232,15 +232,17 @@ class Network:
     def dispatch(self, end: End, frame: Any, *, closing: bool = False) -> None:
         """Send a frame of `end` on its way."""
         if closing or end.is_open:
-            end.sent += 1
-            self._depart(end, end.sent, frame)
+            end.sent = number = end.sent + 1
+            self._depart(end, number, frame)
 
     def _depart(self, end: End, number: int, frame: Any) -> None:
         if self.cuts and (end.host, end.peer.host) in self.cuts:
             end.held.append((number, frame))
             return
-        end.arrival = max(end.arrival + 1e-6, self._scheduler.now + self.latency(end.host, end.peer.host))
-        self._scheduler.at(end.arrival, self._arrive, end, number, frame)
+        arrival = self._scheduler.now + self.latency(end.host, end.peer.host)
+        arrival = max(arrival, end.arrival + 1e-6)
+        end.arrival = arrival
+        self._scheduler.at(arrival, self._arrive, end, number, frame)
 
     def _arrive(self, end: End, number: int, frame: Any) -> None:
         peer = end.peer
@@ -256,20 +258,22 @@ class Network:
             end.early[number] = frame
 
     def _deliver(self, end: End, peer: End, frame: Any) -> None:
-        if peer.host in self.dark:
+        if self.dark and peer.host in self.dark:
+            return
+        kind = type(frame)
+        if peer.is_open and kind is not _Fin and kind is not Dial:
+            peer.on_frame(frame)
             return
         connection = end.connection
         if not peer.is_open:  # a process that is gone or has closed: its host answers with a reset
             if end.is_open:
                 self._reset(end)
             self._forget(connection)
-        elif isinstance(frame, _Fin):
+        elif kind is _Fin:
             connection.ended(peer, frame.reason)
             self._forget(connection)
-        elif isinstance(frame, Dial):
-            self._stand(peer, frame)
         else:
-            peer.on_frame(frame)
+            self._stand(peer, frame)
 
     def _reset(self, end: End) -> None:
         """Tell `end` that nobody has the other side any more, but not ahead of what that side sent before."""

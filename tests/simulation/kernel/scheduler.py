@@ -26,11 +26,17 @@ class Scheduler:
         self._seed = seed
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
+        self._numbers = 0
 
     @property
     def events(self) -> int:
         """How many events were made so far."""
         return self._sequence
+
+    def number(self) -> int:
+        """A number that nothing else in this world has."""
+        self._numbers += 1
+        return self._numbers
 
     def rng(self, purpose: str) -> random.Random:
         """A source of chance of its own for each purpose: a change of one does not shift the others."""
@@ -39,11 +45,13 @@ class Scheduler:
     def at(self, time: float, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function at a time, not before now."""
         self._sequence += 1
-        heapq.heappush(self._events, (max(time, self.now), self._sequence, function, arguments))
+        time = max(time, self.now)
+        heapq.heappush(self._events, (time, self._sequence, function, arguments))
 
     def after(self, delay: float, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function after a delay in seconds."""
-        self.at(self.now + delay, function, *arguments)
+        self._sequence += 1
+        heapq.heappush(self._events, (self.now + max(delay, 0.0), self._sequence, function, arguments))
 
     def trace(self, *facts: object) -> None:
         """Note what happened. Facts must print alike in every process."""
@@ -59,9 +67,9 @@ class Scheduler:
 
     def run_until(self, end: float, done: Callable[[], bool] | None = None) -> None:
         """Run events up to a time, or until `done()`; raises what `fail` was given."""
-        events = self._events
+        events, pop = self._events, heapq.heappop
         while events and events[0][0] <= end:
-            self.now, _, function, arguments = heapq.heappop(events)
+            self.now, _, function, arguments = pop(events)
             function(*arguments)
             if self.failure is not None:
                 raise self.failure
