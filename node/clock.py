@@ -17,3 +17,16 @@ def wall_ms() -> int:
 def loop_s() -> float:
     """Seconds on the running event loop's monotonic clock; for deadlines of waits on it."""
     return asyncio.get_running_loop().time()
+
+
+async def occasion(event: asyncio.Event, timeout_s: float | None) -> None:
+    """Wait for an event that is set, too, when the time is over: for loops that clear it and look at everything.
+
+    It costs less than a timeout, which cancels the task, and it can swallow no cancellation.
+    """
+    timer = None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, event.set)
+    try:
+        await event.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()

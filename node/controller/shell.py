@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.internal.v1 import metadata_pb2 as metadata
-from penstock.node.clock import monotonic_ms
+from penstock.node.clock import monotonic_ms, occasion
 from penstock.node.config import Limits
 from penstock.node.controller.admission import AddVoter, RemoveVoter, next_step
 from penstock.node.controller.core import ControllerCore, Timing
@@ -212,9 +212,7 @@ class ControllerShell:
             reign.spawn(self._probe(reign, node_id))
         if decision.commands and await self._submit_all(decision.commands):
             return  # decided on the image before: look again at once
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TICK_S):  # wait_for of Python 3.11 may swallow a cancellation
-                await reign.wake.wait()
+        await occasion(reign.wake, TICK_S)
 
     def _loop_ms(self) -> int:
         return int(asyncio.get_running_loop().time() * 1000)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from penstock.internal.v1 import controller_pb2 as controller
 from penstock.internal.v1 import metadata_pb2
-from penstock.node.clock import monotonic_ms
+from penstock.node.clock import monotonic_ms, occasion
 from penstock.node.config import Limits
 from penstock.node.session.core import Accepted, InView, Output, SendHeartbeat, SendRegister, SessionCore
 from penstock.node.session.registration import RegistrationSource
@@ -130,9 +130,7 @@ class Session:
             self._announce()
             wake_ms = self._core.next_wake_ms(now_ms)
             pause_s = None if wake_ms is None else max(0, wake_ms - now_ms) / 1000
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):  # wait_for of Python 3.11 may swallow a cancellation
-                    await self._changed.wait()
+            await occasion(self._changed, pause_s)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
