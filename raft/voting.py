@@ -50,12 +50,15 @@ class SyncObj(core.SyncObj):
     def _may_vote(self, named: bytes) -> bool:
         """Whether rule 27 lets this node vote for one whose configuration names this journal (empty: a founder's).
 
-        A founder's journal that is put back after the voter was admitted with another one votes no more.
+        A journal that is put back after the voter was admitted with another one votes no more: the candidate's word
+        stands above what this log, which then is an old one, says.
         """
+        ours = self.__raftLog.identity.journal_id
+        if named:
+            return named == ours
         voter = self.membership.voter(self._me)
         known = voter.journal_id if voter is not None else b""
-        log = self.__raftLog
-        return log.identity.journal_id in (named, known) or (log.may_vote and not named and not known)
+        return known == ours or (self.__raftLog.may_vote and not known)
 
     # --- terms -----------------------------------------------------------------------------------------------------
 

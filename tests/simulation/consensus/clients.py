@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from penstock.node.controller.admission import RemoveVoter, next_step
 from penstock.raft.core import COMMAND, MEMBERSHIP
 from penstock.raft.image import EMPTY_IMAGE, Address, NodeInfo
-from penstock.raft.machine import DEFINITE, Submission
+from penstock.raft.machine import DEFINITE, Submission, Transfer
 from penstock.raft.membership import Change, Voter
 from tests.simulation.consensus.node import Node
 
@@ -133,6 +133,9 @@ class Operator:
         nodes = {node.id: self._info(node, may_vote=node is not outstanding) for node in world.nodes.values()}
         step = next_step(dataclasses.replace(EMPTY_IMAGE, nodes=nodes), leader.membership.addresses)
         if step is None:
+            return
+        if step == RemoveVoter(leader.id):  # which it refuses
+            leader.take(Transfer(None, lambda *_: None))
             return
         self._waits_until = world.now + TIMEOUT_S
         if isinstance(step, RemoveVoter):

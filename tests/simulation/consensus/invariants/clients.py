@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.simulation.consensus.world import World
 
 
-JUST_NOW_S = 0.4  # within which an answer may be under way
+JUST_NOW_S = 0.9  # within which an answer may be under way
 
 
 class AcknowledgedIsApplied(Invariant):
