@@ -230,6 +230,16 @@ class NothingInvented:
                 raise Violation(f"{row.value!r} was sent to {topic}-{partition}, it is at {spot}@{row.offset}")
 
 
+class RecordsStayInTheirTopic:
+    """What was acknowledged in a topic is in no other one, though that has its name (rule 24)."""
+
+    def check(self, history: History, content: Content) -> None:
+        spots = {sent.value: Spot(sent.topic_id, sent.at_partition) for sent in history.sent if sent.topic_id}
+        for spot, row, where in _rows(history, content):
+            if spots.get(row.value, spot) != spot:
+                raise Violation(f"{row.value!r} was acknowledged at {spots[row.value]}, it is at {spot} in {where}")
+
+
 class NoDuplicateOfIdempotentProducer:
     """A record of an idempotent producer, or of an append, is at one offset of one partition, whatever was retried.
 
@@ -382,6 +392,7 @@ RULES: tuple[type[Rule], ...] = (
     NoAcknowledgedRecordLost,
     NothingChanged,
     NothingInvented,
+    RecordsStayInTheirTopic,
     NoDuplicateOfIdempotentProducer,
     OrderWithinPartition,
     ReadsAreAPrefix,
