@@ -58,10 +58,18 @@ class Streams:
     def set_voters(self, addresses: dict[int, str]) -> None:
         for peer in sorted(set(addresses) - self._voters.keys()):
             self._loop.call_soon(self._dial, peer)
+        dropped = [peer for peer in self._voters if peer not in addresses]
         self._voters = dict.fromkeys(sorted(addresses))
-        for peer, end in list(self._in.items()):
-            if peer not in self._voters and peer not in self._out:
-                self._loop.call_soon(self._answer_over, peer, end)
+        for peer in dropped:
+            self._loop.call_soon(self._drop, peer)
+
+    def _drop(self, peer: int) -> None:
+        """Nobody is dialed that is no voter; it is sent to over the stream that it dialed."""
+        end = self._out.get(peer)
+        if peer not in self._voters and end is not None and end not in self._in.values():
+            self._lost(peer, end)
+        if peer in self._in:
+            self._answer_over(peer, self._in[peer])
 
     # ---- streams that this node dials
 
@@ -92,6 +100,9 @@ class Streams:
                 self._missed(peer, attempt)
             return
         del self._dialing[peer]
+        if peer not in self._voters:
+            got.close()
+            return
         self._out[peer] = got
         got.send(self.identity.node_id)
         self._deliver(Connected(peer))

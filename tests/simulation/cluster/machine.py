@@ -315,9 +315,15 @@ class Machine:
         self.starts: list[bytes] = []
         """All start ids that were drawn here."""
         self.starts_since_loss: list[bytes] = []
+        self._losses = 0
         self._copy: tuple[Any, tuple[bytes, ...], bytes] | None = None
 
     # ---- disks
+
+    @property
+    def disk_id(self) -> tuple[int, int]:
+        """Of the disk as it goes forward: another one after it was lost or put back to an old copy."""
+        return self.node_id, self._losses
 
     @property
     def may_vote(self) -> bool:
@@ -334,6 +340,7 @@ class Machine:
 
     def _lost(self) -> None:
         self.starts_since_loss = []
+        self._losses += 1
         self.clean_mark = b""
         self._copy = None
         self.world.checks.unsafe_disks.add(self.node_id)
