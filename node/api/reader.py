@@ -42,5 +42,4 @@ class MetadataReader:
 
 def _wait_s(context: Context) -> float:
     """Within the caller's deadline, with time left for the answer."""
-    left = context.time_remaining()
-    return VIEW_WAIT_S if left is None else min(VIEW_WAIT_S, left / 2)
+    return min(VIEW_WAIT_S, (context.time_remaining() or 2 * VIEW_WAIT_S) / 2)

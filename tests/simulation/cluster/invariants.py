@@ -57,7 +57,7 @@ class ElectableHoldAllCommitted(Invariant):
 
     def __init__(self, checks: Any) -> None:
         super().__init__(checks)
-        self._matched: dict[tuple[bytes, int, PartitionKey], int] = {}
+        self._matched: dict[tuple[tuple[int, int], PartitionKey], int] = {}
 
     def on_extended(self, machine: "Machine", truth: Truth, batch: LogBatch) -> None:
         info = self.checks.partition(truth.key)
@@ -77,7 +77,7 @@ class ElectableHoldAllCommitted(Invariant):
         for outcome in outcomes:
             if isinstance(outcome.write, Truncate | ResetLog) and outcome.log is not None:
                 key = outcome.log.key
-                self._matched.pop((machine.store_id, machine.node_id, key), None)
+                self._matched.pop((machine.disk_id, key), None)
                 truth, info = self.checks.truths.get(key), self.checks.partition(key)
                 if truth is not None and info is not None:
                     self._check(truth, info)
@@ -96,7 +96,7 @@ class ElectableHoldAllCommitted(Invariant):
 
     def _held(self, machine: "Machine", truth: Truth) -> int:
         """Up to where the node's disk has what was committed."""
-        place = (machine.store_id, machine.node_id, truth.key)
+        place = (machine.disk_id, truth.key)
         row = machine.durable(truth.key)
         if row is None:
             return 0
@@ -153,7 +153,7 @@ class MarksNeverGoBack(Invariant):
     def __init__(self, checks: Any) -> None:
         super().__init__(checks)
         self._marks: dict[Any, tuple[int, int]] = {}
-        self._acted: dict[tuple[bytes, PartitionKey], int] = {}
+        self._acted: dict[tuple[tuple[int, int], PartitionKey], int] = {}
 
     def on_progress(self, machine: "Machine", partition: Any) -> None:
         core = partition.shell.core
@@ -172,7 +172,7 @@ class MarksNeverGoBack(Invariant):
                 continue
             if isinstance(outcome.write, ResetLog) and machine.broker is not None:
                 self._marks.pop(machine.broker.replicas.find(log.key), None)
-            place, acted = (machine.store_id, log.key), log.state.acted_epoch
+            place, acted = (machine.disk_id, log.key), log.state.acted_epoch
             if acted < self._acted.get(place, -1):
                 self.breach(f"{log.key}: acted epoch of node {machine.node_id} went back to {acted}")
             self._acted[place] = acted
