@@ -58,6 +58,8 @@ class Connection:
     async def ready(self) -> None:
         """Return when the channel is connected; UnavailableError at once where it cannot be."""
         state = self.channel.get_state(try_to_connect=True)
+        if state is grpc.ChannelConnectivity.READY:
+            return
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_MS / 1000):
                 while state in _CONNECTING:

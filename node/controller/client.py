@@ -226,8 +226,9 @@ class ControllerClient:
         if channel is None:
             raise _no_controller(f"the address of the controller, node {leader}, is not known")
         try:
-            async with asyncio.timeout(min(timeout_s, CONNECT_S)):
-                await channel.channel_ready()
+            if channel.get_state() is not grpc.ChannelConnectivity.READY:
+                async with asyncio.timeout(min(timeout_s, CONNECT_S)):
+                    await channel.channel_ready()
         except TimeoutError:
             raise _no_controller(f"the controller, node {leader}, cannot be reached") from None
         method = getattr(services.ControllerServiceStub(channel), attempt.call.rpc)
