@@ -2,20 +2,26 @@
 
 A round runs when something arrived and when the machine's next deadline is due, as the consensus thread does. Messages
 go over connections of the simulated network: a stream for each directed pair, and back over the stream that an
-observer dialed, as the real transport has it; a peer's new stream ends its former one.
+observer dialed, as the real transport has it; a peer's new stream ends its former one. In some worlds they go through
+the real transport, over simulated gRPC.
 """
 
 import asyncio
 import dataclasses
+import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
+
+import grpc
 
 from penstock.raft.cluster import RaftConfig, RaftNode, StateMachine
 from penstock.raft.core import clock
 from penstock.raft.journal import Identity, RaftJournal
 from penstock.raft.machine import Connected, Disconnected, Event, RaftMachine, Received
 from penstock.raft.outbox import Message
+from penstock.raft.transport import Inbox, PeerTransport
 from tests.simulation.kernel.network import End, Network
+from tests.simulation.kernel.rpc import SimChannel
 
 RAFT_PORT = 1
 """Where a host's consensus streams are accepted."""
@@ -168,6 +174,8 @@ class SimRaft(RaftNode):
         """Of RaftConfig, to be set before the start."""
         self.lost_power: tuple[type[Exception], Callable[[], None]] = (Exception, lambda: None)
         """What the journal's disk raises when the power goes in a commit, and what then happens."""
+        self.has_real_transport = False
+        """Messages go through raft.transport and gRPC, as in production; else over plain streams, which are faster."""
         self.after_round: Callable[[SimRaft], None] = lambda _: None
         self.on_send: Callable[[SimRaft, int, Message], None] = lambda _node, _peer, _message: None
         self._network = network
@@ -178,21 +186,34 @@ class SimRaft(RaftNode):
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.journal = self._open_journal()
-        self.streams = Streams(self.journal.identity, self._network, self._loop, self._arrived)
-        self.streams.on_send = lambda peer, message: self.on_send(self, peer, message)
-        self._transport = self.streams  # type: ignore[assignment]
+        self._wake = _Wake(self._due)  # type: ignore[assignment]
+        self._inbox = Inbox(self._deliver)
+        self._transport = self._new_transport()  # type: ignore[assignment]
         self.config = dataclasses.replace(self.config, **self.settings)
         self.raft = self._build(self.journal)
         self._running = True
-        self._wake = _Wake(self._due)  # type: ignore[assignment]
+        if isinstance(self._transport, PeerTransport):
+            self._servicer.transport = self._transport
         self._publish(self.raft, self.journal)
         self._due()
+
+    def _new_transport(self) -> "Streams | SimTransport":
+        identity = self.journal.identity
+        if self.has_real_transport:
+            return SimTransport(self, identity, self._inbox, self._rng, self._network)
+        streams = Streams(identity, self._network, self._loop, self._arrived)
+        streams.on_send = lambda peer, message: self.on_send(self, peer, message)
+        return streams
 
     async def stop(self) -> None:
         if not self._running:
             return
         self._running = False
+        self._servicer.transport = None
         self._abandon_waiting("this node is stopping")
+        if isinstance(self._transport, PeerTransport):
+            self._inbox.room.set()
+            await self._transport.stop()
         try:
             self.journal.close()
         except self.lost_power[0]:
@@ -240,6 +261,24 @@ class SimRaft(RaftNode):
         due = machine._SyncObj__newAppendEntriesTime if leads else machine._SyncObj__raftElectionDeadline
         left = due - clock()  # over, and no reason to act (no vote may be cast): as the thread, look again at each tick
         self._deadline = self._loop.call_later(left + 1e-6 if left > 0 else self.config.tick_s, self._due)
+
+
+class SimTransport(PeerTransport):
+    """The real transport, over simulated gRPC."""
+
+    def __init__(self, raft: SimRaft, identity: Identity, inbox: Inbox, rng: random.Random, network: Network) -> None:
+        super().__init__(identity, {}, None, inbox, rng)
+        self._raft = raft
+        self._network = network
+
+    def post(self, batch: Sequence[tuple[int, Message]]) -> None:
+        for peer, message in batch:
+            if peer in self._queues:
+                self._raft.on_send(self._raft, peer, message)
+        super().post(batch)
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        return cast("grpc.aio.Channel", SimChannel(self._network, host_of(self.identity.node_id), address))
 
 
 class _Wake:

@@ -117,6 +117,9 @@ class SimWriter:
         process = self._process
         if process is None:
             return
+        if self._machine.hangs:
+            self._after(0.1, self._commit, writes)
+            return
         try:
             outcomes = self._committer.commit(writes)
             self._committer.sweep()
@@ -192,6 +195,7 @@ class SimPlatform(Platform):
         config = dataclasses.replace(config, seed=self.rng.getrandbits(32))
         raft = SimRaft(config, machine, self._machine.world.network, self._machine.open_journal)
         raft.settings |= {"snapshot_entries": self._machine.world.options.snapshot_entries, "snapshot_tail": 5}
+        raft.has_real_transport = self._machine.world.options.real_transport
         return self._machine.watch_raft(raft)
 
     def server(self) -> grpc.aio.Server:
@@ -307,6 +311,10 @@ class Machine:
         self.clock_offset = 1_000.0 * node_id
         self.clean_mark = b""
         self.slow_disk_until = 0.0
+        self.hangs = False
+        """No commit of the store comes to its end."""
+        self.is_out = False
+        """Whatever happens, it is not started."""
         self.process: Process | None = None
         self.generations = 0
         self.journal_disk = JournalDisk(node_id, world.unique(), founding=founding)

@@ -66,6 +66,16 @@ KINDS = {
 """How often each kind is drawn, in proportion."""
 
 
+PROFILES: tuple[dict[str, int], ...] = (
+    {"wipe": 25, "restore": 12, "copy": 10, "bounce": 12},
+    {"bounce": 30, "crash_all": 8, "power_all": 4, "power_in_commit": 15, "power_in_journal": 8, "stop": 8},
+    {"cut": 15, "cut_one_way": 15, "isolate": 12, "reset": 20, "ring": 5, "pause": 15, "slow": 8},
+    {"slow_disk": 25, "full": 10, "fail_commit": 10, "pause": 15, "transfer": 12},
+    {"reassign": 30, "recreate_topic": 12, "min_isr": 8, "add_partitions": 5, "bounce": 15, "transfer": 8},
+)
+"""What comes more often in some worlds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a world is like; drawn from the seed by `options_of`."""
@@ -83,8 +93,12 @@ class Options:
     producers: int = 2
     consumers: int = 1
     records_per_s: float = 20.0
+    outage: bool = False
+    """After healing one node fails once more."""
     commit_s: float = 0.001
     """How long a commit of the store takes at most, on a disk that is not slow."""
+    real_transport: bool = False
+    """Of consensus."""
     single_copies: bool = False
     """Topics may have min_insync_replicas 1; then no disk is lost, since the guarantee does not cover that."""
 
@@ -105,16 +119,19 @@ def options_of(seed: int) -> Options:
         producers=rng.choice((1, 2)),
         records_per_s=rng.choice((10.0, 20.0)),
         single_copies=rng.random() < 0.3,
+        real_transport=rng.random() < 0.5,
         commit_s=rng.choice((0.001, 0.005, 0.03)),
+        outage=rng.random() < 0.15,
     )
 
 
 def plan_of(seed: int) -> tuple[Action, ...]:
     """Draw the seed's faults."""
     options, rng = options_of(seed), random.Random(f"{seed} plan")
+    kinds = KINDS | (rng.choice(PROFILES) if rng.random() < 0.5 else {})
     actions, time = [], WARM_UP_S
     while (time := time + rng.expovariate(options.faults_per_s)) < WARM_UP_S + options.seconds:
-        kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+        kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
         node = rng.randrange(options.nodes) + 1
         who = rng.choices(("", "leader", "controller"), (0.5, 0.35, 0.15))[0]
         actions.append(Action(round(time, 4), kind, 0 if who else node, who, round(rng.random(), 4)))
