@@ -142,7 +142,7 @@ class SyncObj(appending.SyncObj):
         """Take the events, tick, and let the messages go, durability first. Any exception is final."""
         for event in events:
             self._take(event)
-        self.doTick(0.0)
+        self._onTick()
         self.__transport.flush(self.__raftLog)
 
     @property
@@ -164,8 +164,8 @@ class SyncObj(appending.SyncObj):
 
     def _take(self, event: Event) -> None:
         match event:
-            case Received():
-                self.__transport.received(event.peer, event.message)
+            case Received(peer, message):
+                self.__onMessageReceived(self.__transport.node(peer), message)
             case Submission():
                 self._submitted.append(event)
             case Connected():

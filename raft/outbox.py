@@ -61,9 +61,9 @@ class Outbox(Transport):  # type: ignore[misc]  # the library has no types
         if node is not None:
             self._onNodeDisconnected(node)
 
-    def received(self, peer: int, message: Message) -> None:
-        """Hand a peer's message to the machine."""
-        self._onMessageReceived(self._nodes.get(peer) or PeerNode(peer), message)
+    def node(self, peer: int) -> PeerNode:
+        """Return the library's form of a peer, connected or not."""
+        return self._nodes.get(peer) or PeerNode(peer)
 
     def set_voters(self, addresses: dict[int, str]) -> None:
         """Tell the wire whom to keep connections to."""

@@ -33,7 +33,7 @@ class Stream:
             if self.hung:
                 self.held.append(message)
             else:
-                self.network.world.deliver(self.receiver, self.sender, message)
+                self.network.deliver(self.receiver, self.sender, message)
 
 
 class Network:
@@ -41,6 +41,7 @@ class Network:
 
     def __init__(self, world: Any, seed: int) -> None:
         self.world = world
+        self.deliver = world.deliver
         self._rng = random.Random(seed ^ 0x4E7)
         self._draw = self._rng.random
         self.streams: dict[tuple[int, int], Stream] = {}

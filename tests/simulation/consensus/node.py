@@ -190,7 +190,7 @@ class Node:
             world.checks.configured(self)
             self.base, self.last_change = stack[0][0], stack[-1][0]
         self.term = term
-        last = self.journal.last_index
+        last = self.journal[-1].index
         world.steps += 1
         world.hash = zlib.crc32(_FACTS.pack(world.now, self.id, term, commit, last, leads), world.hash)
         if world.lines is not None:

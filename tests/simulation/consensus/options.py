@@ -60,7 +60,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "links": {
         "weights": {"blink": 12, "full": 8, "cut": 10, "isolate": 8, "split": 3, "bridge": 3, "heal": 24, "bounce": 3},
         "faults_per_s": 2.0,
-        "commands_per_s": 8.0,
+        "commands_per_s": 6.0,
     },
     "five": {
         "weights": {**_MIXED, "storm": 8, "split": 6, "bridge": 3, "echo": 8},
@@ -71,7 +71,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "laggards": {
         "weights": {"isolate": 8, "crash": 6, "start": 12, "heal": 10, "blink": 5, "pause": 4, "power": 3, "bounce": 4},
         "faults_per_s": 1.0,
-        "commands_per_s": 8.0,
+        "commands_per_s": 6.0,
         "snapshots": True,
     },
 }
@@ -122,7 +122,7 @@ class Options:
             "codec": rng.random() < 0.1,
             "faults_per_s": rng.choice((0.4, 1.0, 2.0)),
             "commands_per_s": rng.choice((2.0, 4.0, 8.0)),
-            "reaction_s": rng.choice((0.0005, 0.002, 0.004)),
+            "reaction_s": rng.choice((0.001, 0.003, 0.006)),
         }
         if rng.random() < 0.6 or snapshots:
             drawn |= {"snapshot_entries": rng.choice((5, 12, 40)), "snapshot_tail": rng.choice((0, 3, 10))}

@@ -131,7 +131,8 @@ class ChunksOnRequest(Invariant):
         self._answered: set[tuple[int, int]] = set()
 
     def on_receive(self, node: "Node", sender: int, message: Message) -> None:
-        self._answered.add((node.id, sender))
+        if (node.id, sender) in self._sent:
+            self._answered.add((node.id, sender))
 
     def on_send(self, node: "Node", receiver: int, message: Message) -> None:
         key = (node.id, receiver)

@@ -62,15 +62,15 @@ class LeaderCompleteness(Invariant):
     """A leader has every entry that was committed in an earlier term."""
 
     def on_lead(self, node: "Node", term: int) -> None:
-        log, history = node.journal, self.history
+        log, committed, committed_in = node.journal[:], self.history.committed, self.history.committed_in
         first = log[0].index
-        for index, known in history.committed.items():
-            if history.committed_in[index] >= term or index < first:
+        for index in range(first + 1, self.history.highest + 1):
+            if committed_in[index] >= term:
                 continue  # a leader that learns of its votes late says nothing about later terms
-            if index > log.last_index:
+            if index - first >= len(log):
                 self.fail(f"node {node.id} leads in term {term} without committed entry {index}")
             entry = log[index - first]
-            if index > first and (entry.term, entry.command) != known:
+            if (entry.term, entry.command) != committed[index]:
                 self.fail(f"node {node.id} leads in term {term} with another entry at committed {index}")
 
 
@@ -84,14 +84,15 @@ class LogMatching(Invariant):
                 self._compare(one, other)
 
     def _compare(self, one: "Node", other: "Node") -> None:
-        low = max(one.journal[0].index, other.journal[0].index) + 1
-        high = min(one.journal.last_index, other.journal.last_index)
+        ours, theirs = one.journal[:], other.journal[:]
+        low = max(ours[0].index, theirs[0].index) + 1
+        high = min(ours[-1].index, theirs[-1].index)
+        mine, others = ours[low - ours[0].index : high + 1 - ours[0].index], theirs[low - theirs[0].index :]
         matched = False
-        for index in range(high, low - 1, -1):
-            mine, theirs = one.journal[index - one.journal[0].index], other.journal[index - other.journal[0].index]
-            matched = matched or mine.term == theirs.term
-            if matched and mine != theirs:
-                self.fail(f"nodes {one.id} and {other.id} differ at {index}")
+        for entry, another in zip(reversed(mine), reversed(others[: len(mine)]), strict=True):
+            matched = matched or entry.term == another.term
+            if matched and entry != another:
+                self.fail(f"nodes {one.id} and {other.id} differ at {entry.index}")
 
 
 class CommittedPrefix(Invariant):
