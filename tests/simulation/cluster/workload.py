@@ -18,6 +18,7 @@ from tests.simulation.cluster.clients import (
     Topics,
 )
 from tests.simulation.cluster.history import Appended, Content, History, Outcome
+from tests.simulation.cluster.outage import Outage
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.world import World
@@ -26,18 +27,20 @@ TOPICS = ("orders", "events")
 
 
 class ProbingClient(ClientProcess):
-    """After healing: appends once to every partition, trying until each has taken it."""
+    """After healing: appends once to every partition, or to those given, trying until each has taken it."""
 
     def __init__(self, site: Site, topics: Topics) -> None:
         super().__init__(site)
         self.topics = topics
+        self.given: list[tuple[str, int]] | None = None
         self.left: list[tuple[str, int]] = []
 
     async def work(self) -> None:
         producer = Producer(self.site.bootstrap, acks="all", idempotence=False)
         producer._seams = self.seams()
         await producer.open()
-        self.left = [(name, index) for name, count in self.topics.counts.items() for index in range(count)]
+        every = [(name, index) for name, count in self.topics.counts.items() for index in range(count)]
+        self.left = every if self.given is None else self.given
         while self.left:
             name, index = self.left[0]
             value = f"probe-{self.name}-{name}-{index}-{self.now}".encode()
@@ -72,6 +75,8 @@ class Workload:
         self.clients += [ConsumingClient(self._site(f"c{i}"), self.topics) for i in range(1, options.consumers + 1)]
         self.clients.append(AppendingClient(self._site("a1"), self.topics))
         self.probe = ProbingClient(self._site("probe"), self.topics)
+        self.second_probe = ProbingClient(self._site("probe2"), self.topics)
+        self.outage = Outage(world)
         self.reader = FinalReader(self._site("reader"))
         self._step = 0
         self._min_isr = (1, 2, 2, 3) if options.single_copies else (2, 2, 2, 3)
@@ -113,10 +118,21 @@ class Workload:
             self._step = 1
             self.probe.start()
         elif self._step == 1 and self.probe.done:
-            self._step = 2
-            self.reader.start()
-        if self._step < 2:
+            if not self._world.options.outage:
+                self._read()
+            elif self.outage.may_begin:
+                self._step = 2
+                self.second_probe.given = self.outage.begin()
+                self.second_probe.start()
+        elif self._step == 2 and self.second_probe.done:
+            self.outage.end()
+            self._read()
+        if self._step < 3:
             self._world.scheduler.after(0.05, self._go_on)
+
+    def _read(self) -> None:
+        self._step = 3
+        self.reader.start()
 
     @property
     def is_done(self) -> bool:
@@ -124,8 +140,10 @@ class Workload:
 
     def unfinished(self) -> str:
         """What it still waits for."""
-        clients = [client.name for client in (self.admin, *self.clients, self.probe, self.reader) if not client.done]
-        return f"clients {clients}, probes left {self.probe.left}, last error {self.reader.last_error!r}"
+        every = (self.admin, *self.clients, self.probe, self.second_probe, self.reader)
+        clients = [client.name for client in every if client.incarnation and not client.done]
+        left = self.probe.left + self.second_probe.left
+        return f"clients {clients}, probes left {left}, last error {self.reader.last_error!r}"
 
     def check(self) -> None:
         """Compare what clients saw with what is there in the end."""
@@ -134,7 +152,7 @@ class Workload:
         rules.check_all(self.history, content)
 
     def close(self) -> None:
-        for client in (self.admin, *self.clients, self.probe, self.reader):
+        for client in (self.admin, *self.clients, self.probe, self.second_probe, self.reader):
             if client.incarnation:
                 client.loop.close()
 

@@ -105,7 +105,7 @@ class World:
     # ---- processes
 
     def start(self, machine: Machine) -> None:
-        if machine.process is None:
+        if machine.process is None and not machine.is_out:
             self.trace("start", machine.node_id)
             self.network.power(machine.host)
             machine.start()
