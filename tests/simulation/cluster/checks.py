@@ -103,6 +103,7 @@ class Checks:
 
     def __init__(self, world: "World") -> None:
         from tests.simulation.cluster.invariants import INVARIANTS  # noqa: PLC0415  they import Invariant from here
+        from tests.simulation.cluster.raft_invariants import RAFT_INVARIANTS  # noqa: PLC0415
 
         self.world = world
         self.image = EMPTY_IMAGE
@@ -110,7 +111,7 @@ class Checks:
         self.facts: dict[str, int] = {}
         self.unsafe_disks: set[int] = set()
         """Nodes whose disk was lost: until a registration of a later start is applied."""
-        self._all = [kind(self) for kind in INVARIANTS]
+        self._all = [kind(self) for kind in INVARIANTS + RAFT_INVARIANTS]
         for moment in _MOMENTS:
             base = getattr(Invariant, moment)
             takers = [getattr(one, moment) for one in self._all if getattr(type(one), moment) is not base]
