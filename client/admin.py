@@ -231,7 +231,10 @@ class Admin:
     # -- inside
 
     async def _read(self, rpc: Callable[[Connection], Any], request: object, returns: type[T]) -> T:
-        return await self._open_session().caller.call(rpc, request, returns, CallPolicy(self._timeout_ms))
+        """A read never shows less than one before it did, whichever node answers."""
+        answer = await self._open_session().caller.call(rpc, request, returns, CallPolicy(self._timeout_ms))
+        self._version = max(self._version, getattr(answer, "metadata_version", 0))
+        return answer
 
     async def _change(
         self, rpc: Callable[[Connection], Any], request: object, returns: type[T], *, repeatable: bool

@@ -316,8 +316,11 @@ class RaftNode:
     async def _ask_for_handover(self, to: int | None) -> int:
         future: asyncio.Future[tuple[object, int]] = self._loop.create_future()
         self._enqueue(Transfer(to, lambda result, reason: self._answers.append((future, result, reason))))
-        async with asyncio.timeout(1.0):
-            return (await future)[1]
+        try:
+            async with asyncio.timeout(1.0):
+                return (await future)[1]
+        except TimeoutError:
+            raise SubmitRefused("consensus on this node did not answer in time") from None
 
     async def add_voter(self, node_id: int, address: str, journal_id: bytes, timeout_s: float) -> int:
         """Make a caught-up observer a voter; the index of the change. Raises SubmitRefused or OutcomeUnknown."""
