@@ -346,6 +346,9 @@ def test_a_handler_that_returns_ends_the_stream_well(world: World) -> None:
 
 @pytest.mark.parametrize("end", ["cancel", "deadline", "stop", "close"])
 def test_a_call_that_ends_under_its_handler_ends_writes_reads_and_handler(world: World, end: str) -> None:
+    if end == "deadline" and isinstance(world, RealWorld):
+        pytest.skip("on a busy machine the deadline may pass before the handler begins")
+
     async def scenario(world: World) -> None:
         service = Service()
         await world.start(service.handler())
