@@ -37,7 +37,7 @@ async def test_topics_from_creation_to_deletion(cluster: Cluster) -> None:
 
 
 async def test_no_read_shows_less_than_one_before(cluster: Cluster) -> None:
-    async with Admin(cluster.bootstrap) as one, Admin(cluster.bootstrap) as other:
+    async with Admin(cluster.bootstrap()) as one, Admin(cluster.bootstrap()) as other:
         await other.create_topic("orders", 1)
         await one.describe_topic("orders")
         assert one._version == other._version > 0
