@@ -255,14 +255,6 @@ class PreVotesNotCounted(RaftMachine):
         super()._on_pre_vote_answer(node, message)
 
 
-class LeaderNotSynced(RaftMachine):
-    """The library counts the leader's own log as durable."""
-
-    def _onTick(self, *wait: float) -> None:
-        self._consider_election()
-        pysyncobj.SyncObj._onTick(self, *wait)
-
-
 class LeaderChangeNotTold(RaftMachine):
     """forward_disconnect: nobody is told that the leader is another."""
 

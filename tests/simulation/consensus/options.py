@@ -69,10 +69,21 @@ PROFILES: dict[str, dict[str, Any]] = {
         "changes_per_s": 0.0,
     },
     "laggards": {
-        "weights": {"isolate": 8, "crash": 6, "start": 12, "heal": 10, "blink": 5, "pause": 4, "power": 3, "bounce": 4},
-        "faults_per_s": 1.0,
+        "weights": {
+            "isolate": 8,
+            "crash": 6,
+            "start": 12,
+            "heal": 14,
+            "blink": 10,
+            "pause": 4,
+            "power": 3,
+            "bounce": 4,
+        },
+        "faults_per_s": 1.5,
         "commands_per_s": 6.0,
-        "snapshots": True,
+        "snapshot_entries": 5,
+        "snapshot_tail": 0,
+        "batch_entries": 3,
     },
 }
 _ROUND = ("mixed", "storms", "mixed", "disks", "mixed", "members", "mixed", "links", "five", "laggards")
@@ -111,7 +122,6 @@ class Options:
         """The seed's, with what is given in place of what is drawn."""
         rng = random.Random(seed ^ 0x5EED)
         profile = dict(PROFILES[profile_of(seed)])
-        snapshots = profile.pop("snapshots", False)
         observers = rng.random() < 0.2
         drawn: dict[str, Any] = {
             "voters": 5 if rng.random() < 0.04 else 3,
@@ -124,7 +134,7 @@ class Options:
             "commands_per_s": rng.choice((2.0, 4.0, 8.0)),
             "reaction_s": rng.choice((0.001, 0.003, 0.006)),
         }
-        if rng.random() < 0.6 or snapshots:
+        if rng.random() < 0.6:
             drawn |= {"snapshot_entries": rng.choice((5, 12, 40)), "snapshot_tail": rng.choice((0, 3, 10))}
         return cls(**(drawn | profile | given))
 

@@ -22,6 +22,7 @@ ALL: tuple[type[Invariant], ...] = (
     configuration.ConfigurationOfLog,
     configuration.OneChangeAtATime,
     configuration.ChangesAfterOwnEntry,
+    configuration.LeaderVotes,
     clients.AcknowledgedIsApplied,
     clients.AppliedOnce,
     clients.RefusedIsNotApplied,

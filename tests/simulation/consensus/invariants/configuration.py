@@ -59,3 +59,11 @@ class ChangesAfterOwnEntry(Invariant):
 
     def _terms(self) -> set[int]:
         return {term for term, _ in self.history.committed.values()}
+
+
+class LeaderVotes(Invariant):
+    """Who leads is a voter of the configuration in force: it counts itself."""
+
+    def on_commit(self, node: "Node", before: int, now: int) -> None:
+        if node.machine._isLeader() and node.membership.voter(node.id) is None:
+            self.fail(f"node {node.id} leads and commits {now}, but its log says that it is no voter")
