@@ -36,7 +36,8 @@ from tests.simulation.consensus.disk import MemoryDisk as JournalDisk
 from tests.simulation.consensus.disk import PowerLoss as JournalPowerLoss
 from tests.simulation.kernel.loop import SimLoop
 from tests.simulation.kernel.rpc import SimChannel, SimServer, refuses
-from tests.simulation.store.disk import PowerLoss
+from tests.simulation.store.disk import Disk, PowerLoss
+from tests.simulation.store.lmdb_disk import LmdbDisk
 from tests.simulation.store.memory_disk import MemoryDisk
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ class Machine:
         self.process: Process | None = None
         self.generations = 0
         self.journal_disk = JournalDisk(node_id, world.unique(), founding=founding)
-        self.disk = MemoryDisk(world.options.durability)
+        self.disk = self._store_disk()
         self.store_id = self.disk.format(world.cluster_id, node_id, world.unique).store_id
         self.starts: list[bytes] = []
         """All start ids that were drawn here."""
@@ -327,6 +328,10 @@ class Machine:
         self._copy: tuple[Any, tuple[bytes, ...], bytes] | None = None
 
     # ---- disks
+
+    def _store_disk(self) -> Disk[Any]:
+        folder, durability = self.world.folder, self.world.options.durability
+        return MemoryDisk(durability) if folder is None else LmdbDisk(folder / self.host, durability)
 
     @property
     def disk_id(self) -> tuple[int, int]:

@@ -2,10 +2,13 @@
 
 import contextlib
 import logging
+import os
 import random
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from penstock.node.config import Endpoint
@@ -22,6 +25,9 @@ from tests.simulation.cluster.workload import Workload
 from tests.simulation.kernel.network import Network, Weather
 from tests.simulation.kernel.scheduler import START, Scheduler
 
+STORE_VARIABLE = "SIMULATION_STORE"
+TMPFS = Path("/dev/shm")
+"""Where there is one: real stores are much faster there."""
 HEAL_BOUND_S = 25.0
 """After healing, everything has converged, and every partition takes writes, within this."""
 
@@ -56,8 +62,11 @@ class World:
         options: Options | None = None,
         mutations: Mutations | None = None,
         record: bool = False,
+        folder: Path | None = None,
     ) -> None:
+        """`folder`: an empty one, in which machines keep their logs in the real store; else in the one in memory."""
         self.seed = seed
+        self.folder = folder
         self.options = options or options_of(seed)
         self.plan = plan_of(seed) if plan is None else plan
         self.mutations = mutations or Mutations()
@@ -225,9 +234,12 @@ class _TraceHandler(logging.Handler):
             self._scheduler.lines.append(f"{self._scheduler.now:.6f} [{name}] {self.format(record)}")
 
 
-def run(seed: int, plan: tuple[Action, ...] | None = None, *, record: bool = False) -> Result:
-    """Run a seed's world."""
-    return World(seed, plan, record=record).run()
+def run(seed: int, plan: tuple[Action, ...] | None = None, *, record: bool = False, store: str | None = None) -> Result:
+    """Run a seed's world. `store`: "memory" or "lmdb"; by default what STORE_VARIABLE says in the environment."""
+    if (store or os.environ.get(STORE_VARIABLE, "memory")) == "memory":
+        return World(seed, plan, record=record).run()
+    with tempfile.TemporaryDirectory(prefix="penstock-world-", dir=TMPFS if TMPFS.is_dir() else None) as folder:
+        return World(seed, plan, record=record, folder=Path(folder)).run()
 
 
 def seeded(rng: random.Random) -> random.Random:
