@@ -1,5 +1,6 @@
 """The clients of a world: who runs, and the order in which they end."""
 
+import asyncio
 import random
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,11 @@ class ProbingClient(ClientProcess):
         await producer.open()
         every = [(name, index) for name, count in self.topics.counts.items() for index in range(count)]
         self.left = every if self.given is None else self.given
-        while self.left:
-            name, index = self.left[0]
+        await asyncio.gather(*(self._probe(producer, name, index) for name, index in list(self.left)))
+        await producer.close()
+
+    async def _probe(self, producer: Producer, name: str, index: int) -> None:
+        while (name, index) in self.left:
             value = f"probe-{self.name}-{name}-{index}-{self.now}".encode()
             append = Appended(self.name, (value,), name, index, None, self.now)
             self.history.appended.append(append)
@@ -54,9 +58,8 @@ class ProbingClient(ClientProcess):
                 await self.pause(0.1)
             else:
                 append.outcome, append.offsets = Outcome.ACKED, (done[0].offset,)
-                del self.left[0]
+                self.left.remove((name, index))
             append.ended = self.now
-        await producer.close()
 
 
 class Workload:
