@@ -107,6 +107,16 @@ class Faults:
             machine.restore()
             self._world.scheduler.after(0.1 + 2.0 * value, self._world.start, machine)
 
+    def _rollback(self, machine: Machine, value: float) -> None:
+        """A copy is taken, the node starts again and is in sync again, and then the copy is put back."""
+        machine.take_copy()
+        self._bounce(machine, 0.2)
+        self._world.scheduler.after(1.0 + 2.0 * value, self._roll_back, machine, value)
+
+    def _roll_back(self, machine: Machine, value: float) -> None:
+        if not self._world.is_healed:
+            self._restore(machine, value)
+
     def _fail_commit(self, machine: Machine, value: float) -> None:
         if machine.is_up:
             machine.disk.arm_failure(durable=value < 0.5)

@@ -244,6 +244,33 @@ def _problem(info: PartitionInfo, known: PartitionInfo | None) -> str:
     return ""
 
 
+class EndIsCommitted(Invariant):
+    """A leader that answers the end of its log has committed all that was when its epoch began (rule 12)."""
+
+    def __init__(self, checks: Any) -> None:
+        super().__init__(checks)
+        self._committed: dict[tuple[PartitionKey, int], int] = {}
+
+    def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
+        for topic_id, topic in new.topics.items():
+            if old.topics.get(topic_id) is topic:
+                continue
+            for info in topic.partitions:
+                truth = self.checks.truths.get(PartitionKey(topic_id, info.partition))
+                if truth is not None:
+                    self._committed.setdefault((truth.key, info.leader_epoch), truth.end)
+
+    def on_progress(self, machine: "Machine", partition: Any) -> None:
+        core = partition.shell.core
+        if core is None or core.leader is None or not core.leader.end_is_known:
+            return
+        mark, end = partition.high_watermark, self._committed.get((partition.key, core.leader.leader_epoch), 0)
+        if mark < end:
+            self.breach(
+                f"{partition.key}: the new leader {machine.node_id} knows {mark} as the end, {end} is committed"
+            )
+
+
 class OnlyTheLiveAreInSync(Invariant):
     """ISR members are live, and a leader's epoch is granted to its present registration (rules 9, 26)."""
 
@@ -437,6 +464,7 @@ INVARIANTS = (
     NoIdempotentDuplicate,
     HighWatermarkNeedsMinIsr,
     SoundMetadata,
+    EndIsCommitted,
     OnlyTheLiveAreInSync,
     SessionEnds,
     DataGoesWithItsTopic,

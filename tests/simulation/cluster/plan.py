@@ -43,6 +43,7 @@ KINDS = {
     "wipe": 3,
     "copy": 3,
     "restore": 3,
+    "rollback": 2,
     "fail_commit": 2,
     "full": 2,
     "cut": 6,
@@ -67,7 +68,7 @@ KINDS = {
 
 
 PROFILES: tuple[dict[str, int], ...] = (
-    {"wipe": 25, "restore": 12, "copy": 10, "bounce": 12},
+    {"wipe": 25, "restore": 8, "copy": 8, "rollback": 15, "bounce": 12},
     {"bounce": 30, "crash_all": 8, "power_all": 4, "power_in_commit": 15, "power_in_journal": 8, "stop": 8},
     {"cut": 15, "cut_one_way": 15, "isolate": 12, "reset": 20, "ring": 5, "pause": 15, "slow": 8},
     {"slow_disk": 25, "full": 10, "fail_commit": 10, "pause": 15, "transfer": 12},
