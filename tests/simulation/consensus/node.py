@@ -101,7 +101,7 @@ class Node:
         self.prompted = False
         self.deadline = self.timer_at = NEVER
         self.paused_until = self.full_until = -NEVER
-        self.heard_at, self.heard_from = -NEVER, 0  # from a leader, and from which
+        self.heard_at, self.heard_from, self.heard_term = -NEVER, 0, 0  # when, which leader, and of which term
         self.reaction_s = world.options.reaction_s
         self.voters: frozenset[int] | None = None
         self.term = self.led_term = -1

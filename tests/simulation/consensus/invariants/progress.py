@@ -52,13 +52,13 @@ class LeaderIsKept(Invariant):
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
-        self._heard: dict[tuple[int, int], float] = {}  # (node, who asks) -> when its leader was heard before
+        self._heard: dict[tuple[int, int], tuple[float, int]] = {}  # (node, who asks) -> when a leader was heard before
 
     def on_receive(self, node: "Node", sender: int, message: Message) -> None:
         if message["type"] == "request_pre_vote":
-            self._heard[node.id, sender] = node.heard_at
+            self._heard[node.id, sender] = node.heard_at, node.heard_term
         elif message["term"] >= node.machine._SyncObj__raftCurrentTerm:
-            node.heard_at, node.heard_from = self.world.now, sender
+            node.heard_at, node.heard_from, node.heard_term = self.world.now, sender, message["term"]
 
     def on_send(self, node: "Node", receiver: int, message: Message) -> None:
         if not message["granted"]:
@@ -69,7 +69,8 @@ class LeaderIsKept(Invariant):
         if machine.leader is None or machine.raftCurrentTerm != node.term:
             return  # it lost its leader, or found another in this very round
         low = self.world.settings(node.id).election_timeout_s[0]
-        if self.world.now - self._heard[node.id, receiver] < low - node.reaction_s:
+        at, term = self._heard[node.id, receiver]
+        if term == node.term and self.world.now - at < low - node.reaction_s:
             self.fail(f"node {node.id} hears from leader {machine.leader} and would vote for {receiver}")
 
 
