@@ -56,6 +56,15 @@ class Clients:
         self._numbers += 1
         return self._attempt(node, self._numbers, 1, again=again)
 
+    def all_answered(self) -> bool:
+        """Whether nobody who asked of late waits for an answer."""
+        for request in reversed(self.requests):
+            if request.at < self._world.now - TIMEOUT_S:
+                break
+            if not request.answers and request.generation == request.node.generation:
+                return False
+        return True
+
     def _attempt(self, node: Node, number: int, attempt: int, *, again: bool) -> Request:
         world = self._world
         request = Request(node, number, attempt, again=again, at=world.now)

@@ -25,6 +25,7 @@ from tests.simulation.consensus.options import Options
 from tests.simulation.consensus.plan import Action, Plan, draw_plan
 
 HEAL_BOUND_S = 12.0  # after healing, everything has converged and serves within this
+LAST_ANSWERS_S = 1.0  # after which whatever was under way has arrived
 START = 1000.0
 
 __all__ = ["Options", "World"]
@@ -196,6 +197,7 @@ class World:
         request = self.clients.submit(self.leader() or self.nodes[1])
         if not self._run_until(end, lambda: request is not None and request.index is not None and self._converged()):
             raise Violation(f"Liveness: no command passes after healing: {self._describe()}")
+        self._run_until(self.now + LAST_ANSWERS_S, self.clients.all_answered)
 
     def _converged(self) -> bool:
         if self.outstanding is not None:

@@ -48,11 +48,14 @@ class AckIsVerified(Invariant):
 
     def on_send(self, node: "Node", receiver: int, message: Message) -> None:
         leader = self.world.nodes[receiver]
-        if not message["success"] or not leader.up or leader.led_term != message["term"]:
+        term = message["term"]
+        if not message["success"] or not leader.up or leader.led_term != term:
             return
+        if node.machine.raftCurrentTerm != term or leader.machine.raftCurrentTerm != term:
+            return  # in a later term the log may have been cut again, within the same round
         index, ours, theirs = message["next_node_idx"] - 1, node.journal, leader.journal
         first = max(ours[0].index, theirs[0].index)
-        if leader.machine.raftCurrentTerm == message["term"] and first <= index <= ours.last_index:
+        if first <= index <= ours.last_index:
             mine = ours[index - ours[0].index]
             if index > theirs.last_index or theirs[index - theirs[0].index].term != mine.term:
                 self.fail(f"node {node.id} acknowledges {index}, where leader {leader.id} has another entry")
