@@ -332,7 +332,8 @@ class ReassignmentCostsNoCopy(Invariant):
                 known = _former(old, topic_id, info.partition)
                 if known is None or not known.target or info.target or known.target == known.original:
                     continue
-                if info.partition_epoch == known.partition_epoch + 1 and not set(info.replicas) <= set(info.isr):
+                is_next = info.partition_epoch == known.partition_epoch + 1 and info.replicas == known.target
+                if is_next and not set(info.replicas) <= set(info.isr):
                     self.breach(f"{topic.name}-{info.partition}: ended with {info}, was {known}")
 
 
@@ -400,6 +401,25 @@ def _replayed(log: Sequence[LogBatch]) -> dict[int, ProducerState]:
         if producer != -1:
             states[producer] = advance(states.get(producer), batch.header, batch.base_offset, batch.append_time_ms)
     return states
+
+
+class LeadersKnowTheLogsProducers(Invariant):
+    """What a new leader has in memory of producers is what its log has (rule 13)."""
+
+    def __init__(self, checks: Any) -> None:
+        super().__init__(checks)
+        self._seen: dict[Any, int] = {}
+
+    def on_progress(self, machine: "Machine", partition: Any) -> None:
+        epoch = partition.leader_epoch
+        if not partition.is_leader or self._seen.get(partition) == epoch:
+            return
+        self._seen[partition] = epoch
+        for producer_id, (state, _) in partition._producers._states.items():
+            held = partition.shell.log.producer(producer_id)
+            if state != held:
+                text = f"{partition.key}: node {machine.node_id} leads epoch {epoch} with {state} of producer "
+                self.breach(text + f"{producer_id}, its log has {held}")
 
 
 class ReplicasEndEqual(Invariant):
@@ -472,6 +492,7 @@ INVARIANTS = (
     OneMetadataHistory,
     ActsOnPresentRegistration,
     ProducersMatchTheLog,
+    LeadersKnowTheLogsProducers,
     ReplicasEndEqual,
     NobodyFails,
 )
