@@ -104,8 +104,8 @@ class Broker:
         stack.callback(self._close_writer)
 
     def _close_writer(self) -> None:
-        self._writer.stop()
-        self._clean.record(self._start_id)
+        if self._writer.stop():
+            self._clean.record(self._start_id)
 
     def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         self._replicas.on_outcomes(outcomes)

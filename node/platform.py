@@ -38,8 +38,8 @@ class WriterLike(Protocol):
         """Queue a write; never blocks."""
         ...
 
-    def stop(self) -> None:
-        """Write what is queued and end."""
+    def stop(self) -> bool:
+        """Write what is queued and end; whether everything is durable then."""
         ...
 
 

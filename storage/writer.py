@@ -25,7 +25,7 @@ class Writer:
         sync_interval_ms: int = 0,
     ) -> None:
         """`on_commit` and `on_fatal` are called on the writer's thread. `sync_interval_ms`: fsync at most that rarely,
-        for a store whose commits are not durable by themselves; 0: never."""
+        for a store whose commits are not durable by themselves; 0: at the end only."""
         self._committer = committer
         self._on_commit = on_commit
         self._on_fatal = on_fatal
@@ -33,6 +33,7 @@ class Writer:
         self._queue: list[Write] = []
         self._wake = threading.Condition()
         self._stopping = False
+        self._is_durable = False
         self._thread = threading.Thread(target=self._run, name="penstock-writer", daemon=True)
 
     def start(self) -> None:
@@ -51,13 +52,17 @@ class Writer:
             self._queue.extend(writes)
             self._wake.notify()
 
-    def stop(self) -> None:
-        """Write what is queued, then end the thread. What is submitted afterwards is never written, nor answered."""
+    def stop(self) -> bool:
+        """Write what is queued, then end the thread; whether everything that was ever submitted is durable now.
+
+        What is submitted afterwards is never written, nor answered.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
+        return self._is_durable
 
     def _run(self) -> None:
         try:
@@ -70,8 +75,8 @@ class Writer:
                 if self._sync_interval_s and time.monotonic() - synced >= self._sync_interval_s:
                     self._committer.sync()
                     synced = time.monotonic()
-            if self._sync_interval_s:
-                self._committer.sync()
+            self._committer.sync()  # at every level: the mark of an orderly stop says so
+            self._is_durable = True
         except BaseException as error:  # noqa: BLE001  whatever it is, nothing may be written after it
             _log.critical("the store's writer has stopped: %s", error, exc_info=True)
             self._on_fatal(error)

@@ -95,7 +95,11 @@ def test_stop_before_start_and_from_the_callback(store: Store) -> None:
     recorded = Recorded(store)
     recorded.writer().stop()
     committer: Any = recorded
-    writer = Writer(committer, lambda _: writer.stop(), recorded.on_fatal)
+
+    def stops(_: list[Outcome]) -> None:
+        writer.stop()
+
+    writer = Writer(committer, stops, recorded.on_fatal)
     writer.start()
     writer.submit(CreateLog(key(1)))
     writer.stop()
@@ -200,10 +204,39 @@ def test_interval_syncs_at_the_end(store: Store) -> None:
     assert recorded.syncs == 1
 
 
-def test_without_an_interval_nothing_syncs(store: Store) -> None:
+def test_without_an_interval_only_the_end_syncs(store: Store) -> None:
     recorded = Recorded(store)
     writer = recorded.writer()
     writer.start()
     writer.submit(CreateLog(key(1)))
+    assert recorded.entered.wait(WAIT_S)
+    writer.submit(CreateLog(key(2)))
     writer.stop()
-    assert recorded.syncs == 0
+    assert len(recorded.rounds) == 2
+    assert recorded.syncs == 1
+
+
+@pytest.mark.parametrize("sync_interval_ms", [0, 60_000])
+def test_a_stop_makes_everything_durable_at_every_level_and_says_so(store: Store, sync_interval_ms: int) -> None:
+    recorded = Recorded(store)
+    writer = recorded.writer(sync_interval_ms)
+    writer.start()
+    writer.submit(CreateLog(key(0)))
+    assert writer.stop()
+    assert len(recorded.told) == 1
+    assert recorded.syncs == 1
+
+
+def test_a_stop_after_a_failed_sync_does_not_say_that_all_is_durable(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise CommitFailedError("a test's")
+
+    recorded = Recorded(store)
+    monkeypatch.setattr(recorded, "sync", fails)
+    writer = recorded.writer()
+    writer.start()
+    writer.submit(CreateLog(key(0)))
+    assert not writer.stop()
+    assert len(recorded.fatal) == 1
