@@ -209,6 +209,10 @@ class Checks:
                 return False
         return all(other is machine or other.may_vote for other in self.world.machines.values())
 
+    def may_end(self, machine: "Machine") -> bool:
+        """Whether the guarantee covers that this process ends now, and not in good order."""
+        return self.world.options.durability == "commit" or not machine.is_up or self.may_lose_disk(machine)
+
     def converged(self) -> str | None:
         """What is still missing; None: every node serves, and every replica is in sync and has the same."""
         world, image = self.world, self.image

@@ -43,39 +43,54 @@ class Faults:
 
     # ---- processes and power
 
+    def _lose(self, machine: Machine, *, silently: bool) -> None:
+        if self._world.checks.may_end(machine):
+            self._world.lose(machine, silently=silently)
+
+    def _may_arm(self, machine: Machine) -> bool:
+        """Whether a commit may end the process, whenever that is."""
+        return machine.is_up and self._world.options.durability == "commit"
+
     def _crash(self, machine: Machine, _: float) -> None:
-        self._world.lose(machine, silently=False)
+        self._lose(machine, silently=False)
 
     def _power(self, machine: Machine, _: float) -> None:
-        self._world.lose(machine, silently=True)
+        self._lose(machine, silently=True)
 
     def _power_in_commit(self, machine: Machine, value: float) -> None:
-        if machine.is_up:
+        if self._may_arm(machine):
             machine.disk.arm_power_loss(durable=value < 0.5, after=int(value * 8) % 4)
 
     def _power_in_journal(self, machine: Machine, value: float) -> None:
-        if machine.is_up:
+        if self._may_arm(machine):
             machine.journal_disk.armed = (int(value * 6) % 3, value < 0.5)
 
     def _bounce(self, machine: Machine, value: float) -> None:
         """Killed, and back within its session or soon after."""
-        self._world.lose(machine, silently=value < 0.2)
+        self._lose(machine, silently=value < 0.2)
         self._world.scheduler.after(0.02 + 1.2 * value, self._world.start, machine)
 
     def _stop(self, machine: Machine, value: float) -> None:
-        """SIGTERM; started again later."""
-        if machine.process is not None and machine.broker is not None:
-            machine.process.loop.run(machine.broker.stop)
-            self._world.scheduler.after(1.0 + 4.0 * value, self._world.start, machine)
+        """SIGTERM; started again later, sometimes after a loss of power, which takes nothing from a clean stop."""
+        process, broker = machine.process, machine.broker
+        if process is None or broker is None or not (broker.is_clean or self._world.checks.may_end(machine)):
+            return
+        process.loop.run(broker.stop)
+        self._world.scheduler.after(1.0 + 4.0 * value, self._restart, machine, value)
+
+    def _restart(self, machine: Machine, value: float) -> None:
+        if not machine.is_up and value < 0.5:
+            machine.disk.power_loss(self._rng(value))
+        self._world.start(machine)
 
     def _crash_all(self, _: Machine, value: float) -> None:
         for machine in self._world.machines.values():
-            self._world.lose(machine, silently=False)
+            self._lose(machine, silently=False)
             self._world.scheduler.after(0.05 + value * machine.node_id, self._world.start, machine)
 
     def _power_all(self, _: Machine, value: float) -> None:
         for machine in self._world.machines.values():
-            self._world.lose(machine, silently=True)
+            self._lose(machine, silently=True)
             self._world.scheduler.after(0.05 + value * machine.node_id, self._world.start, machine)
 
     def _start(self, _: Machine, value: float) -> None:
@@ -118,7 +133,7 @@ class Faults:
             self._restore(machine, value)
 
     def _fail_commit(self, machine: Machine, value: float) -> None:
-        if machine.is_up:
+        if self._may_arm(machine):
             machine.disk.arm_failure(durable=value < 0.5)
 
     def _full(self, machine: Machine, value: float) -> None:

@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 CLIENT_PORT = 9092
 PEER_PORT = 9093
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class ProcessEnded(BaseException):
@@ -70,8 +71,11 @@ class SimWriter:
         self._on_fatal = on_fatal
         self._sync_interval_s = sync_interval_ms / 1000
         self._queue: list[Write] = []
+        self._taken: list[Write] = []
+        """Of the commit that is under way."""
         self._busy = False
         self._stopped = False
+        self._failed = False
 
     def start(self) -> None:
         if self._sync_interval_s:
@@ -85,14 +89,15 @@ class SimWriter:
             self._busy = True
             self._after(self._machine.world.commit_gap(), self._take)
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         """Write what is queued, at once: the loop waits for the thread."""
         self._stopped = True
-        writes, self._queue = self._queue, []
-        if writes and self._is_alive:
-            self._commit(writes)
-        if self._is_alive and self._sync_interval_s:
-            self._committer.sync()
+        self._taken, self._queue = self._taken + self._queue, []
+        if self._is_alive:
+            self._commit()
+        if self._is_alive and not self._failed:
+            self._perform(self._committer.sync)
+        return self._is_alive and not self._failed
 
     @property
     def _is_alive(self) -> bool:
@@ -111,25 +116,21 @@ class SimWriter:
             function(*arguments)
 
     def _take(self) -> None:
-        writes, self._queue = self._queue, []
-        self._after(self._machine.commit_s(), self._commit, writes)
+        self._taken, self._queue = self._queue, []
+        self._after(self._machine.commit_s(), self._commit)
 
-    def _commit(self, writes: list[Write]) -> None:
+    def _commit(self) -> None:
         process = self._process
-        if process is None:
+        if process is None or not self._taken:
             return
         if self._machine.hangs:
-            self._after(0.1, self._commit, writes)
+            self._after(0.1, self._commit)
             return
-        try:
-            outcomes = self._committer.commit(writes)
-            self._committer.sweep()
-        except PowerLoss:
-            self._machine.world.lose(self._machine, silently=True)
+        writes, self._taken = self._taken, []
+        outcomes = self._perform(lambda: self._committer.commit(writes))
+        if outcomes is None:
             return
-        except (CommitFailedError, DamagedStoreError) as error:
-            process.loop.call_soon(self._on_fatal, error)
-            return
+        self._committer.sweep()
         self._machine.world.checks.on_commit(self._machine, outcomes)
         process.loop.call_soon(self._on_commit, outcomes)
         if self._queue:
@@ -137,9 +138,22 @@ class SimWriter:
         else:
             self._busy = False
 
+    def _perform(self, step: Callable[[], T]) -> T | None:
+        """Take a step of the committer's; None where it fails."""
+        try:
+            return step()
+        except PowerLoss:
+            self._failed = True
+            self._machine.world.lose(self._machine, silently=True)
+        except (CommitFailedError, DamagedStoreError) as error:
+            self._failed = True
+            if self._process is not None:
+                self._process.loop.call_soon(self._on_fatal, error)
+        return None
+
     def _sync(self) -> None:
         if self._is_alive and not self._stopped:
-            self._run(self._committer.sync, ())
+            self._run(self._perform, (self._committer.sync,))
             self._machine.world.scheduler.after(self._sync_interval_s, self._sync)
 
 
@@ -256,6 +270,11 @@ class SimBroker(Broker):
         return raft  # type: ignore[no-any-return]
 
     @property
+    def is_clean(self) -> bool:
+        """Whether an orderly stop would leave its mark."""
+        return self._clean.all_clean
+
+    @property
     def session(self) -> Any:
         return self._session
 
@@ -357,6 +376,11 @@ class Machine:
         self.clean_mark = b""
         self._copy = None
         self.world.checks.unsafe_disks.add(self.node_id)
+
+    def ended(self) -> None:
+        """The process is gone: where commits are not durable and it left no mark, its disk counts as lost (rule 9)."""
+        if self.world.options.durability != "commit" and not self.clean_mark:
+            self._lost()
 
     def take_copy(self) -> None:
         """Copy the store's disk, for `restore`."""

@@ -30,7 +30,7 @@ class Outage:
         world = self._world
         rng = world.scheduler.rng("outage")
         machine = self._machine = rng.choice(list(world.machines.values()))
-        hangs = rng.random() < 0.5
+        hangs = rng.random() < 0.5 or not world.checks.may_end(machine)
         world.trace("outage", machine.node_id, hangs)
         world.checks.count("outages")
         if hangs:

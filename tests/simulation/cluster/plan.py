@@ -120,6 +120,7 @@ def options_of(seed: int) -> Options:
         producers=rng.choice((1, 2)),
         records_per_s=rng.choice((10.0, 20.0)),
         single_copies=rng.random() < 0.3,
+        durability=rng.choice(("interval", "os")) if rng.random() < 0.15 else "commit",
         real_transport=rng.random() < 0.5,
         commit_s=rng.choice((0.001, 0.005, 0.03)),
         outage=rng.random() < 0.15,

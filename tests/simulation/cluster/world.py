@@ -129,6 +129,7 @@ class World:
             machine.disk.power_loss(self.disk_rng)
         else:
             machine.disk.crash()
+        machine.ended()
         process.loop.close()
         self.network.lose_host(machine.host, silently=silently)
         self.checks.on_lost(machine)
