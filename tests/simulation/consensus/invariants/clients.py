@@ -88,7 +88,7 @@ class AnsweredOnce(Invariant):
     """A waiter is told once, and nobody is forgotten while its process lives.
 
     Left to the caller's deadline are: an entry of a former leader that no other entry has taken the place of, and a
-    forwarded command whose answer was on a stream that broke, or found the queue full.
+    forwarded command whose answer was on a stream that broke or hangs, or found the queue full.
     """
 
     def on_acknowledge(self, request: "Request", result: bytes) -> None:
@@ -116,5 +116,7 @@ class AnsweredOnce(Invariant):
         node = request.node
         if node.machine._SyncObj__commandsWaitingCommit or request.at > self.world.now - JUST_NOW_S:
             return True
-        lost = self.world.network.lost_at
-        return any(receiver == node.id and at >= request.at for (_, receiver), at in lost.items())
+        network = self.world.network
+        if any(stream.hung and node.id in pair for pair, stream in network.streams.items()):
+            return True
+        return any(receiver == node.id and at >= request.at for (_, receiver), at in network.lost_at.items())
