@@ -121,6 +121,13 @@ class Node:
         self.inbox = []
         self.disk.repair()
 
+    def heal(self) -> None:
+        """No pause, no slowness, no full queue any more."""
+        now = self.world.now
+        self.paused_until = self.full_until = now
+        self.reaction_s = self.world.options.reaction_s
+        self._prompt(now)
+
     # --- rounds ------------------------------------------------------------------------------------------------------
 
     def take(self, event: Event) -> None:

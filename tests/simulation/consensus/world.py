@@ -188,8 +188,7 @@ class World:
         for node in self.nodes.values():
             node.disk.repair()
             self.start(node)
-            node.paused_until = node.full_until = self.now
-            node.reaction_s = self.options.reaction_s
+            node.heal()
         self.network.heal()
         end = self.now + HEAL_BOUND_S
         if not self._run_until(end, self._converged):
