@@ -235,12 +235,19 @@ class _TraceHandler(logging.Handler):
             self._scheduler.lines.append(f"{self._scheduler.now:.6f} [{name}] {self.format(record)}")
 
 
-def run(seed: int, plan: tuple[Action, ...] | None = None, *, record: bool = False, store: str | None = None) -> Result:
+def run(
+    seed: int,
+    plan: tuple[Action, ...] | None = None,
+    *,
+    options: Options | None = None,
+    record: bool = False,
+    store: str | None = None,
+) -> Result:
     """Run a seed's world. `store`: "memory" or "lmdb"; by default what STORE_VARIABLE says in the environment."""
     if (store or os.environ.get(STORE_VARIABLE, "memory")) == "memory":
-        return World(seed, plan, record=record).run()
+        return World(seed, plan, options=options, record=record).run()
     with tempfile.TemporaryDirectory(prefix="penstock-world-", dir=TMPFS if TMPFS.is_dir() else None) as folder:
-        return World(seed, plan, record=record, folder=Path(folder)).run()
+        return World(seed, plan, options=options, record=record, folder=Path(folder)).run()
 
 
 def seeded(rng: random.Random) -> random.Random:
