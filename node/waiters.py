@@ -53,6 +53,18 @@ class Waiters(Generic[T]):
         self._earliest_ms = min((waiter.deadline_ms for waiter in self._queue), default=NEVER_MS)
         return late
 
+    def above(self, offset: int) -> list[T]:
+        """Take out those that need more than `offset`, as it will not come to that; the others wait on."""
+        queue, self._queue = self._queue, deque()
+        self._earliest_ms = NEVER_MS
+        taken = []
+        for waiter in queue:
+            if waiter.end_offset > offset:
+                taken.append(waiter.item)
+            else:
+                self.add(waiter.end_offset, waiter.deadline_ms, waiter.item)
+        return taken
+
     def drain(self, offset: int) -> tuple[list[T], list[T]]:
         """Take out all: those that `offset` satisfies, and those that it does not."""
         queue, self._queue = self._queue, deque()

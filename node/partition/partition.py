@@ -218,13 +218,17 @@ class Partition:
         self._tell()
 
     def append_failed(self, error: StorageError, *, pushed: bool) -> None:
-        """A local commit failed and the log was cut to what is durable (rule 26: unknown where it was pushed)."""
+        """A local commit failed and the log was cut to what is durable (rule 26: unknown where it was pushed).
+
+        Only what was cut is refused. What is written and waits for the followers waits on: it may yet be committed.
+        """
         self._producers.clear()
         if pushed:
             self._finish_all(Reason.OUTCOME_UNKNOWN, f"the local commit failed after replication began: {error}")
-        else:
-            reason = Reason.STORE_FULL if isinstance(error, StoreFullError) else Reason.INTERNAL
-            self._finish_all(reason, f"the batch was not written: {error}")
+            return
+        end = self.log_end_offset
+        reason = Reason.STORE_FULL if isinstance(error, StoreFullError) else Reason.INTERNAL
+        self._fail(self._in_sync.above(end) + self._local.above(end), reason, f"the batch was not written: {error}")
 
     def _finish_all(self, reason: Reason, text: str) -> None:
         """Answer every waiter: by HW or durable end where it was reached, else with the error."""

@@ -187,6 +187,28 @@ async def test_batches_behind_a_failed_one_fail_for_its_reason(cluster: TestClus
     assert [answer.reason for answer in answers] == [Reason.STORE_FULL] * 2
 
 
+async def test_what_was_written_before_a_failed_batch_is_not_refused_with_it(cluster: TestCluster) -> None:
+    await produce(cluster, 1)
+    cluster.holds_changes = True
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].stop()
+    replicas, partition = cluster.leader.replicas, cluster.leader.partition
+    written = asyncio.ensure_future(send(partition, request_of(b"written")))
+    await until(lambda: len(cluster.leader.stored()) == 2, "it is on the leader's disk")
+    await until(lambda: partition.shell.leading().log.durable_end == 2, "and the leader knows")
+    writes: list[Any] = []
+    answers: list[Any] = []
+    submit, replicas.submit = replicas.submit, writes.append
+    partition.append(request_of(b"refused"), answers.append)
+    replicas.submit = submit
+    replicas.on_outcomes([Outcome(writes[0], writes[0].log, StoreFullError("no room"))])
+    assert [answer.reason for answer in answers] == [Reason.STORE_FULL]
+    assert not written.done()
+    for node_id in (2, 3):
+        await cluster.nodes[node_id].start()
+    assert (await written).base_offset == 1
+
+
 async def test_an_append_past_its_deadline_has_an_unknown_outcome(cluster: TestCluster) -> None:
     cluster.holds_changes = True
     for node_id in (2, 3):
