@@ -83,11 +83,15 @@ class ProbeGoesBack(Invariant):
     def __init__(self, world: "World") -> None:
         super().__init__(world)
         self._probes: dict[tuple[int, int], _Probe] = {}  # (leader, follower)
+        self._agreed: dict[tuple[int, int], object] = {}  # (leader, follower) -> what came in for the same round
 
     def on_receive(self, node: "Node", sender: int, message: Message) -> None:
         machine, key = node.machine, (node.id, sender)
         if message["success"]:
             self._probes.pop(key, None)
+            self._agreed[key] = node.inbox
+        elif self._agreed.get(key) is node.inbox:
+            pass  # what the leader sends in this round may be for the one or for the other
         elif message["reset"] and machine._isLeader() and message["term"] == machine.raftCurrentTerm:
             situation = _situation(node, sender)
             probe = self._probes.get(key)
