@@ -44,7 +44,7 @@ KINDS = {
     "copy": 3,
     "restore": 3,
     "rollback": 2,
-    "fail_commit": 2,
+    "fail_commit": 4,
     "full": 2,
     "cut": 6,
     "cut_one_way": 5,
@@ -59,7 +59,7 @@ KINDS = {
     "slow_disk": 4,
     "transfer": 4,
     "clock_jump": 3,
-    "recreate_topic": 2,
+    "recreate_topic": 5,
     "min_isr": 1,
     "add_partitions": 1,
     "reassign": 4,
@@ -71,8 +71,8 @@ PROFILES: tuple[dict[str, int], ...] = (
     {"wipe": 25, "restore": 8, "copy": 8, "rollback": 15, "bounce": 12},
     {"bounce": 30, "crash_all": 8, "power_all": 4, "power_in_commit": 15, "power_in_journal": 8, "stop": 8},
     {"cut": 15, "cut_one_way": 15, "isolate": 12, "reset": 20, "ring": 5, "pause": 15, "slow": 8},
-    {"slow_disk": 25, "full": 10, "fail_commit": 10, "pause": 15, "transfer": 12},
-    {"reassign": 30, "recreate_topic": 12, "min_isr": 8, "add_partitions": 5, "bounce": 15, "transfer": 8},
+    {"slow_disk": 25, "full": 12, "fail_commit": 25, "pause": 15, "transfer": 12},
+    {"reassign": 30, "recreate_topic": 25, "min_isr": 8, "add_partitions": 5, "bounce": 15, "transfer": 8},
 )
 """What comes more often in some worlds."""
 
