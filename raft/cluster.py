@@ -142,6 +142,11 @@ class RaftNode:
         return self._status.membership.addresses
 
     @property
+    def voter_journals(self) -> Mapping[int, bytes]:
+        """Voters as `voters`, and the ids of the journals that the configuration names; b"" for a founding one."""
+        return {voter.node_id: voter.journal_id for voter in self._status.membership.voters}
+
+    @property
     def may_vote(self) -> bool:
         """Whether this node's journal was founding, or was admitted since (rule 27)."""
         return self._status.may_vote

@@ -16,7 +16,7 @@ from typing import Protocol
 from penstock.internal.v1 import metadata_pb2 as metadata
 from penstock.node.clock import monotonic_ms, occasion
 from penstock.node.config import Limits
-from penstock.node.controller.admission import AddVoter, RemoveVoter, next_step
+from penstock.node.controller.admission import AddVoter, NoteVoter, RemoveVoter, next_step
 from penstock.node.controller.core import ControllerCore, Timing
 from penstock.node.controller.reign import TICK_S, Reign
 from penstock.protocol.errors import PenstockError
@@ -59,6 +59,11 @@ class Consensus(Protocol):
     @property
     def voters(self) -> Mapping[int, str]:
         """Peer addresses of the voters."""
+        ...
+
+    @property
+    def voter_journals(self) -> Mapping[int, bytes]:
+        """Ids of the voters' journals, as the configuration names them; empty for a founding one."""
         ...
 
     async def submit(self, command: bytes, timeout_s: float) -> Applied:
@@ -264,12 +269,13 @@ class ControllerShell:
             await asyncio.sleep(ADMISSION_INTERVAL_S)
 
     async def _admit_one(self) -> None:
-        step = next_step(self.view.image, self.raft.voters)
+        step = next_step(self.view.image, self.raft.voter_journals)
         if isinstance(step, RemoveVoter):
             _log.warning("voter %d has a new journal: it is removed, to be added again", step.node_id)
             await self.raft.remove_voter(step.node_id, COMMAND_TIMEOUT_S)
         elif isinstance(step, AddVoter):
             await self.raft.add_voter(step.node_id, step.address, step.journal_id, COMMAND_TIMEOUT_S)
+        if isinstance(step, AddVoter | NoteVoter):
             await self.submit(step.command(), COMMAND_TIMEOUT_S)
             _log.warning("voter %d is admitted with its new journal", step.node_id)
 

@@ -21,6 +21,7 @@ class FakeConsensus:
         self.is_leader = False
         self.term = 0
         self.voters: dict[int, str] = {1: "node1:9092", 2: "node2:9092", 3: "node3:9092"}
+        self.voter_journals = dict.fromkeys(self.voters, b"")
         self.machine = MetadataMachine(view.publish)
         self.index = 0
         self.failures: deque[Exception] = deque()
@@ -75,13 +76,13 @@ class FakeConsensus:
     async def add_voter(self, node_id: int, address: str, journal_id: bytes, timeout_s: float) -> int:
         """Note the change."""
         self.changes.append(("add", node_id))
-        self.voters[node_id] = address
+        self.voters[node_id], self.voter_journals[node_id] = address, journal_id
         return self.index
 
     async def remove_voter(self, node_id: int, timeout_s: float) -> int:
         """Note the change."""
         self.changes.append(("remove", node_id))
-        del self.voters[node_id]
+        del self.voters[node_id], self.voter_journals[node_id]
         return self.index
 
 

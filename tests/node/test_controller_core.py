@@ -6,7 +6,7 @@ import pytest
 
 from penstock.internal.v1 import controller_pb2 as controller
 from penstock.internal.v1 import metadata_pb2 as pb
-from penstock.node.controller.admission import AddVoter, RemoveVoter, next_step
+from penstock.node.controller.admission import AddVoter, NoteVoter, RemoveVoter, next_step
 from penstock.node.controller.leaders import ELECTIONS_PER_COMMAND, resignation
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
@@ -310,22 +310,35 @@ def test_a_resignation_of_a_former_leadership_changes_nothing() -> None:
     assert unknown.refusal == pb.REFUSAL_UNKNOWN_PARTITION
 
 
+def voters(*node_ids: int) -> dict[int, bytes]:
+    """A configuration of founding voters."""
+    return dict.fromkeys(node_ids, b"")
+
+
+def test_rule_27_a_voter_that_the_configuration_has_is_not_removed_because_the_note_was_lost() -> None:
+    world = World.with_nodes(3)
+    node = replace(world.image.nodes[3], may_vote=False, journal_id=b"new")
+    world.image = replace(world.image, nodes={**world.image.nodes, 3: node})
+    assert next_step(world.image, voters(1, 2) | {3: b"new"}) == NoteVoter(3, b"new")
+    assert next_step(world.image, voters(1, 2) | {3: b"former"}) == RemoveVoter(3)
+
+
 def test_rule_27_a_voter_is_not_removed_while_another_voter_is_down() -> None:
     world = World.with_nodes(3)
     node = world.image.nodes[3]
     world.image = replace(world.image, nodes={**world.image.nodes, 3: replace(node, may_vote=False)})
-    assert next_step(world.image, [1, 2, 3]) == RemoveVoter(3)
-    assert next_step(world.image, [1, 2]) == AddVoter(3, "node3:9092", node.journal_id)
+    assert next_step(world.image, voters(1, 2, 3)) == RemoveVoter(3)
+    assert next_step(world.image, voters(1, 2)) == AddVoter(3, "node3:9092", node.journal_id)
     world.fence(2)
-    assert next_step(world.image, [1, 2, 3]) is None
+    assert next_step(world.image, voters(1, 2, 3)) is None
     world.register(2)
     world.fence(3)
-    assert next_step(world.image, [1, 2, 3]) is None
+    assert next_step(world.image, voters(1, 2, 3)) is None
 
 
 def test_rule_27_who_may_vote_or_is_no_voter_is_left_alone() -> None:
     world = World.with_nodes(3)
-    assert next_step(world.image, [1, 2, 3]) is None
+    assert next_step(world.image, voters(1, 2, 3)) is None
     node = replace(world.image.nodes[3], may_vote=False, voter=False)
     world.image = replace(world.image, nodes={**world.image.nodes, 3: node})
-    assert next_step(world.image, [1, 2]) is None
+    assert next_step(world.image, voters(1, 2)) is None

@@ -222,6 +222,9 @@ class Checks:
                 return f"node {machine.node_id} is down"
             if broker.image.version != image.version:
                 return f"node {machine.node_id} has metadata {broker.image.version} of {image.version}"
+            node = image.nodes[machine.node_id]
+            if node.voter and not node.may_vote:
+                return f"voter {machine.node_id} is not admitted"
             if not machine.is_serving:
                 return f"node {machine.node_id} does not serve"
         for key in self.partitions():

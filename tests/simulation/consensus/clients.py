@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from penstock.node.controller.admission import RemoveVoter, next_step
+from penstock.node.controller.admission import NoteVoter, RemoveVoter, next_step
 from penstock.raft.core import COMMAND, MEMBERSHIP
 from penstock.raft.image import EMPTY_IMAGE, Address, NodeInfo
 from penstock.raft.machine import DEFINITE, Submission, Transfer
@@ -140,8 +140,14 @@ class Operator:
         if leader is None or outstanding is None or world.now < self._waits_until:
             return
         nodes = {node.id: self._info(node, may_vote=node is not outstanding) for node in world.nodes.values()}
-        step = next_step(dataclasses.replace(EMPTY_IMAGE, nodes=nodes), leader.membership.addresses)
+        voters = {voter.node_id: voter.journal_id for voter in leader.membership.voters}
+        step = next_step(dataclasses.replace(EMPTY_IMAGE, nodes=nodes), voters)
         if step is None:
+            return
+        if isinstance(step, NoteVoter):  # the answer to the addition was lost; the note commits it, if it is not yet
+            if leader.machine.raftCommitIndex >= leader.machine._configurations[-1][0]:
+                world.trace("admitted", outstanding.id)
+                world.outstanding = None
             return
         if step == RemoveVoter(leader.id):  # which it refuses
             leader.take(Transfer(None, lambda *_: None))
