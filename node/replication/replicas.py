@@ -303,9 +303,15 @@ class Replicas:
 
     def follower_lost(self, node_id: int) -> None:
         """A follower's stream ended. Is its address closed, then it leaves the ISRs at once (rule 29)."""
-        if node_id not in self._probes:
-            task = self._probes[node_id] = asyncio.create_task(self._probe(node_id))
-            task.add_done_callback(lambda _: self._probes.pop(node_id, None))
+        probe = self._probes.get(node_id)
+        if probe is None or probe.done():
+            self._probes[node_id] = asyncio.create_task(self._probe(node_id))
+
+    def follower_back(self, node_id: int) -> None:
+        """Its stream begins: a refusal that is still under way is of its former process, and would stay for ever."""
+        probe = self._probes.pop(node_id, None)
+        if probe is not None:
+            probe.cancel()
 
     async def _probe(self, node_id: int) -> None:
         for _ in range(PROBES):

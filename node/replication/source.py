@@ -45,6 +45,10 @@ class SourceHost(Protocol):
         """A follower's stream ended: it may be dead."""
         ...
 
+    def follower_back(self, node_id: int) -> None:
+        """A follower's stream begins: it lives."""
+        ...
+
     async def read_cold(self, log: Log, start: int, end: int, max_bytes: int) -> list[LogBatch]:
         """Read a log off the loop."""
         ...
@@ -324,6 +328,7 @@ class Source:
                 if former is not None:
                     former.close()
                 self._streams[stream.node_id] = stream
+                self._host.follower_back(stream.node_id)
                 await stream.run()
         finally:
             if self._streams.get(stream.node_id) is stream:

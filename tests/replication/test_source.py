@@ -29,6 +29,9 @@ class FakeHost:
     def follower_lost(self, node_id: int) -> None:
         pass
 
+    def follower_back(self, node_id: int) -> None:
+        pass
+
     async def read_cold(self, log: Any, start: int, end: int, max_bytes: int) -> list[LogBatch]:
         self.reads += 1
         return [batch(offset) for offset in range(start, end)]
