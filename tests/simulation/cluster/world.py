@@ -31,6 +31,9 @@ TMPFS = Path("/dev/shm")
 HEAL_BOUND_S = 25.0
 """After healing, everything has converged, and every partition takes writes, within this."""
 
+EVENTS_PER_S = 8_000
+"""Several times what the busiest second of a world has."""
+
 
 @dataclass
 class Mutations:
@@ -170,6 +173,7 @@ class World:
         for machine in self.machines.values():
             self.start(machine)
         self.workload.start()
+        self._watch(0)
         for action in self.plan:
             self.scheduler.at(START + action.time, self.faults.perform, action)
         end = max((action.time for action in self.plan), default=0.0)
@@ -185,6 +189,13 @@ class World:
             raise Violation(f"liveness: not converged {HEAL_BOUND_S} s after healing: {self._why_not()}")
         self.checks.at_end()
         self.workload.check()
+
+    def _watch(self, events: int) -> None:
+        """A process that goes round in circles makes events without end."""
+        made = self.scheduler.events - events
+        if made > EVENTS_PER_S:
+            self.fail(Violation(f"spinning: {made} events in a second"))
+        self.scheduler.after(1.0, self._watch, self.scheduler.events)
 
     def _is_done(self) -> bool:
         return self.workload.is_done and self.checks.converged() is None
