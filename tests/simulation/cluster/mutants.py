@@ -6,8 +6,8 @@ of replication in tests/replication/broken.
 Shown elsewhere, since chance shows them too rarely here: by tests/replication/mutants and its golden traces "2 one
 lookup", "2 not the lesser end", "2 exact epoch's end", "HW before agreement", "3 any leader epoch", "5 pending
 forgotten", "5 no compare-and-set", "11 old sessions heard", "11 late fetches counted", "12 lower leaderships trusted",
-"26 old view and epoch", "26 appends while recovering", "26 writes behind a failed one move". Rule 22: no log start
-moves yet but by tests.
+"26 old view and epoch", "26 appends while recovering", "26 writes behind a failed one move". A removed voter's
+progress that is kept: tests/simulation/consensus/mutants. Rule 22: no log start moves yet but by tests.
 """
 
 import gc
@@ -33,9 +33,8 @@ from penstock.node.replication.replica import ReplicaCore
 from penstock.node.replication.replicas import Replicas
 from penstock.node.replication.shell import ReplicaShell
 from penstock.node.session.core import SessionCore
-from penstock.raft import apply_nodes, apply_partitions, apply_reassignments, cluster, members, state
+from penstock.raft import apply_nodes, apply_partitions, apply_reassignments, members, state
 from penstock.storage import producers
-from tests.raft import mutants as consensus
 from tests.replication import broken as cores
 from tests.simulation.cluster.broken import clients, metadata, nodes
 from tests.simulation.cluster.world import World
@@ -364,13 +363,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "a session that is over is waited for",
         MANY,
         ((SessionCore, "next_wake_ms", nodes.wake_at_the_end_of_the_session),),
-    ),
-    Mutant(
-        "voter's progress kept",
-        "27",
-        "a removed voter counts as caught up",
-        MANY,
-        ((cluster, "RaftMachine", consensus.ProgressKept),),
     ),
     Mutant(
         "made but refused",

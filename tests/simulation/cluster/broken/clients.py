@@ -20,7 +20,6 @@ def mend_with_new_numbers(self: Window[Any, Any]) -> list[Settled[Any, Any]]:
     return []
 
 
-_failed = Window.failed
 _lost = Window.lost
 
 
@@ -53,15 +52,6 @@ def adopt_in_reverse(self: Window[Any, Any], producer_id: int, producer_epoch: i
     """In a new producer epoch the last one goes first."""
     self.flights.reverse()
     _adopt(self, producer_id, producer_epoch)
-
-
-def retry_at_the_end(self: Window[Any, Any], attempt: int) -> Flight[Any] | None:
-    """A batch that was refused goes behind the others, with new numbers where numbers are given at all."""
-    for flight in self.flights:
-        if flight.attempt == attempt:
-            flight.attempt = None
-            return flight
-    return None
 
 
 async def reset_above_end(self: Fetcher, cursor: Cursor, error: PenstockError) -> bool:

@@ -35,14 +35,6 @@ class LateOpensTaken(LeaderCore):
         return position.leader_epoch == self.leader_epoch
 
 
-class LostNotNoticed(LeaderCore):
-    """Rule 27: an ISR member that fetches below the high watermark is believed to be in sync."""
-
-    def _shrink(self, lagging: set[int]) -> Outputs:
-        self._lost.clear()
-        return super()._shrink(lagging)
-
-
 class FormerReplicasCount(LeaderCore):
     """A removed replica's progress stays, and it joins the ISR again."""
 
