@@ -35,8 +35,8 @@ class Report(NamedTuple):
     facts: dict[str, int]
 
 
-class Stuck(BaseException):
-    """A world does not end. Not an Exception: no world may catch it."""
+class Stuck(KeyboardInterrupt):
+    """A world does not end. Of a kind that asyncio lets through: no task of a world may swallow it."""
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         raise Stuck
 
     previous = signal.signal(signal.SIGPROF, expired)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 5.0)  # again, should somebody catch it all the same
     try:
         yield
     finally:

@@ -68,6 +68,8 @@ class LeaderIsKept(Invariant):
             self.fail(f"leader {node.id} would vote for node {receiver}")
         if machine.leader is None or machine.raftCurrentTerm != node.term:
             return  # it lost its leader, or found another in this very round
+        if receiver == machine.leader:
+            return  # which has stepped down and stands again
         low = self.world.settings(node.id).election_timeout_s[0]
         at, term = self._heard[node.id, receiver]
         if term == node.term and self.world.now - at < low - node.reaction_s:
