@@ -145,7 +145,8 @@ class AdminClient(ClientProcess):
             await self._create(name, *self._made[name], admin)
 
     async def _alter(self, name: str, config: dict[str, Any], admin: Admin) -> None:
-        change = TopicChange(self.name, "alter", name, self.now)  # refused where it asks for more than there are replicas
+        change = TopicChange(self.name, "alter", name, self.now)
+        # Refused where it asks for more than there are replicas.
         await self._change(admin, change, admin.alter_topic(name, config), (InvalidRequestError,))
 
     async def _grow(self, name: str, admin: Admin) -> None:
