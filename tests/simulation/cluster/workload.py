@@ -134,8 +134,12 @@ class Workload:
             self._world.scheduler.after(0.05, self._go_on)
 
     def _read(self) -> None:
+        """Read everything once no node shows former metadata any more, as one that was cut off may for a while."""
         self._step = 3
-        self.reader.start()
+        if self._world.checks.converged() is None:
+            self.reader.start()
+        else:
+            self._world.scheduler.after(0.05, self._read)
 
     @property
     def is_done(self) -> bool:
