@@ -196,16 +196,18 @@ class NoIdempotentDuplicate(Invariant):
 
 
 class HighWatermarkNeedsMinIsr(Invariant):
-    """A leader's high watermark moves only while the committed ISR has min_insync_replicas members (rule 8)."""
+    """A leader's high watermark moves only while the committed ISR has min_insync_replicas members (rule 8).
+
+    In the view that it acts on: one that was fenced may hear late that the ISR it led is smaller now.
+    """
 
     def on_extended(self, machine: "Machine", truth: Truth, batch: LogBatch) -> None:
         broker = machine.broker
-        if broker is None or broker.replicas._image is None:
-            return
-        image: MetadataImage = broker.replicas._image
-        topic, info = image.topics.get(truth.key.topic_id), image.partition(truth.key.topic_id, truth.key.partition)
-        if topic is not None and info is not None and len(info.isr) < topic.config.min_insync_replicas:
-            self.breach(f"{truth.key}: HW passed {batch.base_offset} with ISR {info.isr} in the leader's view")
+        partition = None if broker is None else broker.replicas.find(truth.key)
+        core = None if partition is None else partition.shell.core
+        view = None if core is None else core.view
+        if view is not None and len(view.isr) < view.min_insync_replicas:
+            self.breach(f"{truth.key}: HW passed {batch.base_offset} with ISR {sorted(view.isr)} in the leader's view")
 
 
 class SoundMetadata(Invariant):

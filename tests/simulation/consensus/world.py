@@ -4,6 +4,7 @@ After the plan's time everything is healed, and the world must converge and serv
 more.
 """
 
+import functools
 import heapq
 import zlib
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from penstock.raft import messages
 from penstock.raft.core import LEADER, Settings
 from penstock.raft.machine import Received
 from penstock.raft.membership import Membership
-from tests.simulation.consensus.clients import Clients, Operator
+from tests.simulation.consensus.clients import Clients, Operator, Request
 from tests.simulation.consensus.disk import MirroredDisk
 from tests.simulation.consensus.faults import Faults
 from tests.simulation.consensus.invariants import ALL, Checks, History, Violation
@@ -24,6 +25,7 @@ from tests.simulation.consensus.node import Node
 from tests.simulation.consensus.options import Options
 from tests.simulation.consensus.plan import Action, Plan, draw_plan
 
+RESUBMIT_S = 3.0
 HEAL_BOUND_S = 12.0  # after healing, everything has converged and serves within this
 LAST_ANSWERS_S = 1.0  # after which whatever was under way has arrived
 START = 1000.0
@@ -193,10 +195,21 @@ class World:
         end = self.now + HEAL_BOUND_S
         if not self._run_until(end, self._converged):
             raise Violation(f"Liveness: not converged {HEAL_BOUND_S} s after healing: {self._describe()}")
-        request = self.clients.submit(self.leader() or self.nodes[1])
-        if not self._run_until(end, lambda: request is not None and request.index is not None and self._converged()):
+        if not self._passes_command(end):
             raise Violation(f"Liveness: no command passes after healing: {self._describe()}")
         self._run_until(self.now + LAST_ANSWERS_S, self.clients.all_answered)
+
+    def _passes_command(self, end: float) -> bool:
+        """Submit a command, and again where it is lost with a leader that goes, as a client does."""
+        while self.now < end:
+            request = self.clients.submit(self.leader() or self.nodes[1])
+            passes = functools.partial(self._has_passed, request)
+            if self._run_until(min(end, self.now + RESUBMIT_S), passes):
+                return True
+        return False
+
+    def _has_passed(self, request: Request | None) -> bool:
+        return request is not None and request.index is not None and self._converged()
 
     def _converged(self) -> bool:
         if self.outstanding is not None:
