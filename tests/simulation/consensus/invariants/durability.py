@@ -80,7 +80,11 @@ class AckIsDurable(Invariant):
 
 
 class OnlyAdmittedVote(Invariant):
-    """A journal formatted to join votes only when a change named it, and none in whose place another is (rule 27)."""
+    """A journal formatted to join votes only when a change named it, and none in whose place another is (rule 27).
+
+    Who stands counts: one that does not know yet that the voter was removed may get the former journal's vote. It
+    cannot win, as whoever else would have to vote for it has the removal, and so a longer log.
+    """
 
     sends = ("request_vote", "response_vote", "pre_vote_answer")
 
@@ -91,7 +95,8 @@ class OnlyAdmittedVote(Invariant):
         ours = disk.identity.journal_id
         if not disk.founding and ours not in self.history.named:
             self.fail(f"node {node.id} votes with a journal that no configuration names")
-        voter = self.history.memberships[-1][1].voter(node.id)
+        candidate = node if message["type"] == "request_vote" else self.world.nodes[receiver]
+        voter = candidate.machine.membership.voter(node.id) if candidate.up else None
         if voter is not None and voter.journal_id not in (b"", ours):
             self.fail(f"node {node.id} votes with a journal in whose place another was admitted")
 

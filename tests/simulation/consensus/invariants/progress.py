@@ -143,7 +143,7 @@ class ChunksOnRequest(Invariant):
 
     def on_send(self, node: "Node", receiver: int, message: Message) -> None:
         key = (node.id, receiver)
-        way = _situation(node, receiver)
+        way = _situation(node, receiver), message["chunk"].index  # a newer snapshot is begun at once
         at, former = self._sent.get(key, (0.0, None))
         heartbeat = self.world.settings(node.id).heartbeat_s
         if former == way and key not in self._answered and self.world.now - at < heartbeat - 1e-6:
