@@ -1,8 +1,8 @@
 """When to register, when to heartbeat, and whether this node may serve: the pure core of a session.
 
 Owns: node_epoch, and how long ago the controller was surely heard. Invariants: one request is under way at most;
-contact counts from the *sending* of the request that was answered, so this node's session ends no later than the
-controller's idea of it. Serving needs all of: registered, the registration in this node's view (rule 26), not fenced
+contact counts from the *sending* of the request that was answered, so this node's session ends no later than that
+controller's idea of it (a deposed one may answer for a moment: nothing rests on sessions that epochs do not guard too). Serving needs all of: registered, the registration in this node's view (rule 26), not fenced
 there, the controller heard within the session. Times are monotonic milliseconds (rule 30).
 """
 
