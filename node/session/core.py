@@ -2,8 +2,9 @@
 
 Owns: node_epoch, and how long ago the controller was surely heard. Invariants: one request is under way at most;
 contact counts from the *sending* of the request that was answered, so this node's session ends no later than that
-controller's idea of it (a deposed one may answer for a moment: nothing rests on sessions that epochs do not guard too). Serving needs all of: registered, the registration in this node's view (rule 26), not fenced
-there, the controller heard within the session. Times are monotonic milliseconds (rule 30).
+controller's idea of it (a deposed one may answer for a moment: nothing rests on sessions that epochs do not guard too).
+Serving needs all of: registered, the registration in this node's view (rule 26), not fenced there, the controller heard
+within the session. Times are monotonic milliseconds (rule 30).
 """
 
 from dataclasses import dataclass
