@@ -72,6 +72,7 @@ class LeaderIsKept(Invariant):
             return  # which has stepped down and stands again
         low = self.world.settings(node.id).election_timeout_s[0]
         at, term = self._heard[node.id, receiver]
+        at = min(at, node.heard_at)  # a storm may have come between question and answer
         if term == node.term and self.world.now - at < low - node.reaction_s:
             self.fail(f"node {node.id} hears from leader {machine.leader} and would vote for {receiver}")
 
