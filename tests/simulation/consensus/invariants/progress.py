@@ -70,6 +70,8 @@ class LeaderIsKept(Invariant):
             return  # it lost its leader, or found another in this very round
         if receiver == machine.leader:
             return  # which has stepped down and stands again
+        if machine._leader_heard_at >= self.world.now:
+            return  # it may have lost its leader and heard it again in this very round
         low = self.world.settings(node.id).election_timeout_s[0]
         at, term = self._heard[node.id, receiver]
         at = min(at, node.heard_at)  # a storm may have come between question and answer
