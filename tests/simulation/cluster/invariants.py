@@ -289,10 +289,11 @@ class OnlyTheLiveAreInSync(Invariant):
 class SessionEnds(Invariant):
     """A node that is fenced in its present registration soon serves no more, whether or not it hears (DESIGN 5).
 
-    Not at once: a deposed controller that does not know it yet may have answered after the next one granted sessions.
+    Not at once: a deposed controller that does not know it yet may have answered after the next one granted sessions;
+    and one that stood still answers itself once more.
     """
 
-    _GRACE_S = 1.0
+    _UNAWARE_S = 1.0
     """So long a leader of consensus may not know that it is deposed."""
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
@@ -301,7 +302,8 @@ class SessionEnds(Invariant):
         for node_id, node in new.nodes.items():
             known, world = old.nodes.get(node_id), self.checks.world
             if node.fenced and known is not None and not known.fenced:
-                world.scheduler.after(self._GRACE_S, self._look, world.machines[node_id], node.node_epoch)
+                grace_s = self._UNAWARE_S + world.options.session_timeout_ms / 1000
+                world.scheduler.after(grace_s, self._look, world.machines[node_id], node.node_epoch)
 
     def _look(self, machine: "Machine", node_epoch: int) -> None:
         broker = machine.broker

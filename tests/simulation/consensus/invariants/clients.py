@@ -119,4 +119,6 @@ class AnsweredOnce(Invariant):
         network = self.world.network
         if any(stream.hung and node.id in pair for pair, stream in network.streams.items()):
             return True
+        if any(node.id in pair and at > self.world.now - JUST_NOW_S for pair, at in network.lost_at.items()):
+            return True  # it hears of the break in its next round
         return any(receiver == node.id and at >= request.at for (_, receiver), at in network.lost_at.items())
