@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.simulation.consensus.world import World
 
 
+ROUND_S = 0.02  # within which a node takes in what has happened, unless it is slow
 JUST_NOW_S = 0.9  # within which an answer may be under way
 
 
@@ -119,6 +120,6 @@ class AnsweredOnce(Invariant):
         network = self.world.network
         if any(stream.hung and node.id in pair for pair, stream in network.streams.items()):
             return True
-        if any(node.id in pair and at > self.world.now - JUST_NOW_S for pair, at in network.lost_at.items()):
+        if any(node.id in pair and at > self.world.now - ROUND_S for pair, at in network.lost_at.items()):
             return True  # it hears of the break in its next round
         return any(receiver == node.id and at >= request.at for (_, receiver), at in network.lost_at.items())
