@@ -63,8 +63,13 @@ class SyncObj(core.SyncObj):
     # --- terms -----------------------------------------------------------------------------------------------------
 
     def __setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:
-        """Fault: votes of an earlier term stay counted. Test: double_vote."""
+        """Fault: votes of an earlier term stay counted. Test: double_vote.
+
+        A hand-over is of its term, too: one that stayed would let this node stand later without pre-vote, and heed no
+        heartbeat until then.
+        """
         if term != self.__raftCurrentTerm:
+            self.__transferInProgress = False
             self._votes = frozenset()
             self._pre_votes = frozenset()
             self._may_campaign = False

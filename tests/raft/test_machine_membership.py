@@ -4,7 +4,7 @@ import pytest
 from pysyncobj import FAIL_REASON
 
 from penstock.raft.core import MEMBERSHIP
-from penstock.raft.machine import RaftMachine
+from penstock.raft.machine import RaftMachine, Received
 from penstock.raft.membership import Change, Membership, Voter
 from tests.raft import mutants
 from tests.raft.small import Bench, Peer
@@ -124,6 +124,22 @@ def test_a_journal_that_was_lost_and_is_put_back_casts_no_vote(monkeypatch: Patc
     former_journal_votes(monkeypatch, RaftMachine)
     with pytest.raises(AssertionError):
         former_journal_votes(monkeypatch, mutants.FormerJournalVotes)
+
+
+def test_a_hand_over_ends_with_its_term(monkeypatch: Patch) -> None:
+    bench = Bench(monkeypatch)
+    bench.start(1, 2, 3)
+    leader = bench.elect(1)
+    bench.run(0.3)
+    asked, term = bench.peers[2], leader.machine.raftCurrentTerm
+    place = {"last_log_index": 99, "last_log_term": term, "journal_id": b""}
+    asked.round(
+        Received(1, {"type": "timeout_now", "term": term}),
+        Received(3, {"type": "request_vote", "term": term + 1, **place}),
+    )
+    bench.cut |= {(1, 2), (2, 1), (3, 2), (2, 3)}  # connected, but nobody's pre-vote arrives
+    bench.run(3)
+    assert asked.machine.raftCurrentTerm == term + 1
 
 
 def test_only_a_caught_up_observer_is_added(monkeypatch: Patch) -> None:
