@@ -40,7 +40,7 @@ class NoteVoter:
     journal_id: bytes
 
     def command(self) -> pb.MetadataCommand:
-        """Return the command that notes it. It stands behind the change in the log, so it commits that too."""
+        """Return the command that notes it. Only for a change that is committed: the configuration may be ahead."""
         return _note(self.node_id, self.journal_id)
 
 

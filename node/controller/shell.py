@@ -275,6 +275,10 @@ class ControllerShell:
             await self.raft.remove_voter(step.node_id, COMMAND_TIMEOUT_S)
         elif isinstance(step, AddVoter):
             await self.raft.add_voter(step.node_id, step.address, step.journal_id, COMMAND_TIMEOUT_S)
+        elif isinstance(step, NoteVoter):
+            await self.raft.barrier(COMMAND_TIMEOUT_S)  # the change that this log has is committed now, or gone from it
+            if next_step(self.view.image, self.raft.voter_journals) != step:
+                return
         if isinstance(step, AddVoter | NoteVoter):
             await self.submit(step.command(), COMMAND_TIMEOUT_S)
             _log.warning("voter %d is admitted with its new journal", step.node_id)

@@ -534,6 +534,34 @@ async def test_rule_27_a_voter_with_a_new_journal_is_removed_and_added_before_it
     await seat.controller.stop()
 
 
+@pytest.mark.parametrize("committed", [True, False])
+async def test_rule_27_an_admission_is_noted_again_only_where_its_change_is_committed(
+    monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """The configuration in a log that is not committed goes with its leader; a note would have stayed."""
+    monkeypatch.setattr(shell, "ADMISSION_INTERVAL_S", 0.001)
+    seat = Seat()
+    await seat.rule()
+    seat.raft.voter_journals[3] = id16("new")
+    barrier = seat.raft.barrier
+
+    async def settled(timeout_s: float) -> int:
+        if not committed and seat.raft.voter_journals.get(3) == id16("new") and not seat.raft.changes:
+            del seat.raft.voter_journals[3]
+        return await barrier(timeout_s)
+
+    monkeypatch.setattr(seat.raft, "barrier", settled)
+    seat.now_ms += 1_500
+    for node_id in (1, 2):
+        heartbeat = pb.HeartbeatRequest(node_id=node_id, node_epoch=seat.view.image.nodes[node_id].node_epoch)
+        await seat.controller.heartbeat(heartbeat, T)
+    blank = {"store_id": id16("blank"), "start_ids": [id16("s")], "journal_id": id16("new"), "may_vote": False}
+    await seat.register(3, **blank)
+    await seat.until(lambda: seat.view.image.nodes[3].may_vote)
+    assert seat.raft.changes == ([] if committed else [("add", 3)])
+    await seat.controller.stop()
+
+
 # ---- reassignments
 
 
