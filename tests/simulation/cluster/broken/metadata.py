@@ -1,27 +1,13 @@
 """The metadata state machine and the controller, broken."""
 
 from dataclasses import replace
-from typing import Any
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft import apply_nodes
 from penstock.raft.draft import Draft
-from penstock.raft.image import NO_LEADER, NodeInfo, PartitionInfo, TopicInfo
+from penstock.raft.image import NO_LEADER, PartitionInfo, TopicInfo
 from penstock.raft.members import with_isr
 from penstock.raft.refused import stale
-
-
-def is_known(nodes: Any, node_id: int) -> bool:
-    """Who is fenced may lead."""
-    return node_id in nodes
-
-
-def known_in(draft: Draft, node_id: int, node_epoch: int) -> NodeInfo:
-    """As `live_in`, of the fenced too."""
-    node = draft.nodes.get(node_id)
-    if node is None or node.node_epoch != node_epoch:
-        raise stale(f"node {node_id} has registered since")
-    return node
 
 
 def fence_without_shrinking(draft: Draft, command: pb.FenceNode, index: int) -> pb.MetadataResult:

@@ -6,33 +6,18 @@ from typing import Any
 from penstock.node.api.locate import Locator
 from penstock.node.partition import Partition, ReadRequest
 from penstock.node.partition.requests import AppendRequest
-from penstock.node.replication.events import IsrProposal, Outputs, Position, SessionKey
+from penstock.node.replication.events import IsrProposal, Outputs
 from penstock.node.replication.leader import LeaderCore
 from penstock.node.replication.replicas import Replicas
 from penstock.node.replication.shell import ReplicaShell
 from penstock.node.session.core import SessionCore
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import MetadataImage
-from penstock.storage import Append, DropLog, Log
-from tests.simulation.store.group import MemoryGroup
-from tests.simulation.store.memory import Row
+from penstock.storage import DropLog
 
 END_OF_TIME = 1 << 60
 
 # ---- replicas and streams
-
-
-class LateOpensTaken(LeaderCore):
-    """Rule 11: an open of an earlier stream takes the place of the present one."""
-
-    def on_open(self, follower: int, session: SessionKey, position: Position) -> Outputs:
-        progress = self._progress.get(follower)
-        if progress is not None and session < progress.session:
-            progress.session = SessionKey(-1, -1, -1)
-        return super().on_open(follower, session, position)
-
-    def _is_current(self, progress: Any, session: SessionKey, position: Position) -> bool:
-        return position.leader_epoch == self.leader_epoch
 
 
 class FormerReplicasCount(LeaderCore):
@@ -126,13 +111,6 @@ def finish_all_well(self: Partition, reason: Reason, text: str) -> None:
     self._succeed(committed + written)
 
 
-def finish_all_badly(self: Partition, reason: Reason, text: str) -> None:
-    """Whoever waits when a leadership ends is told that nothing was appended."""
-    _, unsure = self._in_sync.drain(-1)
-    _, lost = self._local.drain(-1)
-    self._fail(unsure + lost, Reason.NOT_LEADER, text)
-
-
 _readable_end = Partition._readable_end
 
 
@@ -144,14 +122,6 @@ def readable_to_the_log_end(self: Partition, request: ReadRequest) -> int | None
 
 
 _append = Partition.append
-
-
-def append_expected_first(self: Partition, request: AppendRequest, done: Any) -> None:
-    """Rule 14: expected_offset is looked at before the duplicate."""
-    self._check_leading(request.leader_epoch)
-    if request.expected_offset is not None:
-        self._check_append(request, None)  # type: ignore[arg-type]
-    _append(self, request, done)
 
 
 _leader_of = Locator.leader_of
@@ -181,22 +151,3 @@ def wake_at_the_end_of_the_session(self: SessionCore, now_ms: int) -> int | None
 
 
 # ---- the store
-
-
-def acting_row(self: MemoryGroup, log: Log, leader_epoch: int) -> Row:
-    """Rule 26: writes of a lower epoch than the last one acted in are taken."""
-    return self._row(log)
-
-
-def move_append(self: MemoryGroup, write: Append) -> Log:
-    """Rule 26: a write behind a failed one goes where the log ends now."""
-    row = self._acting_row(write.log, write.leader_epoch)
-    if self._refused is not None:
-        raise self._refused
-    end, moved = row.state.log_end_offset, []
-    for batch in write.batches:
-        last = end + batch.last_offset - batch.base_offset
-        moved.append(batch._replace(base_offset=end, last_offset=last))
-        end = last + 1
-    self._rows[row.local] = self._appended(row, write.leader_epoch, tuple(moved))
-    return write.log
