@@ -47,10 +47,12 @@ class Admin:
         *,
         timeout_ms: int = 30_000,
         credentials: grpc.ChannelCredentials | None = None,
+        address_map: Mapping[str, str] | None = None,
     ) -> None:
         self._bootstrap = parse_bootstrap(bootstrap)
         self._timeout_ms = timeout_ms
         self._credentials = credentials
+        self._address_map = address_map
         self._seams = Seams()
         self._session: ClientSession | None = None
         self._version = 0
@@ -64,7 +66,7 @@ class Admin:
 
     async def open(self) -> None:
         """Start. Needs no broker yet."""
-        self._session = ClientSession(self._bootstrap, self._credentials, self._seams)
+        self._session = ClientSession(self._bootstrap, self._credentials, self._seams, self._address_map)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -5,7 +5,7 @@ sent), and what fails later on a write is of unknown outcome.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc
 
@@ -74,9 +74,12 @@ class Connection:
 class Connections:
     """All channels of one client. Owned and used by one event loop."""
 
-    def __init__(self, credentials: grpc.ChannelCredentials | None, dial: Dial) -> None:
+    def __init__(
+        self, credentials: grpc.ChannelCredentials | None, dial: Dial, address_map: Mapping[str, str] | None = None
+    ) -> None:
         self._credentials = credentials
         self._dial = dial
+        self._address_map = dict(address_map or {})
         self._open: dict[str, Connection] = {}
         self._closed = False
 
@@ -84,7 +87,7 @@ class Connections:
         """Give the connection to `address`, without connecting yet."""
         connection = self._open.get(address)
         if connection is None:
-            channel = self._dial(address, self._credentials, _OPTIONS)
+            channel = self._dial(self._address_map.get(address, address), self._credentials, _OPTIONS)
             connection = self._open[address] = Connection(address, channel)
         return connection
 

@@ -48,7 +48,7 @@ class Consumer:
 
     async def open(self) -> None:
         """Start. Needs no broker yet."""
-        self._session = ClientSession(self._bootstrap, self.config.credentials, self._seams)
+        self._session = ClientSession(self._bootstrap, self.config.credentials, self._seams, self.config.address_map)
         self._fetcher = Fetcher(self.config, self._session)
         self._session.start()
         self._is_open = True

@@ -8,7 +8,7 @@ import logging
 
 from penstock.client.accumulator import PendingBatch
 from penstock.client.options import OnBatch
-from penstock.client.records import NO_OFFSET, BatchDelivery, Delivery
+from penstock.client.records import NO_LEADER_EPOCH, NO_OFFSET, BatchDelivery, Delivery
 from penstock.protocol.errors import PenstockError
 from penstock.v1 import common_pb2
 from penstock.v1 import producer_service_pb2 as pb
@@ -19,7 +19,7 @@ _DURABILITY = {
     common_pb2.DURABILITY_INTERVAL: "interval",
     common_pb2.DURABILITY_OS: "os",
 }
-_NOT_ANSWERED = pb.BatchAppended(base_offset=NO_OFFSET)
+_NOT_ANSWERED = pb.BatchAppended(base_offset=NO_OFFSET, leader_epoch=NO_LEADER_EPOCH)
 
 
 class Deliveries:
@@ -69,9 +69,10 @@ class Deliveries:
         step = 0 if offset == NO_OFFSET else 1
         topic, partition = batch.lane.topic, batch.lane.partition
         time_ms = answer.append_time_ms if append_time else None
+        epoch = answer.leader_epoch
         for waiter, stamp in zip(batch.waiters, batch.stamps, strict=True):
             if waiter is not None:
-                _tell(waiter, Delivery(topic, partition, offset, stamp if time_ms is None else time_ms), None)
+                _tell(waiter, Delivery(topic, partition, offset, stamp if time_ms is None else time_ms, epoch), None)
             offset += step
 
     def _tell_batch(

@@ -109,6 +109,13 @@ class DevCluster:
         """Folder of one node."""
         return self.home / f"node-{node_id}"
 
+    def data_dir(self, node_id: int) -> Path:
+        """Data directory of one node."""
+        return Path(self._planned(node_id).data_dir or self.node_dir(node_id) / "data")
+
+    def _planned(self, node_id: int) -> NodePlan:
+        return next(node for node in self.plan.nodes if node.node_id == node_id)
+
     def log_path(self, node_id: int) -> Path:
         """Log of one node."""
         return self.node_dir(node_id) / "node.log"
@@ -156,10 +163,11 @@ class DevCluster:
             folder = self.node_dir(node.node_id)
             if (folder / "formatted").exists():
                 continue
-            shutil.rmtree(folder / "data", ignore_errors=True)
+            data_dir = self.data_dir(node.node_id)
+            shutil.rmtree(data_dir, ignore_errors=True)
             folder.mkdir(exist_ok=True)
             founding = "--new-cluster" if node in self.plan.voters else "--join"
-            options = ["--data-dir", str(folder / "data"), "--node-id", str(node.node_id)]
+            options = ["--data-dir", str(data_dir), "--node-id", str(node.node_id)]
             command = [*self.program, "format", *options, "--cluster-id", self.plan.cluster_id, founding]
             quiet = subprocess.DEVNULL
             process = subprocess.Popen(command, stdout=quiet, stderr=subprocess.PIPE, text=True)  # noqa: S603  ours
@@ -172,13 +180,14 @@ class DevCluster:
 
     def _spawn(self, node: NodePlan) -> None:
         folder = self.node_dir(node.node_id)
-        (folder / "node.toml").write_text(node_config(self.plan, node, folder / "data"))
+        (folder / "node.toml").write_text(node_config(self.plan, node, self.data_dir(node.node_id)))
         log = self.log_path(node.node_id)
         if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
             log.replace(folder / "node.log.1")
         with log.open("a") as file:
             file.write(START_MARK + "\n")
-        process = DetachedProcess.spawn([*self.program, "start", "--config", str(folder / "node.toml")], log)
+        command = [*node.wrapper, *self.program, "start", "--config", str(folder / "node.toml")]
+        process = DetachedProcess.spawn(command, log)
         process.save(folder / "process.json")
 
     def process(self, node_id: int) -> DetachedProcess | None:
@@ -194,8 +203,7 @@ class DevCluster:
         """Ask the node itself."""
         if not self.is_running(node_id):
             return NodeState.STOPPED
-        plan = next(node for node in self.plan.nodes if node.node_id == node_id)
-        return NodeState.SERVING if _serves(plan.client) else NodeState.STARTING
+        return NodeState.SERVING if _serves(self._planned(node_id).client) else NodeState.STARTING
 
     def wait_serving(self, node_ids: Collection[int] | None = None, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until these nodes (default: all) serve; DevClusterError with a log's tail if one ends or is late."""

@@ -22,6 +22,12 @@ class NodePlan:
     rack: str = ""
     peer_override: Mapping[int, str] = field(default_factory=dict)
     """Addresses this node dials instead of its peers' advertised ones (the chaos suite's proxies)."""
+    client_advertise: str = ""
+    """Address under which clients are told to reach it, where that is not its listener's."""
+    data_dir: str = ""
+    """Its data directory, where that is not in the cluster's folder: a disk of its own."""
+    wrapper: tuple[str, ...] = ()
+    """What runs the server: program and arguments before its own, as in `env NAME=value`."""
 
     @property
     def client(self) -> str:
@@ -69,7 +75,8 @@ class ClusterPlan:
         nodes = []
         for node in fields.pop("nodes"):
             override = {int(key): address for key, address in node.pop("peer_override").items()}
-            nodes.append(NodePlan(**node, peer_override=override))
+            wrapper = tuple(node.pop("wrapper", ()))
+            nodes.append(NodePlan(**node, peer_override=override, wrapper=wrapper))
         return cls(nodes=tuple(nodes), **fields)
 
 
@@ -91,6 +98,7 @@ def node_config(plan: ClusterPlan, node: NodePlan, data_dir: Path) -> str:
         "[listen]",
         f"client = {_quoted(node.client)}",
         f"peer = {_quoted(node.peer)}",
+        *(("[advertise]", f"client = {_quoted(node.client_advertise)}") if node.client_advertise else ()),
         "[voters]",
         *(f"{voter.node_id} = {_quoted(voter.peer)}" for voter in plan.voters),
         "[peer_override]",

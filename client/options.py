@@ -1,6 +1,6 @@
 """Settings of producers and consumers, checked once. Units are in the names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypedDict
 
@@ -41,6 +41,7 @@ class ProducerOptions(TypedDict, total=False):
     request_timeout_ms: int
     on_batch: OnBatch | None
     credentials: grpc.ChannelCredentials | None
+    address_map: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class ProducerConfig:
     """How long the leader may wait for replicas before it answers OUTCOME_UNKNOWN."""
     on_batch: OnBatch | None = None
     credentials: grpc.ChannelCredentials | None = None
+    address_map: Mapping[str, str] | None = None
+    """Addresses, "host:port", to dial instead of those that brokers advertise: tunnels, NAT, proxies in tests."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -97,6 +100,7 @@ class ConsumerOptions(TypedDict, total=False):
     max_response_bytes: int
     request_timeout_ms: int
     credentials: grpc.ChannelCredentials | None
+    address_map: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ class ConsumerConfig:
     request_timeout_ms: int = 30_000
     """For ListOffsets and metadata, retries included."""
     credentials: grpc.ChannelCredentials | None = None
+    address_map: Mapping[str, str] | None = None
+    """Addresses, "host:port", to dial instead of those that brokers advertise: tunnels, NAT, proxies in tests."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""

@@ -65,7 +65,7 @@ class Producer:
         )
         seams = self._seams
         self._wall_ms = seams.clock.wall_ms  # bound once: it is called for each record
-        self._session = ClientSession(self._bootstrap, config.credentials, seams)
+        self._session = ClientSession(self._bootstrap, config.credentials, seams, config.address_map)
         self._accumulator = Accumulator(limits, seams.clock.monotonic_ms)
         self._dispatcher = Dispatcher(config, self._session, self._accumulator)
         self._routes = self._dispatcher.routes

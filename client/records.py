@@ -10,6 +10,7 @@ Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 Isolation: TypeAlias = Literal["read_uncommitted", "read_committed"]
 NO_OFFSET = -1
 """Offset of a delivery that was never acknowledged (acks none)."""
+NO_LEADER_EPOCH = -1
 
 
 class TopicPartition(NamedTuple):
@@ -58,6 +59,8 @@ class Delivery(NamedTuple):
     partition: int
     offset: int
     timestamp_ms: int
+    leader_epoch: int = NO_LEADER_EPOCH
+    """Of the leader that acknowledged it; NO_LEADER_EPOCH where no leader said: acks none, and `Producer.append`."""
 
 
 class BatchDelivery(NamedTuple):

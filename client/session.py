@@ -1,6 +1,6 @@
 """What every client has: connections, metadata, and a way to call any broker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc
 
@@ -14,12 +14,16 @@ class ClientSession:
     """Built inside a running event loop; `start` is needed only where leaders are followed."""
 
     def __init__(
-        self, bootstrap: str | Sequence[str], credentials: grpc.ChannelCredentials | None, seams: Seams
+        self,
+        bootstrap: str | Sequence[str],
+        credentials: grpc.ChannelCredentials | None,
+        seams: Seams,
+        address_map: Mapping[str, str] | None = None,
     ) -> None:
         self.clock = seams.clock
         self.rng = seams.rng
         self.unique = seams.unique
-        self.connections = Connections(credentials, seams.dial)
+        self.connections = Connections(credentials, seams.dial, address_map)
         self.metadata = Metadata(parse_bootstrap(bootstrap), self.connections, self.clock, self.rng)
         self.caller = Caller(self.connections, self.metadata.addresses, self.clock, self.rng)
 

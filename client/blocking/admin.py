@@ -27,9 +27,10 @@ class Admin(Face):
         *,
         timeout_ms: int = 30_000,
         credentials: grpc.ChannelCredentials | None = None,
+        address_map: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        self._inner = _admin.Admin(bootstrap, timeout_ms=timeout_ms, credentials=credentials)
+        self._inner = _admin.Admin(bootstrap, timeout_ms=timeout_ms, credentials=credentials, address_map=address_map)
 
     def __enter__(self) -> Self:
         self.open()

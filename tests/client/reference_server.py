@@ -202,6 +202,7 @@ class Broker:
         self.cluster = cluster
         self.node_id = node_id
         self.port = 0
+        self.advertised_host = "127.0.0.1"
         self.server: Any = None
         self.streams: dict[asyncio.Event, None] = {}
         cluster.brokers[node_id] = self
@@ -240,7 +241,7 @@ class Broker:
     def described(self) -> cluster_pb.Broker:
         return cluster_pb.Broker(
             node_id=self.node_id,
-            host="127.0.0.1",
+            host=self.advertised_host,
             port=self.port,
             node_epoch=1,
             fenced=self.server is None,

@@ -53,7 +53,7 @@ async def test_a_delivery_says_where_the_record_stands(cluster: Cluster) -> None
         future = await producer.send(
             "orders", b"v", key=b"k", headers=[("a", b"1"), ("a", None)], timestamp_ms=77, partition=2
         )
-        assert await future == Delivery("orders", 2, 0, 77)
+        assert await future == Delivery("orders", 2, 0, 77, leader_epoch=cluster.log("orders", 2).leader_epoch)
     (record,) = cluster.records("orders", 2)
     assert (record.key, record.value) == (b"k", b"v")
     assert [(header.key, header.HasField("value")) for header in record.headers] == [("a", True), ("a", False)]
@@ -434,3 +434,14 @@ async def test_a_cluster_that_comes_up_later_is_waited_for(cluster: Cluster) -> 
         future = await producer.send("orders", b"0", partition=0)
         await cluster.brokers[1].start()
         assert (await future).offset == 0
+
+
+async def test_addresses_are_dialled_as_the_map_says(cluster: Cluster) -> None:
+    """The bootstrap address and the advertised ones alike: here a name that only the map knows."""
+    cluster.create("orders", 3)
+    for broker in cluster.brokers.values():
+        broker.advertised_host = f"node-{broker.node_id}.invalid"
+    address_map = {f"{b.advertised_host}:{b.port}": b.address for b in cluster.brokers.values()}
+    async with Producer(next(iter(address_map)), address_map=address_map) as producer:
+        deliveries = [await (await producer.send("orders", b"v", partition=partition)) for partition in range(3)]
+    assert [delivery.offset for delivery in deliveries] == [0, 0, 0]

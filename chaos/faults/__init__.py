@@ -1,0 +1,1 @@
+"""The faults, by name. One module a group; `base` says what a fault is."""
