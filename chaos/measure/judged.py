@@ -1,0 +1,83 @@
+"""Were clients served while they had to be? Pure.
+
+An operation is judged, by the moment and the host of its invocation, unless that lies
+
+- within GRACE_S after a fault's injection (leaders are elected anew), counted from when it was complete;
+- between a fault's injection and GRACE_S after its heal, if the fault left no majority with min_insync replicas, or
+  its injection failed, so that nobody knows;
+- likewise for the hosts of clients that the fault cut off;
+- where two faults that leave a majority each are there together, on different nodes: together they may have left none.
+  (When the nodes of one include the other's, nothing is lost that the larger one has not taken.)
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from penstock.chaos.measure.windows import Fault, Status
+from penstock.chaos.measure.writes import Share, Writes
+
+GRACE_S = 5.0
+"""After each injection, and after the heal of a fault that left no majority."""
+
+Span = tuple[float, float]
+"""From, and up to but without."""
+
+
+class Judged:
+    """Which operations are judged, and how those of a window ended."""
+
+    def __init__(self, writes: Writes, faults: Sequence[Fault]) -> None:
+        self._writes = writes
+        spans = [_Spans(left_out(faults, host)) for host in writes.hosts]
+        pairs = zip(writes.host, writes.invoked, strict=True)
+        self._flags = bytearray(not spans[host].holds(invoked) for host, invoked in pairs)
+
+    def within(self, start: float, end: float) -> Share:
+        """Count the judged operations that were invoked from `start` on and before `end`."""
+        found = Share()
+        rows = range(bisect_left(self._writes.invoked, start), bisect_left(self._writes.invoked, end))
+        for row in rows:
+            if self._flags[row]:
+                found.count(self._writes.outcome[row])
+        return found
+
+
+def left_out(faults: Iterable[Fault], host: str) -> list[Span]:
+    """Give the times at which the operations of a host are not judged."""
+    there = [fault for fault in faults if fault.status is not Status.SKIPPED]
+    spans = []
+    for fault in there:
+        begun = fault.healed if fault.injected is None else fault.injected
+        spans.append((fault.inject, begun + GRACE_S))
+        if not fault.majority or host in fault.cut_hosts:
+            spans.append((fault.inject, fault.healed + GRACE_S))
+    spans += [_together(one, other) for one, other in combinations(there, 2) if _may_take_majority(one, other)]
+    return spans
+
+
+def _may_take_majority(one: Fault, other: Fault) -> bool:
+    nodes, others = set(one.nodes), set(other.nodes)
+    return one.overlaps(other) and not nodes <= others and not others <= nodes
+
+
+def _together(one: Fault, other: Fault) -> Span:
+    return max(one.inject, other.inject), min(one.healed, other.healed) + GRACE_S
+
+
+class _Spans:
+    """Times, joined and in order."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self._starts: list[float] = []
+        self._ends: list[float] = []
+        for start, end in sorted(spans):
+            if self._ends and start <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], end)
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def holds(self, moment: float) -> bool:
+        index = bisect_right(self._starts, moment) - 1
+        return index >= 0 and moment < self._ends[index]
