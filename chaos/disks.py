@@ -1,0 +1,169 @@
+"""The nodes' disks: each node's data on a file system of its own, and what may happen to it.
+
+Owns the data directories and the mounts below them. Everything blocks, with named limits: call it in a thread, never
+twice at once for one node. Never touches what it did not make.
+"""
+
+import os
+import shutil
+from collections.abc import Collection
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from penstock.chaos.mount_register import MountRegister
+from penstock.chaos.mounts import MountError, cut_power, make_image, mount_image, mount_tmpfs, unmount
+from penstock.chaos.shims.preload import NOTHING, Preload, Preloads
+
+DEFAULT_BYTES = 1 << 30
+"""Of a disk. Nodes keep a quarter of a GiB free; an ext4 image is sparse and costs what is written to it."""
+TRIAL_BYTES = 16 * 1024 * 1024
+FILLING = "filling"
+"""The file that fills a disk."""
+
+
+class DiskKind(StrEnum):
+    """What holds a node's data."""
+
+    PLAIN = "plain"
+    """A folder."""
+    TMPFS = "tmpfs"
+    """Memory: small, and lost when it is unmounted."""
+    EXT4 = "ext4"
+    """A file system in an image file, whose power can be cut."""
+
+
+class DiskError(Exception):
+    """What was asked of a disk cannot be done; the message says why."""
+
+
+class Disks:
+    """The disks of one cluster's nodes, below one folder that is this object's alone.
+
+    with Disks(run / "disks", DiskKind.EXT4) as disks:
+        disks.prepare([1, 2, 3])
+        … NodePlan(…, data_dir=str(disks.data_dir(1)), wrapper=disks.wrapper(1))
+
+    Methods raise DiskError and MountError.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: DiskKind = DiskKind.PLAIN,
+        size_bytes: int = DEFAULT_BYTES,
+        preloads: Preloads = NOTHING,
+    ) -> None:
+        """`preloads`: what is loaded into nodes; without, their fsync cannot fail and their clocks are right."""
+        self.kind = kind
+        self.size_bytes = size_bytes
+        self._folder = folder.absolute()
+        self._preloads = preloads
+        self._nodes: dict[int, Preload] = {}
+        self._register: MountRegister | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def prepare(self, node_ids: Collection[int]) -> None:
+        """Make these nodes' disks; those that are there stay as they are."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for node_id in node_ids:
+            if node_id not in self._nodes:
+                self.root(node_id).mkdir()
+                self._nodes[node_id] = self._preloads.make(self._folder / f"preload-{node_id}")
+                self._make(node_id)
+
+    def _make(self, node_id: int) -> None:
+        if self.kind is DiskKind.PLAIN:
+            return
+        self._register = self._register or MountRegister()
+        self._register.add(self.root(node_id))
+        if self.kind is DiskKind.TMPFS:
+            mount_tmpfs(self.root(node_id), self.size_bytes)
+            return
+        make_image(self._image(node_id), self.size_bytes)
+        mount_image(self._image(node_id), self.root(node_id))
+
+    def _image(self, node_id: int) -> Path:
+        return self._folder / f"node-{node_id}.ext4"
+
+    def root(self, node_id: int) -> Path:
+        """Where the node's file system begins."""
+        return self._folder / f"node-{node_id}"
+
+    def data_dir(self, node_id: int) -> Path:
+        """Give the node's data directory. It need not exist; the folder above it does, once it is prepared."""
+        return self.root(node_id) / "data"
+
+    def wrapper(self, node_id: int) -> tuple[str, ...]:
+        """Give what runs the node's server (NodePlan.wrapper); empty where nothing is loaded into it."""
+        return self.preload(node_id).wrapper
+
+    def preload(self, node_id: int) -> Preload:
+        """Give what was loaded into the node: its failing fsync, its clock."""
+        try:
+            return self._nodes[node_id]
+        except KeyError:
+            raise DiskError(f"node {node_id} has no disk of this run") from None
+
+    def power_loss(self, node_ids: Collection[int]) -> None:
+        """Cut the power of these nodes' disks at one moment. Their processes live on, without a disk."""
+        if self.kind is not DiskKind.EXT4:
+            raise DiskError(f"the power of a disk of kind {self.kind} cannot be cut")
+        cut_power([self.root(node_id) for node_id in node_ids])
+
+    def power_back(self, node_ids: Collection[int]) -> None:
+        """Mount these disks again as the power loss left them. The nodes' processes must be gone."""
+        for node_id in node_ids:
+            unmount(self.root(node_id))
+            mount_image(self._image(node_id), self.root(node_id))
+
+    def free_bytes(self, node_id: int) -> int:
+        """What the node's file system has left."""
+        stats = os.statvfs(self.root(node_id))
+        return stats.f_bavail * stats.f_frsize
+
+    def wipe(self, node_id: int) -> None:
+        """Move the data away, as an operator does before `penstockd format --join`; what was away before goes."""
+        away = self.root(node_id) / "away"
+        shutil.rmtree(away, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            self.data_dir(node_id).rename(away)
+
+    def close(self) -> None:
+        """Unmount and remove all disks; the nodes must not run. What is still in use afterwards raises MountError."""
+        failures: list[str] = []
+        for node_id in list(self._nodes):
+            try:
+                self._remove(node_id)
+            except MountError as error:
+                failures.append(str(error))
+        if failures:
+            raise MountError("; ".join(failures))
+        if self._register is not None:
+            self._register.close()
+            self._register = None
+
+    def _remove(self, node_id: int) -> None:
+        if self.kind is not DiskKind.PLAIN:
+            unmount(self.root(node_id))
+        shutil.rmtree(self.root(node_id))
+        self._image(node_id).unlink(missing_ok=True)
+        del self._nodes[node_id]
+
+
+def missing(kind: DiskKind, folder: Path) -> str | None:
+    """Say why there can be no disks of this kind below a folder; None where there can. It is tried, with a tiny one."""
+    try:
+        with Disks(folder / "trial", kind, TRIAL_BYTES) as trial:
+            trial.prepare([0])
+            if kind is DiskKind.EXT4:
+                trial.power_loss([0])
+    except (MountError, OSError) as error:
+        return f"{kind} disks cannot be had here: {error}"
+    return None
