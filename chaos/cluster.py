@@ -26,6 +26,8 @@ class Action(StrEnum):
     """Freeze (SIGSTOP)."""
     RESUME = "resume"
     """Let go on (SIGCONT)."""
+    REPLACE = "replace"
+    """Its disk is empty: `penstockd format --join`. Ends a node that runs; what data there is goes. Starts nothing."""
 
 
 class Cluster(Protocol):

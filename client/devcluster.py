@@ -166,7 +166,8 @@ class DevCluster:
             data_dir = self.data_dir(node.node_id)
             shutil.rmtree(data_dir, ignore_errors=True)
             folder.mkdir(exist_ok=True)
-            founding = "--new-cluster" if node in self.plan.voters else "--join"
+            founds = node in self.plan.voters and not (folder / "replaced").exists()
+            founding = "--new-cluster" if founds else "--join"
             options = ["--data-dir", str(data_dir), "--node-id", str(node.node_id)]
             command = [*self.program, "format", *options, "--cluster-id", self.plan.cluster_id, founding]
             quiet = subprocess.DEVNULL
@@ -263,6 +264,14 @@ class DevCluster:
                 break
             time.sleep(POLL_S)
         return left
+
+    def replace_disk(self, node_id: int) -> None:
+        """Give the node an empty disk, formatted with --join, as after the loss of its own; kills it where it runs."""
+        self.kill(node_id)
+        folder = self.node_dir(node_id)
+        (folder / "replaced").touch()  # first: whatever cuts this off, a voter never founds the cluster a second time
+        (folder / "formatted").unlink(missing_ok=True)
+        self._format([self._planned(node_id)])
 
     def delete(self) -> None:
         """Stop the nodes and remove everything that this cluster wrote."""

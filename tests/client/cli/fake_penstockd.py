@@ -20,6 +20,7 @@ def main() -> int:
             print(f"{data} is not empty", file=sys.stderr)
             return 1
         data.mkdir()
+        (data / "founding").write_text(sys.argv[-1])
         return 0
     config = tomllib.loads(Path(options["--config"]).read_text())
     folder = Path(config["data_dir"]).parent

@@ -59,6 +59,24 @@ def test_data_and_format_mark_outlive_a_restart_and_go_with_delete(make: Make, t
     assert not cluster.is_running(1)
 
 
+def test_a_voter_with_a_new_disk_joins_and_never_founds_the_cluster_again(make: Make) -> None:
+    cluster = make(3)
+    cluster.start()
+    cluster.wait_serving()
+    founding = cluster.data_dir(2) / "founding"
+    assert founding.read_text() == "--new-cluster"
+    (cluster.data_dir(2) / "damaged").touch()
+    cluster.replace_disk(2)
+    assert founding.read_text() == "--join"
+    assert not (cluster.data_dir(2) / "damaged").exists()
+    assert not cluster.is_running(2)
+    assert cluster.start() == [2]
+    (cluster.node_dir(2) / "formatted").unlink()  # a format that was cut off
+    cluster.kill(2)
+    assert cluster.start() == [2]
+    assert founding.read_text() == "--join"
+
+
 def test_a_cut_off_format_is_done_again(make: Make) -> None:
     cluster = make(1)
     (cluster.node_dir(1) / "data").mkdir(parents=True)
