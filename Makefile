@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA ?= test
 
-.PHONY: help demo test simulate replay shrink mutants check format proto proto-check test-pythons clean
+.PHONY: help demo test chaos simulate replay shrink mutants check format proto proto-check test-pythons clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -18,11 +18,30 @@ $(VENV)/.installed-%: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
+# The proxies of the chaos suite's links. Nothing fails without them: what needs them is skipped and says how to get them.
+TOXIPROXY_VERSION := 2.12.0
+TOXIPROXY_SOURCE := github.com/Shopify/toxiproxy/v2/cmd/server@v$(TOXIPROXY_VERSION)
+TOXIPROXY := $(VENV)/.toxiproxy-$(TOXIPROXY_VERSION)
+
+$(TOXIPROXY): | $(VENV)/.installed-test
+	@if command -v toxiproxy-server >/dev/null; then exit; fi; \
+	if ! command -v go >/dev/null; then \
+		echo "no toxiproxy-server on PATH and no Go to build it: tests that need it are skipped. Install Go, or put the binary of https://github.com/Shopify/toxiproxy/releases/tag/v$(TOXIPROXY_VERSION) on PATH as toxiproxy-server" >&2; exit; \
+	fi; \
+	echo "building toxiproxy-server $(TOXIPROXY_VERSION) into $(VENV)"; \
+	folder=$$(mktemp -d) || exit; \
+	if GOBIN=$$folder go install $(TOXIPROXY_SOURCE) && mv "$$folder/server" $(BIN)/toxiproxy-server; then touch $@; \
+	else echo "toxiproxy-server could not be built (no network?): tests that need it are skipped. Try again: make $@; or put the binary of https://github.com/Shopify/toxiproxy/releases/tag/v$(TOXIPROXY_VERSION) on PATH as toxiproxy-server" >&2; fi; \
+	rm -rf "$$folder"
+
 demo: $(VENV)/.installed-node ## start a three-node cluster, publish, consume, kill a leader, count what is left
 	@$(BIN)/python -m deploy.demo
 
-test: $(VENV)/.installed-test ## run the tests
+test: $(VENV)/.installed-test $(TOXIPROXY) ## run the tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+chaos: $(VENV)/.installed-test $(TOXIPROXY) ## run the long chaos scenarios
+	@$(BIN)/python -m pytest -m chaos_long tests/chaos $(PYTEST_ARGS)
 
 # $(call option,flag,value): --flag value, if there is a value.
 option = $(if $(2),--$(1) $(2))
