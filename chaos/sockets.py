@@ -19,7 +19,7 @@ _OPEN = 1 << 1 | 1 << 8
 """States ESTABLISHED and CLOSE_WAIT: those that this side has not closed."""
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _REQUEST = struct.Struct("=BBBBI48x")  # inet_diag_req_v2, any socket
-_MESSAGE = struct.Struct("=BBBB2s2s16s16s28x")  # inet_diag_msg: family … ports, addresses
+_MESSAGE = struct.Struct("=BBBB2s2s16s16s32x")  # inet_diag_msg: …, ports, addresses, …
 _ATTRIBUTE = struct.Struct("=HH")
 _COUNTS = struct.Struct("=120xQQ")  # tcp_info: bytes_acked, bytes_received
 _BUFFER = 1 << 16
