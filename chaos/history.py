@@ -28,8 +28,8 @@ Reads have one line, of type `ok`, when they are complete, with `began`, the tim
 | f | fields |
 | --- | --- |
 | `assign` | topic, partition, position: reading goes on there, by the client's own will (start, seek) |
-| `poll` | isolation, reads: [{topic, partition, from, to, records: [[offset, value, leader_epoch], …]}], `from` and `to` |
-| | the positions before and after; `final`: true in the reading of everything at the end |
+| `poll` | isolation, reads: [{topic, partition, from, to, records: [[offset, value, leader_epoch], …]}], with the |
+| | positions before and after; `final`: true in the reading of everything at the end |
 | `end_offset` | topic, partition, isolation, offset, leader_epoch: the answer of a leader to "latest" |
 | `describe_topic` | topic, exists, topic_id, partitions (their number), as a client of the API was told |
 | `view` | node, version, hash, controller, partitions: [[topic, topic_id, partition, leader, leader_epoch, |
@@ -40,9 +40,9 @@ What the runner did, of type `info`, process `nemesis` or `runner`:
 | f | fields |
 | --- | --- |
 | `phase` | name: `warm-up`, `faults`, `healing`, `final`, `end`; healthy, in `final` and later |
-| `fault` | id, fault, phase (`inject`, `injected`, `heal`, `healed`, `failed`, `skipped`), params, detail, hit, evidence; |
-| | in `injected`: nodes, majority (do a majority and min_insync replicas of each partition go on and reach each |
-| | other?), cut_hosts (clients' hosts that do not reach them) |
+| `fault` | id, fault, phase (`inject`, `injected`, `heal`, `healed`, `failed`, `skipped`), params, detail, hit, |
+| | evidence; in `injected`: nodes, majority (do a majority and min_insync replicas of each partition go on and |
+| | reach each other?), cut_hosts (clients' hosts that do not reach them) |
 | `end_of_log` | topic, partition, offset: the end that the final reading went to, after everything healed |
 
 Values are whole numbers, unique in a run; what a record holds is the number's decimal digits, perhaps a space, and

@@ -1,0 +1,96 @@
+"""The scenarios: which faults, which load, which machine, for how long. `penstock-chaos list` shows them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from penstock.chaos.disks import DEFAULT_BYTES, DiskKind
+from penstock.chaos.faults import registry
+from penstock.chaos.plan import Profile, Range
+from penstock.chaos.workload import WorkloadOptions
+
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One of them."""
+
+    name: str
+    summary: str
+    profile: Profile
+    duration_s: float
+    """Until the last fault is healed; healing and the last reading come on top."""
+    workload: WorkloadOptions = field(default_factory=WorkloadOptions)
+    nodes: int = 3
+    spare: int = 0
+    hosts: tuple[str, ...] = ("c1", "c2")
+    disk: DiskKind = DiskKind.PLAIN
+    disk_bytes: int = DEFAULT_BYTES
+    limits: Mapping[str, int] = field(default_factory=dict)
+    tail_s: float = 15.0
+    """Load goes on for this long after the last heal, so that recovery can be measured."""
+    quick: bool = False
+    """Part of `make test`."""
+
+    def with_faults(self, names: Sequence[str]) -> "Scenario":
+        """Give the same with these of its faults only."""
+        weights = {name: weight for name, weight in self.profile.weights.items() if name in names}
+        return replace(self, profile=replace(self.profile, weights=weights))
+
+
+QUICK_LENGTH_S: Range = (2.0, 4.0)
+QUICK_PAUSES = {"pause-leader": (2.5, 3.5), "pause-controller": (2.5, 3.5), "pause-node": (2.5, 3.5)}
+
+
+def _quick(name: str, summary: str, faults: Sequence[str], duration_s: float, **more: object) -> Scenario:
+    profile = Profile(dict.fromkeys(faults, 1.0), QUICK_LENGTH_S, QUICK_PAUSES, quiet_s=(2.0, 3.0), warm_up_s=2.0)
+    scenario = Scenario(name, summary, profile, duration_s, tail_s=2.0, quick=True)
+    return replace(scenario, **more)  # type: ignore[arg-type]  # names of fields
+
+
+def _long(name: str, summary: str, groups: Sequence[str], **more: object) -> Scenario:
+    faults = [fault.name for group in groups for fault in registry.GROUPS[group]]
+    scenario = Scenario(name, summary, Profile(dict.fromkeys(faults, 1.0)), 900.0)
+    return replace(scenario, **more)  # type: ignore[arg-type]  # names of fields
+
+
+_EVERYTHING = [fault.name for faults in registry.GROUPS.values() for fault in faults]
+
+_ALL: tuple[Scenario, ...] = (
+    Scenario("control", "no faults: everything must be acknowledged", Profile({}), 60.0, tail_s=0.0),
+    Scenario(
+        "combined",
+        "every fault that this machine can do, also two at once, under every workload",
+        Profile(dict.fromkeys(_EVERYTHING, 1.0), (5.0, 15.0), quiet_s=(30.0, 36.0), overlap=0.2),
+        900.0,
+        spare=1,
+        disk=DiskKind.EXT4,
+    ),
+    _long("processes", "nodes are killed, frozen, restarted", ["process"]),
+    _long("links", "links are cut, slow, broken again and again", ["link"]),
+    _long("disks", "full disks, failing and slow syncs, damage, loss of power", ["disk"], disk=DiskKind.EXT4),
+    _long("clocks", "clocks jump", ["clock"]),
+    _long("membership", "nodes are added, drained, removed; leaderships move", ["membership"], spare=1),
+    replace(
+        Scenario("quick-control", "no faults: everything must be acknowledged", Profile({}), 8.0, tail_s=0.0),
+        quick=True,
+    ),
+    _quick("quick-kills", "kill -9", ["kill-leader", "kill-controller", "kill-all"], 22.0),
+    _quick("quick-pauses", "frozen processes", ["pause-leader", "pause-controller"], 16.0),
+    _quick("quick-restarts", "orderly restarts", ["rolling-restart"], 20.0),
+    _quick("quick-cuts", "partitions", ["cut-node", "ring", "asymmetric", "cut-client"], 30.0),
+    _quick("quick-links", "bad links", ["slow-link", "reset-links", "narrow-link", "limit-data"], 30.0),
+    _quick("quick-power", "loss of power", ["power-loss-node", "power-loss-all"], 24.0, disk=DiskKind.EXT4),
+    _quick(
+        "quick-disks",
+        "full, failing and slow disks",
+        ["disk-full", "fsync-errors", "slow-disk"],
+        26.0,
+        disk=DiskKind.EXT4,
+    ),
+    _quick("quick-damage", "damaged and lost disks", ["bit-flips", "lost-disk"], 24.0),
+    _quick("quick-clocks", "clocks that jump", ["clock-jump", "clock-strobe"], 16.0),
+    _quick("quick-membership", "a node is added, replicas move", ["add-node", "move-replicas"], 20.0, spare=1),
+)
+
+SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
