@@ -82,11 +82,11 @@ def load(path: Path) -> ClusterFile:
         for row in table.get(section, []):
             _check(path, section, row)
     nodes = tuple(_node(path, row) for row in table.get("nodes", []))
-    links = tuple(_link(path, row, nodes) for row in table.get("links", []))
     if len({node.node_id for node in nodes}) != len(nodes) or not nodes:
         raise ClusterError(f"{path}: nodes: wants one table or more, each with an id of its own")
     if not any(node.voter for node in nodes):
         raise ClusterError(f"{path}: nodes: at least one must be a voter")
+    links = tuple(_link(path, row, nodes) for row in table.get("links", []))
     if links and "toxiproxy" not in table:
         raise ClusterError(f'{path}: toxiproxy: is missing; links need the address of its API, as "127.0.0.1:8474"')
     timeout = float(table.get("command_timeout_s", DEFAULT_COMMAND_TIMEOUT_S))

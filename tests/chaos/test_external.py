@@ -7,6 +7,7 @@ import pytest
 
 from penstock.chaos.cluster import Action, ClusterError
 from penstock.chaos.external import ExternalCluster, ExternalLink, load
+from tests.cluster.reading import until
 
 GOOD = """
 toxiproxy = "127.0.0.1:8474"
@@ -112,5 +113,9 @@ kill = "kill -9 $(cat {tmp_path}/pid)"
     with pytest.raises(ClusterError, match="did not end within 5 s and was killed"):
         await cluster.do(Action.STOP, 1)
     gone = int((tmp_path / "hanging").read_text())
-    while Path(f"/proc/{gone}/cmdline").exists() and Path(f"/proc/{gone}/cmdline").read_bytes():
-        await asyncio.sleep(0.01)
+
+    async def ended() -> bool:
+        command = await asyncio.to_thread(lambda: Path(f"/proc/{gone}/cmdline"))
+        return not await asyncio.to_thread(lambda: command.exists() and command.read_bytes())
+
+    await until(ended)
