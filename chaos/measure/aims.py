@@ -56,8 +56,10 @@ def availability_of(fault: Fault, judged: Share) -> Availability:
         return Availability(judged, share >= WANTED_SHARE)
     if fault.status is Status.SKIPPED:
         return Availability(judged, None, "not injected")
-    if not fault.majority:
-        return Availability(judged, None, "no majority" if fault.majority is False else "injection failed")
+    if fault.injected is None:
+        return Availability(judged, None, "injection failed")
+    if fault.no_majority_from is not None:
+        return Availability(judged, None, "no majority")
     return Availability(judged, None, f"only {judged.asked} operations judged")
 
 

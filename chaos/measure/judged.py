@@ -3,16 +3,14 @@
 An operation is judged, by the moment and the host of its invocation, unless that lies
 
 - within GRACE_S after a fault's injection (leaders are elected anew), counted from when it was complete;
-- between a fault's injection and GRACE_S after its heal, if the fault left no majority with min_insync replicas, or
-  its injection failed, so that nobody knows;
-- likewise for the hosts of clients that the fault cut off;
-- where two faults that leave a majority each are there together, on different nodes: together they may have left none.
-  (When the nodes of one include the other's, nothing is lost that the larger one has not taken.)
+- from when a fault, alone or together with others, left no majority with min_insync replicas until GRACE_S after its
+  heal (the nemesis says so in `injected`, again when a later fault takes the majority), or anywhere in a fault whose
+  injection failed, so that nobody knows;
+- likewise, from its injection on, for the hosts of clients that the fault cut off.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 
 from penstock.chaos.measure.windows import Fault, Status
 from penstock.chaos.measure.writes import Share, Writes
@@ -45,24 +43,15 @@ class Judged:
 
 def left_out(faults: Iterable[Fault], host: str) -> list[Span]:
     """Give the times at which the operations of a host are not judged."""
-    there = [fault for fault in faults if fault.status is not Status.SKIPPED]
     spans = []
-    for fault in there:
+    for fault in (each for each in faults if each.status is not Status.SKIPPED):
         begun = fault.healed if fault.injected is None else fault.injected
         spans.append((fault.inject, begun + GRACE_S))
-        if not fault.majority or host in fault.cut_hosts:
+        if fault.no_majority_from is not None:
+            spans.append((fault.no_majority_from, fault.healed + GRACE_S))
+        if host in fault.cut_hosts:
             spans.append((fault.inject, fault.healed + GRACE_S))
-    spans += [_together(one, other) for one, other in combinations(there, 2) if _may_take_majority(one, other)]
     return spans
-
-
-def _may_take_majority(one: Fault, other: Fault) -> bool:
-    nodes, others = set(one.nodes), set(other.nodes)
-    return one.overlaps(other) and not nodes <= others and not others <= nodes
-
-
-def _together(one: Fault, other: Fault) -> Span:
-    return max(one.inject, other.inject), min(one.healed, other.healed) + GRACE_S
 
 
 class _Spans:

@@ -37,8 +37,8 @@ class Fault:
     """The end of its window; inf while it is open."""
     params: dict[str, Any] = field(default_factory=dict)
     nodes: tuple[int, ...] = ()
-    majority: bool | None = None
-    """None: not known, since the injection failed."""
+    no_majority_from: float | None = None
+    """From when on no majority with min_insync replicas was left; None where there always was one."""
     cut_hosts: tuple[str, ...] = ()
     hit: bool | None = None
     evidence: str = ""
@@ -58,18 +58,24 @@ class Episode:
 
 
 class Faults:
-    """Gathers the entries of each fault."""
+    """Gathers the entries of each fault. Of a phase that is told again, the first one says when, the last one what."""
 
     def __init__(self) -> None:
         self._phases: dict[Any, dict[str, Entry]] = {}
+        self._no_majority: dict[Any, float] = {}
 
     def feed(self, entry: Entry) -> None:
         """Take an entry whose `f` is `fault`."""
-        self._phases.setdefault(entry["id"], {})[entry["phase"]] = entry
+        phases = self._phases.setdefault(entry["id"], {})
+        again = phases.get(entry["phase"])
+        phases[entry["phase"]] = entry if again is None else entry | {"time": again["time"]}
+        if entry.get("majority") is False:
+            first = phases.get("inject", entry) if again is None else entry
+            self._no_majority.setdefault(entry["id"], first["time"])
 
     def result(self) -> tuple[Fault, ...]:
         """Give the faults in the order of their injection."""
-        found = (_fault(phases) for phases in self._phases.values())
+        found = (_fault(phases, self._no_majority.get(number)) for number, phases in self._phases.items())
         return tuple(sorted(found, key=lambda fault: fault.inject))
 
 
@@ -87,23 +93,26 @@ def episodes(faults: Iterable[Fault]) -> list[Episode]:
     return found
 
 
-def _fault(phases: dict[str, Entry]) -> Fault:
+def _fault(phases: dict[str, Entry], no_majority_from: float | None) -> Fault:
     status = _status(phases)
     known: Entry = {}
     for entry in phases.values():
         known |= {name: value for name, value in entry.items() if value is not None}
     injected = phases.get("injected")
+    inject = min(entry["time"] for entry in phases.values())
+    if injected is None and status is not Status.SKIPPED:
+        no_majority_from = inject  # nobody knows what it has done before it failed
     return Fault(
         id=known["id"],
         fault=str(known.get("fault", "")),
         status=status,
         detail=_detail(phases, status),
-        inject=min(entry["time"] for entry in phases.values()),
+        inject=inject,
         injected=None if injected is None else injected["time"],
         healed=_end(phases, status),
         params=known.get("params") or {},
         nodes=tuple(known.get("nodes", ())),
-        majority=known.get("majority"),
+        no_majority_from=no_majority_from,
         cut_hosts=tuple(known.get("cut_hosts", ())),
         hit=known.get("hit"),
         evidence=str(known.get("evidence", "")),

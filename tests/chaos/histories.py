@@ -13,6 +13,7 @@ class Script:
         self.time = 0.0
         self.path = path
         self.recorder = Recorder(path, lambda: self.time)
+        self._names: dict[int, str] = {}
 
     def write(self, at: float, took: float | None = 0.1, kind: str = "ok", host: str = "c1", **fields: Any) -> None:
         """One write, by default an acknowledged send; `took` None: never completed. `f`, `topic`, `error` as fields."""
@@ -31,11 +32,12 @@ class Script:
     def fault(self, at: float, phase: str, number: int = 1, **fields: Any) -> None:
         """An entry of a fault."""
         self.time = at
-        self.recorder.note("nemesis", "fault", id=number, fault=fields.pop("fault", "kill"), phase=phase, **fields)
+        name = self._names.setdefault(number, fields.pop("fault", "kill"))
+        self.recorder.note("nemesis", "fault", id=number, fault=name, phase=phase, **fields)
 
     def injected(self, at: float, number: int = 1, **fields: Any) -> None:
         """A fault's injection, complete at once."""
-        self.fault(at, "inject", number, params={"who": "leader"})
+        self.fault(at, "inject", number, params={"who": "leader"}, fault=fields.pop("fault", "kill"))
         effect = {"nodes": [1], "majority": True, "cut_hosts": [], "detail": "node 1 killed", **fields}
         self.fault(at, "injected", number, **effect)
 

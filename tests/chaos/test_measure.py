@@ -162,14 +162,20 @@ def test_hosts_that_were_cut_off_are_not_judged(script: Script) -> None:
     assert found.judged.unknown == 10
 
 
-@pytest.mark.parametrize(("others", "judged"), [([2], 0), ([1], 50), ([1, 2], 50), ([], 50)])
-def test_faults_together_on_different_nodes_are_not_judged(script: Script, others: list[int], judged: int) -> None:
+def test_a_fault_that_loses_the_majority_to_a_later_one_is_judged_until_then(script: Script) -> None:
     script.injected(0, number=1, nodes=[1])
-    script.injected(0, number=2, nodes=others)
-    script.load(10, 15)
-    script.healed(15, number=1)
-    script.healed(15, number=2)
-    assert [fault.availability.judged.asked for fault in measured(script).faults] == [judged, judged]
+    script.load(5, 10)  # 50, judged
+    script.injected(10, number=2, nodes=[2], majority=False)
+    script.fault(10, "injected", number=1, nodes=[1], majority=False, cut_hosts=[])
+    script.load(10, 20, kind="info")
+    script.healed(20, number=2)
+    script.load(25, 30, kind="info")  # the first one still counts as without
+    script.healed(30, number=1)
+    script.load(35, 40)
+    found = measured(script)
+    assert [fault.availability.judged.asked for fault in found.faults] == [50, 0]
+    assert (found.judged.acked, found.judged.unknown) == (100, 0)
+    assert [fault.fault.injected for fault in found.faults] == [0, 10]
 
 
 def test_a_fault_that_failed_or_was_skipped_is_listed_with_its_reason(script: Script) -> None:
