@@ -1,0 +1,119 @@
+"""All that a history says, in the form in which anomalies are looked for. Made by `ingest`, changed by nobody else.
+
+Processes and partitions ("spots", a topic and the number of a partition) are numbers here.
+"""
+
+from collections import Counter, defaultdict
+from typing import NamedTuple
+
+from penstock.chaos.checker.ends import End
+from penstock.chaos.checker.logs import FINAL_COMMITTED, FINAL_UNCOMMITTED, Claim, PartitionLog
+from penstock.chaos.checker.metadata import Metadata
+from penstock.chaos.checker.names import Names
+from penstock.chaos.checker.polls import COMMITTED, UNCOMMITTED, Polls
+from penstock.chaos.checker.verdict import Operation
+from penstock.chaos.checker.writes import APPEND, NEVER, Appends, Writes
+
+
+class Spot(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+class Facts:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.processes: Names[str] = Names()
+        self.spots: Names[Spot] = Names()
+        self.writes = Writes()
+        self.appends = Appends()
+        self.polls = Polls()
+        self.logs: list[PartitionLog] = []
+        """By spot."""
+        self.contradicted: list[Claim] = []
+        """Records that were read at an offset where another value or leader epoch had been read before."""
+        self.moved: list[Claim] = []
+        """Records that were read at another place than the first at which their value was read."""
+        self.misplaced: list[Claim] = []
+        """Records that were read in another partition than their value was sent to."""
+        self.unsent: list[Claim] = []
+        """Records whose value nobody had sent."""
+        self.ends: list[End] = []
+        """In the order of their completion."""
+        self.final_ends: dict[int, int] = {}
+        """By spot: where the final reading was to go."""
+        self.final_ranges: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        """By spot and isolation: positions before and after of the final reading's polls."""
+        self.metadata = Metadata()
+        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self.line = 0
+        """Number of the line that is read in."""
+        self.is_cut_off = False
+        """The last line is not whole."""
+        self._deletable: set[str] | None = None
+        self._complete: dict[int, bool] = {}
+
+    def is_deletable(self, spot: int) -> bool:
+        """Say whether somebody may have deleted the topic: then nothing of it has to stay."""
+        if self._deletable is None:
+            self._deletable = self.metadata.deletable()
+        return self.spots[spot].topic in self._deletable
+
+    def is_complete(self, spot: int) -> bool:
+        """Say whether the final reading of a partition is whole: in both isolations, from 0 to its end."""
+        if spot not in self._complete:
+            end = self.final_ends.get(spot)
+            ranges = [self.final_ranges.get((spot, isolation), []) for isolation in (UNCOMMITTED, COMMITTED)]
+            self._complete[spot] = end is not None and all(_covers(found, end) for found in ranges)
+        return self._complete[spot]
+
+    def final_spots(self) -> list[int]:
+        """Partitions that were read to the end and whose records have to be there."""
+        return [
+            spot
+            for spot in range(len(self.spots))
+            if spot in self.final_ends and self.is_complete(spot) and not self.is_deletable(spot)
+        ]
+
+    def write_operation(self, row: int) -> Operation:
+        """Name the operation of a row in Writes."""
+        writes = self.writes
+        ended = writes.completed[row]
+        name = "append" if writes.flags[row] & APPEND else "send"
+        return Operation(f"op {writes.ops[row]}: {name}", writes.invoked[row], None if ended == NEVER else ended)
+
+    def poll_operation(self, row: int) -> Operation:
+        """Name the poll of a row in Polls."""
+        return Operation(f"line {self.polls.lines[row]}: poll", self.polls.began[row], self.polls.ended[row])
+
+    def end_operation(self, end: End) -> Operation:
+        """Name a question for the end."""
+        return Operation(f"line {end.line}: end_offset", end.began, end.ended)
+
+    def writer(self, row: int) -> str:
+        """Name the process of a row in Writes."""
+        return self.processes[self.writes.processes[row]]
+
+    def reader(self, row: int) -> str:
+        """Name the process of a row in Polls."""
+        return self.processes[self.polls.processes[row]]
+
+
+def final_flag(isolation: int) -> int:
+    """Give the flag of offsets that the final reading of an isolation holds."""
+    return FINAL_UNCOMMITTED if isolation == UNCOMMITTED else FINAL_COMMITTED
+
+
+def _covers(ranges: list[tuple[int, int]], end: int) -> bool:
+    reached = 0
+    for first, after in sorted(ranges):
+        if first > reached:
+            return False
+        reached = max(reached, after)
+    return bool(ranges) and reached >= end
