@@ -40,12 +40,12 @@ demo: $(VENV)/.installed-node ## start a three-node cluster, publish, consume, k
 test: $(VENV)/.installed-test $(TOXIPROXY) ## run the tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-chaos: $(VENV)/.installed-test $(TOXIPROXY) ## run the long chaos scenarios
-	@$(BIN)/python -m pytest -m chaos_long tests/chaos $(PYTEST_ARGS)
-
 # $(call option,flag,value): --flag value, if there is a value.
 option = $(if $(2),--$(1) $(2))
 RUNNER := $(BIN)/python -m tests.simulation.runner
+
+chaos: $(VENV)/.installed-test $(TOXIPROXY) ## faults against real nodes: SCENARIO=name SEED=N SEEDS=A:B DURATION=s FAULTS=a,b RESULTS=file OUT=folder
+	@$(BIN)/penstock-chaos run $(call option,scenario,$(SCENARIO)) $(call option,seed,$(SEED)) $(call option,seeds,$(SEEDS)) $(call option,duration,$(DURATION)) $(call option,faults,$(FAULTS)) $(call option,results,$(RESULTS)) $(call option,out,$(OUT))
 
 simulate: $(VENV)/.installed-test ## run simulated worlds: SEEDS=A:B WORLD=cluster|consensus|all JOBS=N RESULTS=file
 	@$(RUNNER) simulate $(call option,seeds,$(SEEDS)) $(call option,world,$(WORLD)) $(call option,jobs,$(JOBS)) $(call option,results,$(RESULTS))

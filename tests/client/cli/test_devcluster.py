@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,7 +196,16 @@ def test_voters_are_an_odd_number(nodes: int, voters: int) -> None:
 def test_the_configuration_file_is_what_penstockd_reads(tmp_path: Path) -> None:
     odd = tmp_path / 'a "b" \\ ü'
     odd.mkdir()
-    node = NodePlan(2, 9094, 9095, rack="east", peer_override={1: "127.0.0.1:7001"})
+    node = NodePlan(
+        2,
+        9094,
+        9095,
+        rack="east",
+        peer_override={1: "127.0.0.1:7001"},
+        client_advertise="127.0.0.1:7002",
+        data_dir="/elsewhere",
+        wrapper=("env", "A=b c"),
+    )
     plan = ClusterPlan("c", (NodePlan(1, 9092, 9093), node, NodePlan(3, 9096, 9097)), limits={"store_bytes": 5})
     assert ClusterPlan.from_json(plan.to_json()) == plan
     (odd / "node.toml").write_text(node_config(plan, node, odd / "data"))
@@ -207,5 +217,22 @@ def test_the_configuration_file_is_what_penstockd_reads(tmp_path: Path) -> None:
         3: "127.0.0.1:9097",
     }
     assert str(config.peer_override[1]) == "127.0.0.1:7001"
+    assert (str(config.client_advertise), str(config.client_listen)) == ("127.0.0.1:7002", "127.0.0.1:9094")
     assert config.limits.store_bytes == 5
     assert plan.on_ports_from(20_000).nodes[2].peer == "127.0.0.1:20005"
+
+
+def test_data_may_be_elsewhere_and_the_server_run_by_another_program(make: Make, tmp_path: Path) -> None:
+    cluster = make(1)
+    (node,) = cluster.plan.nodes
+    elsewhere = tmp_path / "disk" / "data"
+    elsewhere.parent.mkdir()
+    wrapper = ("env", f"MARK={elsewhere}")
+    cluster.save_plan(replace(cluster.plan, nodes=(replace(node, data_dir=str(elsewhere), wrapper=wrapper),)))
+    cluster.start()
+    cluster.wait_serving()
+    process = cluster.process(1)
+    assert process is not None
+    assert f"MARK={elsewhere}".encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    assert elsewhere.is_dir()
+    assert not (cluster.node_dir(1) / "data").exists()
