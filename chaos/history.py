@@ -29,7 +29,8 @@ Reads have one line, of type `ok`, when they are complete, with `began`, the tim
 | --- | --- |
 | `assign` | topic, partition, position: reading goes on there, by the client's own will (start, seek) |
 | `poll` | isolation, reads: [{topic, partition, from, to, records: [[offset, value, leader_epoch], …]}], with the |
-| | positions before and after; `final`: true in the reading of everything at the end |
+| | positions before and after; `final`: true in the reading of everything at the end. Of type `fail`, with `error` |
+| | and `message` and without reads: the log has lost or damaged what was read |
 | `end_offset` | topic, partition, isolation, offset, leader_epoch: the answer of a leader to "latest" |
 | `describe_topic` | topic, exists, topic_id, partitions (their number), as a client of the API was told |
 | `view` | node, version, hash, controller, partitions: [[topic, topic_id, partition, leader, leader_epoch, |
@@ -105,6 +106,10 @@ class Recorder:
     def read(self, process: str, f: str, began: float, **fields: Any) -> None:
         """Record a read that is complete."""
         self._write({"process": process, "type": "ok", "f": f, "began": round(began, 6), **fields})
+
+    def failed_read(self, process: str, f: str, error: str, message: str, **fields: Any) -> None:
+        """Record a read that found what a sound cluster never shows."""
+        self._write({"process": process, "type": "fail", "f": f, **fields, "error": error, "message": message})
 
     def note(self, process: str, f: str, **fields: Any) -> None:
         """Record what the runner did."""

@@ -1,0 +1,48 @@
+"""End watchers: ask the leaders for the ends of the logs, in both isolations, and note each answer."""
+
+from penstock.chaos.workload.options import Access
+from penstock.chaos.workload.process import Common, Process
+from penstock.client import Admin, PenstockError
+from penstock.client.records import Isolation
+
+TIMEOUT_MS = 4_000
+ISOLATIONS: tuple[Isolation, ...] = ("read_uncommitted", "read_committed")
+
+
+async def ask_ends(process: Process, admin: Admin, topic: str, isolation: Isolation) -> dict[int, int]:
+    """Ask for the ends of a topic's partitions and note them; by partition. Raises PenstockError."""
+    began = process.recorder.now()
+    found = await admin.list_offsets(topic, "latest", isolation=isolation)
+    for end in found:
+        process.recorder.read(
+            process.name,
+            "end_offset",
+            began,
+            topic=topic,
+            partition=end.partition,
+            isolation=isolation,
+            offset=end.offset,
+            leader_epoch=end.leader_epoch,
+        )
+    return {end.partition: end.offset for end in found}
+
+
+class EndWatcher(Process):
+    """See the module."""
+
+    def __init__(self, common: Common, host: str, number: int, access: Access) -> None:
+        super().__init__(common, host, "ends", number, access)
+        self._options = common.options.ends
+
+    async def run(self) -> None:
+        """See Process."""
+        async with Admin(self.access.bootstrap, timeout_ms=TIMEOUT_MS, address_map=self.access.address_map) as admin:
+            while await self.pause(self._options.every_s):
+                for name in self._options.topics:
+                    await self._ask(admin, self.common.topic(name))
+
+    async def _ask(self, admin: Admin, topic: str) -> None:
+        try:
+            await ask_ends(self, admin, topic, self.rng.choice(ISOLATIONS))
+        except PenstockError:
+            return  # nobody could say: the next one asks again

@@ -1,0 +1,149 @@
+"""What the parts of a workload do: how many, how fast, on which topics. A part with a count of 0 is not there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+from penstock.client.records import Isolation
+
+Acks = Literal["none", "leader", "all"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+ORDERS = "orders"
+LEDGER = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the clients of one host reach the cluster."""
+
+    bootstrap: str
+    address_map: Mapping[str, str] = field(default_factory=dict)
+    """Addresses, "host:port", to dial instead of those that nodes advertise: this host's proxies."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """A topic that is written to. It is made by `prepare`, and nobody changes it."""
+
+    name: str
+    partitions: int
+    replication: int = 3
+    config: Mapping[str, int | str | bool | None] = field(default_factory=dict)
+    """Without retention: what is written must stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """Producers that send by a schedule, whatever comes of it (an open loop): in health, a known throughput."""
+
+    count: int = 6
+    rate: float = 220.0
+    """Records a second, each."""
+    topics: tuple[str, ...] = (ORDERS,)
+    acks: Acks = "all"
+    idempotent: bool = True
+    """Only with acks "all"."""
+    sizes: tuple[int, int] = (24, 160)
+    """Bytes of a record, from and to."""
+    compression: Compression = "none"
+    keyed: bool = False
+    """Records have keys, which say the partition."""
+    linger_ms: float = 10
+    delivery_timeout_ms: int = 15_000
+    request_timeout_ms: int = 5_000
+    most_under_way: int = 1_500
+    """Records that have no outcome yet, each sender; above that it leaves out what is due, and counts it as skipped."""
+    crash_every_s: float | None = None
+    """Now and then, about this far apart, a producer is given up at once and another one is opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appenders:
+    """Clients that append small batches at an expected offset, one after the other, racing for the same partitions."""
+
+    count: int = 2
+    rate: float = 6.0
+    """Appends a second at most, each."""
+    topics: tuple[str, ...] = (LEDGER,)
+    most_values: int = 4
+    """Values of a batch, at most."""
+    unconditional: float = 0.1
+    """The share of appends without an expected offset."""
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Consumers that read to the end and go on; each has an isolation, in turn."""
+
+    count: int = 3
+    topics: tuple[str, ...] = (ORDERS, LEDGER)
+    isolations: tuple[Isolation, ...] = ("read_committed", "read_uncommitted")
+    share: float = 0.7
+    """Of the partitions that are there, each reads about this share, and at least one."""
+    pace_s: float = 0.1
+    """Between two polls: what came meanwhile is given out at once."""
+    most_records: int = 2_000
+    """Of one poll."""
+    seek_every_s: float | None = 10.0
+    """About this far apart, a reader goes back to an older position, seldom to the very beginning."""
+    seek_back: int = 3_000
+    """Records that it goes back, at most."""
+    reopen_every_s: float | None = 45.0
+    """About this far apart, a reader closes its consumer and goes on with a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndWatchers:
+    """Clients that ask the leaders for the ends of the logs."""
+
+    count: int = 1
+    topics: tuple[str, ...] = (ORDERS, LEDGER)
+    every_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Changers:
+    """Clients that make, grow, alter, describe and delete topics of their own, one after the other."""
+
+    count: int = 1
+    every_s: float = 1.0
+    """Between two changes."""
+    replication: int = 3
+    most_topics: int = 4
+    """Topics that a changer has at a time; nobody writes to them."""
+    most_partitions: int = 6
+    most_fresh: int = 12
+    """Topics with fresh names that a changer writes to and reads back in all; they stay."""
+    timeout_ms: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadOptions:
+    """A whole workload. Each part is a group of clients; several groups of senders may differ."""
+
+    topics: tuple[TopicPlan, ...] = (TopicPlan(ORDERS, 8), TopicPlan(LEDGER, 4))
+    senders: tuple[Senders, ...] = (Senders(),)
+    appenders: Appenders = Appenders()
+    readers: Readers = Readers()
+    ends: EndWatchers = EndWatchers()
+    changers: Changers = Changers()
+    prefix: str = ""
+    """Before the names of all topics: a cluster where a run was before needs a new one."""
+
+    @property
+    def rate(self) -> float:
+        """Records a second that the senders send together when nothing is skipped."""
+        return sum(group.count * group.rate for group in self.senders)
+
+    def only(self, *parts: str) -> Self:
+        """Give the same with these parts alone: senders, appenders, readers, ends, changers."""
+        return replace(
+            self,
+            senders=self.senders if "senders" in parts else (),
+            appenders=self.appenders if "appenders" in parts else replace(self.appenders, count=0),
+            readers=self.readers if "readers" in parts else replace(self.readers, count=0),
+            ends=self.ends if "ends" in parts else replace(self.ends, count=0),
+            changers=self.changers if "changers" in parts else replace(self.changers, count=0),
+        )

@@ -1,0 +1,113 @@
+"""A whole workload: makes the topics, starts the clients, stops them, reads everything in the end.
+
+Owns the tasks of the processes. A process that ends by an exception, or a client that breaks its contract, is a
+WorkloadError: it is raised by `stop`, and `failure` says so before.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+from penstock.chaos.history import Recorder
+from penstock.chaos.workload.appenders import Appender
+from penstock.chaos.workload.changers import Changer
+from penstock.chaos.workload.ends import EndWatcher
+from penstock.chaos.workload.final import FinalReading
+from penstock.chaos.workload.observers import Observer
+from penstock.chaos.workload.options import Access, WorkloadOptions
+from penstock.chaos.workload.preparing import Preparer
+from penstock.chaos.workload.process import Common, Process, Progress, WorkloadError
+from penstock.chaos.workload.readers import Reader
+from penstock.chaos.workload.senders import Sender
+
+PREPARE_PATIENCE_S = 120.0
+
+
+class Workload:
+    """See the module. Call prepare, start, stop, final, in this order; `stop` also when something failed."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        access: Mapping[str, Access],
+        options: WorkloadOptions,
+        seed: int,
+        observed: Mapping[int, str] | None = None,
+    ) -> None:
+        """`access`: how each clients' host reaches the cluster. `observed`: nodes to watch, past proxies."""
+        if not access:
+            raise WorkloadError("a workload needs at least one host for its clients")
+        self._common = Common(recorder, options, seed)
+        self._access = dict(access)
+        self._observed = dict(observed or {})
+        self._tasks: dict[asyncio.Task[None], Process] = {}
+
+    @property
+    def progress(self) -> Progress:
+        """Counts up to now."""
+        return self._common.progress
+
+    @property
+    def failure(self) -> str | None:
+        """What is wrong with the workload itself; None: nothing."""
+        for task, process in self._tasks.items():
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                error = task.exception()
+                return f"{process.name} ended: {type(error).__name__}: {error}"
+        return next(iter(self._common.faults), None)
+
+    async def prepare(self, patience_s: float = PREPARE_PATIENCE_S) -> None:
+        """Make the topics; return when each of their partitions has a leader. Raises WorkloadError."""
+        host, access = next(iter(self._access.items()))
+        await Preparer(self._common, host, access).prepare(patience_s)
+
+    def start(self) -> None:
+        """Start the clients."""
+        for process in self._processes():
+            self._begin(process)
+        for node_id, address in self._observed.items():
+            self.observe(node_id, address)
+
+    def observe(self, node_id: int, address: str) -> None:
+        """Observe one more node, from now on."""
+        self._begin(Observer(self._common, node_id, address))
+
+    async def stop(self, patience_s: float) -> None:
+        """Begin no more operations; return when all are settled, or after about `patience_s`, the rest unknown.
+
+        Raises WorkloadError where the workload itself failed.
+        """
+        self._common.patience_s = patience_s
+        self._common.stopping.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s + 5)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.failure is not None:
+            raise WorkloadError(self.failure)
+
+    async def final(self, bootstrap: str, patience_s: float) -> None:
+        """Read everything that was written, past all proxies. Raises FinalReadError after `patience_s`."""
+        await FinalReading(self._common, bootstrap).run(patience_s)
+
+    def _begin(self, process: Process) -> None:
+        self._tasks[asyncio.create_task(process.run(), name=process.label)] = process
+
+    def _processes(self) -> Iterator[Process]:
+        """Make all clients, over the hosts in turn."""
+        common, options = self._common, self._common.options
+        hosts = list(self._access.items())
+        senders = [group for group in options.senders for _ in range(group.count)]
+        for index, group in enumerate(senders):
+            host, access = hosts[index % len(hosts)]
+            yield Sender(common, host, index + 1, access, group)
+        parts = (
+            (Appender, options.appenders.count),
+            (Reader, options.readers.count),
+            (EndWatcher, options.ends.count),
+            (Changer, options.changers.count),
+        )
+        for kind, count in parts:
+            for index in range(count):
+                host, access = hosts[index % len(hosts)]
+                yield kind(common, host, index + 1, access)
