@@ -24,6 +24,8 @@ class MetadataReader:
         """The last one by node; overlapping ones are left out."""
         self._epochs: dict[int, dict[PartitionKey, int]] = {}
         """By node, in its last view."""
+        self._told: set[object] = set()
+        """What was found once, and is shown by view after view."""
         changes = ("create_topic", "delete_topic", "add_partitions", "alter_topic")
         self.handlers = dict.fromkeys(changes, self.change) | {
             "describe_topic": self.describe_topic,
@@ -73,7 +75,8 @@ class MetadataReader:
         content = entry["hash"]
         if content is not None:
             former, seen = self._hashes.setdefault(view.version, (content, view))
-            if former != content:
+            if former != content and (view.version, content) not in self._told:
+                self._told.add((view.version, content))
                 what = f"version {view.version} is {former} on node {seen.node} and {content} on node {view.node}"
                 self._metadata.diverged.append(Disagreement(seen, view, what))
         epochs: dict[PartitionKey, int] = {}
@@ -95,7 +98,8 @@ class MetadataReader:
 
     def _lead(self, view: View, key: tuple[str, int, int], leader: int, topic: str) -> None:
         former, seen = self._leaders.setdefault(key, (leader, view))
-        if former != leader:
+        if former != leader and (key, leader) not in self._told:
+            self._told.add((key, leader))
             what = (
                 f"in leader epoch {key[2]} of {topic}-{key[1]} node {former} leads as node {seen.node} shows it, "
                 f"and node {leader} as node {view.node} shows it"

@@ -119,7 +119,7 @@ class ReadsReader:
         if log.grow(offset + 1):
             if log.values[offset] == NOTHING:
                 log.values[offset], log.epochs[offset], log.polls[offset] = claim.value, claim.epoch, claim.poll
-            else:
+            elif log.values[offset] != claim.value or not self._same_epoch(log, claim):
                 self._facts.contradicted.append(claim)
             log.seen[offset] |= flags
         writes = self._facts.writes
@@ -134,11 +134,19 @@ class ReadsReader:
         elif (writes.place_spots[found], writes.place_offsets[found]) != (claim.spot, offset):
             self._facts.moved.append(claim)
 
+    def _same_epoch(self, log: PartitionLog, claim: Claim) -> bool:
+        """An epoch that was not said agrees with each."""
+        if log.epochs[claim.offset] == UNKNOWN:
+            log.epochs[claim.offset] = claim.epoch
+        return claim.epoch in (UNKNOWN, log.epochs[claim.offset])
+
     def _out_of_turn(self, row: int, read: dict[str, Any]) -> None:
         """Say what is odd in a poll whose records do not go from its first position to its last in turn."""
         polls, start, end = self._polls, read["from"], read["to"]
         offsets = [offset for offset, _, _ in read["records"]]
         polls.highest.append(max(offsets, default=NO_OFFSET))
+        if end < start:
+            polls.backwards.append(row)
         polls.outside += [Outside(row, offset) for offset in offsets if not start <= offset < end]
         inside = [offset for offset in offsets if start <= offset < end]
         former = NO_OFFSET

@@ -62,6 +62,8 @@ class Polls:
         self.backs: list[Back] = []
         self.outside: list[Outside] = []
         self.jumps: list[Jump] = []
+        self.backwards: list[int] = []
+        """Polls whose position after is below the one before."""
 
     def __len__(self) -> int:
         return len(self.lines)

@@ -1,9 +1,28 @@
 """All kinds of anomalies, and all that is allowed, in the order of the report. The one place where a kind joins."""
 
 from penstock.chaos.checker.anomaly import Allowance, Check
+from penstock.chaos.checker.changes import StaleMetadataRead
 from penstock.chaos.checker.data import Duplicate, FailedButPresent, InconsistentOffsets, Invented, RepeatedSend
+from penstock.chaos.checker.elections import ElectionSafety, MetadataBack, MetadataDivergence
+from penstock.chaos.checker.epochs import EpochBack, EpochMismatch
 from penstock.chaos.checker.missing import AckedPastFinalLog, FinalReadingsDiffer, LostWrite, UnexplainedGap, Unseen
+from penstock.chaos.checker.order import (
+    IntSendSkip,
+    NonmonotonicPoll,
+    NonmonotonicSend,
+    PollSkip,
+    PositionError,
+    ResetOnAssignment,
+    SendSkip,
+)
 from penstock.chaos.checker.torn import TornAppend
+from penstock.chaos.checker.watermarks import (
+    HighWatermarkBack,
+    LeaderIncomplete,
+    ReadPastEnd,
+    StableAboveHighWatermark,
+    StableOffsetBack,
+)
 
 CHECKS: tuple[type[Check], ...] = (
     LostWrite,
@@ -15,6 +34,23 @@ CHECKS: tuple[type[Check], ...] = (
     Invented,
     TornAppend,
     FinalReadingsDiffer,
+    EpochMismatch,
+    EpochBack,
+    PollSkip,
+    NonmonotonicPoll,
+    PositionError,
+    ResetOnAssignment,
+    SendSkip,
+    NonmonotonicSend,
+    HighWatermarkBack,
+    StableOffsetBack,
+    StableAboveHighWatermark,
+    ReadPastEnd,
+    LeaderIncomplete,
+    ElectionSafety,
+    MetadataDivergence,
+    MetadataBack,
+    StaleMetadataRead,
 )
-ALLOWANCES: tuple[type[Allowance], ...] = (RepeatedSend, UnexplainedGap)
+ALLOWANCES: tuple[type[Allowance], ...] = (IntSendSkip, RepeatedSend, UnexplainedGap)
 KINDS: tuple[str, ...] = tuple(check.kind for check in CHECKS)
