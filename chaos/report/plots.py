@@ -43,6 +43,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e5e5e5",
     "grid.linewidth": 0.6,
 }
@@ -86,6 +87,7 @@ def _draw(measures: Json) -> "Figure":
     _phases((throughput, latency, reading), measures)
     reading.set_xlim(0, duration)
     reading.set_xlabel("seconds since the run began")
+    figure.align_ylabels((throughput, latency, reading))
     return figure
 
 
@@ -187,6 +189,7 @@ def _phases(all_axes: "Sequence[Axes]", measures: Json) -> None:
             color="#555555",
             rotation=90,
             parse_math=False,
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1},
         )
 
 
