@@ -97,7 +97,7 @@ class _Gathered:
         self.load_end = 0.0
 
     def feed(self, entry: Entry) -> None:
-        f, self.end = entry["f"], entry["time"]
+        f, self.end = entry["f"], max(self.end, entry["time"])
         if f in WRITES:
             self.writes.feed(entry)
             self.load_end = self.end
