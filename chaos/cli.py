@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -19,12 +20,12 @@ from penstock import __version__
 from penstock.chaos import plan as plans
 from penstock.chaos.cluster import ClusterError
 from penstock.chaos.history import HistoryError
-from penstock.chaos.junit import Case, write_junit
+from penstock.chaos.junit import Case, case_of, write_junit
 from penstock.chaos.listing import listed_faults
 from penstock.chaos.report import write_report
 from penstock.chaos.run import INVALID, RUN, UNKNOWN, VALID, VERDICT, Document, Run, RunError, RunOptions, judge
 from penstock.chaos.scenario import SCENARIOS, Scenario
-from penstock.chaos.summary import summary
+from penstock.chaos.status import summary
 from penstock.chaos.toxiproxy_api import ToxiproxyError
 
 EXIT = {VALID: 0, INVALID: 1, UNKNOWN: 3}
@@ -96,9 +97,10 @@ def run(  # noqa: PLR0913, PLR0917  the options of one command
                 continue
             folder = _folder(out, each, number)
             options = RunOptions(each, number, folder, duration, cluster, _schedule(schedule), say=say)
+            began = time.monotonic()
             document = _perform(options)
             worst = max(worst, document["verdict"], key=[VALID, UNKNOWN, INVALID].index)
-            cases.append(Case.of(folder))
+            cases.append(case_of(document, _read(folder / RUN), time.monotonic() - began))
             _note(results, each, number, document, folder)
     if junit is not None:
         write_junit(junit, cases)

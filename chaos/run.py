@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import json
 import platform
+import secrets
 import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from penstock.chaos.mounts import MountError
 from penstock.chaos.nemesis import Nemesis
 from penstock.chaos.scenario import Scenario
 from penstock.chaos.toxiproxy_api import ToxiproxyError
-from penstock.chaos.workload import FinalReadError, Workload
+from penstock.chaos.workload import FinalReadError, Workload, WorkloadError
 from penstock.client import Admin, PenstockError
 from penstock.client.devcluster import PENSTOCKD
 
@@ -47,6 +48,8 @@ FINAL_PATIENCE_S = 300.0
 PROGRESS_INTERVAL_S = 5.0
 _HEALTH_TIMEOUT_MS = 2_000
 _POLL_S = 0.2
+
+_TROUBLE = (ClusterError, ToxiproxyError, MountError, DiskError, plans.PlanError, WorkloadError, FinalReadError)
 
 VALID, INVALID, UNKNOWN = "valid", "invalid", "unknown"
 Document = dict[str, Any]
@@ -81,6 +84,7 @@ class Run:
         self._options = options
         self._scenario = options.scenario
         self._folder = options.folder
+        self._duration_s = options.duration_s or options.scenario.duration_s
         self._document: Document = {}
         self._trouble: list[str] = []
         """Why nothing can be said for certain."""
@@ -92,7 +96,7 @@ class Run:
             raise RunError(f"there is a run in {self._folder} already")
         try:
             asyncio.run(self._on_the_ground())
-        except (ClusterError, ToxiproxyError, MountError, DiskError, plans.PlanError) as error:
+        except _TROUBLE as error:
             if not (self._folder / HISTORY).exists():
                 raise RunError(str(error)) from error
             self._trouble.append(f"the run broke off: {error}")
@@ -133,9 +137,10 @@ class Run:
         return plans.make_plan(self._options.seed, duration_s, self._scenario.profile, ground.shape, registry.GROUPS)
 
     async def _with_load(self, ground: Ground, plan: plans.Plan, recorder: Recorder) -> None:
-        workload = Workload(
-            recorder, ground.access, self._scenario.workload, self._options.seed, observed=_observed(ground)
-        )
+        options = self._scenario.workload
+        if self._options.cluster_file is not None:  # a run was there before, perhaps
+            options = replace(options, prefix=f"chaos-{secrets.token_hex(4)}-")
+        workload = Workload(recorder, ground.access, options, self._options.seed, _observed(ground))
         nemesis = Nemesis(ground.site, plan, recorder, registry.FAULTS)
         await _until_healthy(ground, HEALTH_PATIENCE_S)
         await workload.prepare()
@@ -144,6 +149,8 @@ class Run:
             workload.start()
             async with _told(self._progress(recorder, workload)):
                 await nemesis.run()
+                if not plan:
+                    await asyncio.sleep(self._duration_s)
                 await self._heal(ground, recorder)
         finally:
             await nemesis.heal_all()
@@ -181,7 +188,7 @@ class Run:
         self._document = {
             "scenario": self._scenario.name,
             "seed": options.seed,
-            "duration_s": options.duration_s or self._scenario.duration_s,
+            "duration_s": self._duration_s,
             "started": datetime.now(UTC).isoformat(),
             "argv": sys.argv,
             "cluster": str(options.cluster_file) if options.cluster_file else "local",
