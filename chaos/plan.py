@@ -22,6 +22,7 @@ LENGTHS_S: Mapping[str, Range] = {
     "pause-leader": (3.0, 15.0),  # past it, so that others take over
     "pause-controller": (3.0, 15.0),
     "pause-node": (3.0, 15.0),
+    "leader-transfer": (14.0, 20.0),  # past preferred_leader_delay_ms, so that leaderships move meanwhile
 }
 """Lengths of the faults that make sense in these only; a profile may say otherwise."""
 STEPWISE = frozenset({"kill-repeatedly", "restart-node", "rolling-restart"})

@@ -1,0 +1,17 @@
+"""All faults, by group. The one table."""
+
+from collections.abc import Mapping
+
+from penstock.chaos.faults import links, membership, process
+from penstock.chaos.faults.base import Fault
+
+GROUPS: Mapping[str, tuple[Fault, ...]] = {
+    "process": process.FAULTS,
+    "membership": membership.FAULTS,
+    "link": links.FAULTS,
+    "disk": (),
+    "clock": (),
+}
+FAULTS: Mapping[str, Fault] = {fault.name: fault for faults in GROUPS.values() for fault in faults}
+PLANNED: Mapping[str, str] = membership.PLANNED
+"""Faults that cannot be built yet, and what they wait for."""
