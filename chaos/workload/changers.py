@@ -127,6 +127,8 @@ class Changer(Process):
         await self._describe(admin, name)
         appending = Appending(self, producer, APPEND_TIMEOUT_S)
         for _ in range(FRESH_APPENDS):
+            if self.is_stopping:
+                return
             partition = TopicPartition(name, self.rng.randrange(FRESH_PARTITIONS))
             await appending.append(partition, self.rng.randint(1, 3), appending.ends.get(partition))
         if appending.ends:

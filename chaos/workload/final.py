@@ -11,7 +11,7 @@ from typing import NamedTuple
 from penstock.chaos.workload.ends import ask_ends
 from penstock.chaos.workload.options import Access
 from penstock.chaos.workload.process import Common, FinalReadError, Process
-from penstock.chaos.workload.reading import ANOMALIES, Reading
+from penstock.chaos.workload.reading import Reading, is_anomaly
 from penstock.client import Admin, Consumer, PenstockError, TopicPartition
 from penstock.client.records import Isolation
 
@@ -57,7 +57,7 @@ class FinalReader(Process):
                 await self._read(consumer, goal)
             except PenstockError as error:
                 self.last_error = str(error)
-                if isinstance(error, ANOMALIES):
+                if is_anomaly(error):
                     return  # it stands in the history
                 await asyncio.sleep(RETRY_S)
             finally:

@@ -51,13 +51,8 @@ class Observer(Process):
         try:
             while True:
                 began = self.recorder.now()
-                reading = asyncio.ensure_future(call.read())
-                await asyncio.wait((reading, stopping), timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)
-                if not reading.done():
-                    reading.cancel()
-                    return
-                answer = reading.result()
-                if answer is grpc.aio.EOF:
+                answer = await _next(call, stopping)
+                if answer is None:
                     return
                 self._note(began, answer.metadata)
         except grpc.aio.AioRpcError:
@@ -91,6 +86,21 @@ def content_hash(metadata: pb.ClusterMetadata) -> str:
     content.ClearField("controller")
     content.ClearField("metadata_version")
     return hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()
+
+
+async def _next(call: Any, stopping: "asyncio.Task[bool]") -> pb.WatchMetadataResponse | None:
+    """Give what the node says next; None where the stream has ended, is silent for long, or the workload stops."""
+    reading = asyncio.ensure_future(call.read())
+    try:
+        await asyncio.wait((reading, stopping), timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not reading.done():
+            reading.cancel()
+            await asyncio.wait((reading,))
+    if reading.cancelled():
+        return None
+    answer = reading.result()
+    return answer if isinstance(answer, pb.WatchMetadataResponse) else None
 
 
 def _row(topic: topic_service_pb2.Topic, partition: topic_service_pb2.Partition) -> list[Any]:

@@ -14,11 +14,21 @@ from typing import Any, NamedTuple
 
 from penstock.chaos.history import Recorder
 from penstock.chaos.workload.options import Access, WorkloadOptions
-from penstock.client import OutcomeUnknownError, PenstockError, TopicPartition
+from penstock.client import (
+    ExpectedOffsetMismatchError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    PenstockError,
+    TopicExistsError,
+    TopicPartition,
+    UnknownTopicError,
+)
 from penstock.client.errors import is_unknown
 
 MESSAGE_CHARS = 240
 """Of an error's message in the history."""
+
+REFUSALS = (ExpectedOffsetMismatchError, InvalidRequestError, TopicExistsError, UnknownTopicError)
 
 
 class WorkloadError(Exception):
@@ -35,6 +45,8 @@ class Progress:
 
     acked: int = 0
     """Writes; a record of a sender is one."""
+    refused: int = 0
+    """Writes that a cluster in best health would have refused as well: an expected offset that somebody else took."""
     failed: int = 0
     unknown: int = 0
     skipped: int = 0
@@ -43,8 +55,9 @@ class Progress:
     """Records that readers were given."""
 
     def __str__(self) -> str:
-        text = f"{self.acked} acknowledged, {self.failed} failed, {self.unknown} unknown, {self.read} read"
-        return f"{text}, {self.skipped} not sent" if self.skipped else text
+        text = f"{self.acked} acknowledged, {self.read} read"
+        rare = {"refused": self.refused, "failed": self.failed, "unknown": self.unknown, "not sent": self.skipped}
+        return ", ".join([text, *(f"{count} {what}" for what, count in rare.items() if count)])
 
 
 @dataclass(slots=True)
@@ -155,7 +168,10 @@ class Process:
         if is_unknown(error) or isinstance(error, OutcomeUnknownError):
             self.unknown(pending, error.reason.name, error.message)
             return
-        self.progress.failed += 1
+        if isinstance(error, REFUSALS):
+            self.progress.refused += 1
+        else:
+            self.progress.failed += 1
         self._complete(pending, "fail", error.reason.name, error.message)
 
     def unknown(self, pending: Pending, error: str, message: str) -> None:

@@ -6,7 +6,7 @@ them. A reader goes on after any of them, with a new consumer.
 
 from penstock.chaos.workload.options import Access
 from penstock.chaos.workload.process import Common, Process
-from penstock.chaos.workload.reading import ANOMALIES, Reading
+from penstock.chaos.workload.reading import Reading, is_anomaly
 from penstock.client import Consumer, PenstockError, TopicPartition
 
 POLL_TIMEOUT_S = 0.5
@@ -35,7 +35,7 @@ class Reader(Process):
                 await self._reading.resume(consumer)
                 await self._read(consumer)
             except PenstockError as error:
-                if isinstance(error, ANOMALIES):
+                if is_anomaly(error):
                     self._reading.begin(dict.fromkeys(self._reading.positions, 0))
                 await self.pause(RETRY_S)
             finally:

@@ -14,16 +14,23 @@ from penstock.client import (
     Consumer,
     LogDamagedError,
     LogDivergedError,
-    OffsetOutOfRangeError,
     PenstockError,
     Record,
     TopicPartition,
 )
 from penstock.client.records import Isolation
+from penstock.protocol.reasons import Reason
 
-ANOMALIES = (LogDamagedError, LogDivergedError, OffsetOutOfRangeError)
-"""Errors of a read that a sound cluster never causes: what was read, or is acknowledged, is not there any more."""
 REQUEST_TIMEOUT_MS = 5_000
+
+
+def is_anomaly(error: PenstockError) -> bool:
+    """Say whether a sound cluster never causes this error: what was read, or written, is gone or damaged.
+
+    An offset above the end is none: a new consumer may ask a deposed leader, which does not know it yet. Where records
+    are gone indeed, the ends of the logs and the final reading say so.
+    """
+    return isinstance(error, LogDamagedError | LogDivergedError) or error.reason is Reason.OFFSET_BELOW_START
 
 
 class Reading:
@@ -62,7 +69,7 @@ class Reading:
         await consumer.assign(self.positions)
 
     async def poll(self, consumer: Consumer, most_records: int, timeout_s: float) -> int:
-        """Poll, note what came; the number of records. Raises PenstockError, those of ANOMALIES noted as well."""
+        """Poll, note what came; the number of records. Raises PenstockError, an anomaly noted as well."""
         began = self._process.recorder.now()
         try:
             records = await consumer.poll(most_records, timeout_s)
@@ -91,7 +98,7 @@ class Reading:
         return reads
 
     def _note_failure(self, error: PenstockError) -> None:
-        if isinstance(error, ANOMALIES):
+        if is_anomaly(error):
             self._process.recorder.failed_read(
                 self._process.name, "poll", error=type(error).__name__, message=str(error), **self._marks
             )

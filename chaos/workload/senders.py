@@ -17,6 +17,7 @@ from penstock.chaos.workload.process import Common, Pending, Process, WorkloadEr
 from penstock.client import NO_OFFSET, Delivery, PenstockError, Producer, TopicPartition
 from penstock.client.options import ProducerOptions
 from penstock.protocol.keys import partition_of
+from penstock.protocol.reasons import Reason
 
 TICK_S = 0.1
 MOST_LATE_S = 1.0
@@ -46,6 +47,7 @@ class Sender(Process):
 
     async def run(self) -> None:
         """See Process."""
+        await self.pause(self.rng.uniform(0, TICK_S))  # senders do not tick in step
         while not self.is_stopping:
             await self._live()
             self.next_life()
@@ -112,6 +114,8 @@ class Sender(Process):
         """What became of a record; called once for each."""
         self.under_way -= 1
         if error is not None:
+            if error.reason is Reason.PRODUCER_FENCED:
+                self.common.fault(f"{pending.process}: fenced, though nobody else has its producer id: {error.message}")
             self.refused(pending, error)
         elif delivery is None or delivery.offset == NO_OFFSET:
             self.unknown(pending, "NOT_ANSWERED", "sent without acknowledgement")
