@@ -65,8 +65,10 @@ def reason_of(fault: Json) -> str:
 
 
 def verdict_of(verdict: Json) -> str:
-    """Give `valid`, `invalid` or `unknown`."""
-    return {True: "valid", False: "invalid"}.get(verdict.get("valid", None), "unknown")
+    """Give `valid`, `invalid` or `unknown`: of the whole run, where the file says it, else of its history alone."""
+    valid = verdict.get("valid")
+    alone = "unknown" if valid is None else "valid" if valid else "invalid"
+    return str(verdict.get("verdict", alone))
 
 
 def first_of_each_kind(verdict: Json) -> list[tuple[Json, int]]:

@@ -19,6 +19,9 @@ from penstock.chaos.measure.writes import METADATA_WRITES, RECORD_WRITES, WRITES
 
 __all__ = ["Aim", "Availability", "Fault", "FaultMeasure", "Measures", "Recovery", "Series", "Share", "measure"]
 
+LOAD_ENDS = "stopping"
+"""The phase in which clients begin no more operations."""
+
 
 @dataclass(frozen=True, slots=True)
 class FaultMeasure:
@@ -42,7 +45,7 @@ class Measures:
     duration_s: float
     """Time of the last entry."""
     load: tuple[float, float]
-    """From the first write's invocation to the last write's invocation or completion."""
+    """From the first send's or append's invocation to the phase LOAD_ENDS; without it, to their last invocation."""
     phases: tuple[tuple[str, float], ...]
     records: Share
     """Sends and appends."""
@@ -94,13 +97,11 @@ class _Gathered:
         self.faults = Faults()
         self.phases: list[tuple[str, float]] = []
         self.end = 0.0
-        self.load_end = 0.0
 
     def feed(self, entry: Entry) -> None:
         f, self.end = entry["f"], max(self.end, entry["time"])
         if f in WRITES:
             self.writes.feed(entry)
-            self.load_end = self.end
         elif f == "poll":
             self.reads.feed(entry)
         elif f == "fault":
@@ -109,7 +110,7 @@ class _Gathered:
             self.phases.append((entry["name"], self.end))
 
     def result(self) -> Measures:
-        load = (self.writes.invoked[0] if self.writes.invoked else 0.0, self.load_end)
+        load = self._load()
         faults, judged = self.faults.result(), Judged(self.writes, self.faults.result())
         served = [(fault, availability_of(fault, judged.within(fault.inject, fault.healed))) for fault in faults]
         found = episodes(faults)
@@ -132,6 +133,12 @@ class _Gathered:
             aims=aims_of(overall, served, back),
             series=series_of(self.writes, self.reads, self.end),
         )
+
+    def _load(self) -> tuple[float, float]:
+        rows = zip(self.writes.f, self.writes.invoked, strict=True)
+        times = [invoked for f, invoked in rows if f < len(RECORD_WRITES)] or [0.0]
+        ends = (time for name, time in self.phases if name == LOAD_ENDS)
+        return times[0], next(ends, times[-1])
 
 
 def _acks(writes: Writes) -> list[float]:

@@ -31,7 +31,7 @@ class Reads:
 
     def feed(self, entry: Entry) -> None:
         """Take a poll."""
-        if entry.get("final"):
+        if entry.get("final") or entry["type"] != "ok":
             return
         found = sum(len(read["records"]) for read in entry["reads"])
         second = int(entry["time"] // BIN_S)

@@ -17,14 +17,11 @@ WRITES = RECORD_WRITES + METADATA_WRITES
 REFUSALS: dict[str, frozenset[str]] = {
     "EXPECTED_OFFSET_MISMATCH": frozenset({"append"}),
     "TOPIC_EXISTS": frozenset({"create_topic"}),
-    "INVALID_ARGUMENT": frozenset(METADATA_WRITES),  # somebody else has made the topic larger meanwhile
-    "INVALID_CONFIG": frozenset({"alter_topic", "create_topic"}),
-    "INVALID_REPLICATION_FACTOR": frozenset({"create_topic"}),
-    "PRODUCER_FENCED": frozenset(RECORD_WRITES),
+    "INVALID_ARGUMENT": frozenset({"add_partitions"}),  # an earlier one, whose outcome was not known, has done it
 }
 """Failures that say what a cluster in best health would have said: no lack of availability. By reason, of what."""
 REFUSALS_AFTER_DELETION = frozenset({"UNKNOWN_TOPIC", "UNKNOWN_PARTITION"})
-"""The same, once somebody has begun to delete the topic."""
+"""The same, once somebody has begun to delete the topic, until it is created anew."""
 
 
 class Outcome(IntEnum):
@@ -128,6 +125,8 @@ class Writes:
         self.completed[begun.row] = entry["time"]
         if entry["type"] == "ok":
             self.outcome[begun.row] = Outcome.ACKED
+            if begun.f == "create_topic":
+                self._deleted.discard(begun.topic)
         elif entry["type"] == "fail":
             refused = self._is_refusal(begun, entry.get("error", ""))
             self.outcome[begun.row] = Outcome.REFUSED if refused else Outcome.FAILED

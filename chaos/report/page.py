@@ -36,6 +36,7 @@ def render(folder: Path, verdict: Json, run: Json) -> str:
         verdict=verdict,
         run=run,
         facts=_facts(verdict, run),
+        repeat=_repeat(run),
         command=shlex.join(str(word) for word in run.get("argv", ())),
         measures=measures,
         faults=words.faults_of(verdict),
@@ -69,8 +70,21 @@ def _facts(verdict: Json, run: Json) -> list[tuple[str, str]]:
         ("Started", run.get("started")),
         ("Nodes", _listed(run.get("nodes"))),
         ("Versions", _listed(run.get("versions"))),
+        ("Notes", "; ".join(map(str, run.get("notes", ())))),
     ]
     return [(name, str(value)) for name, value in known if value not in (None, "")]
+
+
+def _repeat(run: Json) -> str:
+    """Give the command that does this one run again, with the very faults that it had; "" where too little is known."""
+    if "scenario" not in run or "seed" not in run:
+        return ""
+    command = ["penstock-chaos", "run", "--scenario", str(run["scenario"]), "--seed", str(run["seed"])]
+    if "duration_s" in run:
+        command += ["--duration", f"{run['duration_s']:g}"]
+    if run.get("cluster", "local") != "local":
+        command += ["--cluster", str(run["cluster"])]
+    return shlex.join([*command, *(["--schedule", "run.json"] if "schedule" in run else [])])
 
 
 def _listed(value: Any) -> Any:

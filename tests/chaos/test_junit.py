@@ -70,6 +70,11 @@ def test_an_unknown_run_is_an_error_with_its_reasons(tmp_path: Path) -> None:
     assert error.attrib["message"] == "no end"
 
 
+def test_the_verdict_of_the_run_stands_above_that_of_its_history(tmp_path: Path) -> None:
+    case = case_of(verdict(valid=True, verdict="unknown", reasons=["broke off"]), RUN, 1)
+    assert written(tmp_path, case).find(".//error") is not None
+
+
 def test_a_run_that_cannot_be_done_here_is_skipped_with_the_reason(tmp_path: Path) -> None:
     found = written(tmp_path, skipped("power", 9, "needs root")).find(".//skipped")
     assert found is not None

@@ -79,8 +79,10 @@ def test_unknown_topic_is_a_refusal_only_of_a_topic_whose_deletion_had_begun(scr
     script.write(1, topic="a", f="delete_topic", took=None)
     script.write(2, topic="a", kind="fail", error="UNKNOWN_TOPIC")
     script.write(3, topic="b", kind="fail", error="UNKNOWN_TOPIC")
+    script.write(4, topic="a", f="create_topic")
+    script.write(5, topic="a", kind="fail", error="UNKNOWN_TOPIC")
     found = measured(script).by_f["send"]
-    assert (found.failed, found.refused) == (2, 1)
+    assert (found.failed, found.refused) == (3, 1)
 
 
 def test_series_count_by_second_of_completion_and_give_latency_percentiles(script: Script) -> None:
@@ -93,6 +95,7 @@ def test_series_count_by_second_of_completion_and_give_latency_percentiles(scrip
     script.poll(2.7, records=3)
     script.poll(2.8, records=4)
     script.poll(2.9, records=500, final=True)
+    script.recorder.failed_read("c1/read1.0", "poll", error="LogDamagedError", message="a gap")
     found = measured(script).series
     assert found.bin_s == 1.0
     assert found.acked["all"] == [100, 1, 0]
@@ -264,7 +267,32 @@ def test_recovery_is_not_measured_where_the_load_ended_too_early(script: Script)
     with_dip(script, back=63, until=66)
     recovery = only_fault(script).recovery
     assert (recovery.seconds, recovery.met) == (None, None)
-    assert recovery.note.startswith("not seen within the 6.0 s")
+    assert recovery.note.startswith("not seen within the 5.9 s")
+
+
+def test_a_write_that_hangs_when_the_load_ends_does_not_prolong_it(script: Script) -> None:
+    with_dip(script, back=63, until=75)
+    script.write(75, took=30, kind="info")
+    recovery = only_fault(script).recovery
+    assert (recovery.seconds, recovery.after) == (3.0, 10)
+
+
+def test_the_load_ends_with_its_phase(script: Script) -> None:
+    with_dip(script, back=62, until=62)
+    script.time = 85
+    script.recorder.note("runner", "phase", name="stopping")
+    assert only_fault(script).recovery.note == "not within 25 s"
+
+
+def test_making_the_topics_is_no_load(script: Script) -> None:
+    script.write(0, f="create_topic")
+    script.load(30, 40)
+    script.injected(40)
+    script.healed(50)
+    script.load(50, 80)
+    found = measured(script)
+    assert found.load[0] == 30
+    assert found.faults[0].recovery.before == 10
 
 
 def test_recovery_is_not_measured_without_undisturbed_seconds_before(script: Script) -> None:

@@ -32,6 +32,7 @@ RUN: dict[str, Any] = {
     "duration_s": 60,
     "started": "2026-01-31T12:00:00+00:00",
     "nodes": [1, 2, 3],
+    "schedule": [],
     "versions": {"penstock": "0.1.0"},
     "argv": ["penstock-chaos", "run", "--scenario", "every thing"],
 }
@@ -128,6 +129,7 @@ def test_facts_and_the_command_to_repeat_the_run(script: Script, folder: Folder)
     text = page(folder()).text
     for fact in ("everything", "17", "2026-01-31T12:00:00+00:00", "1, 2, 3", "penstock 0.1.0"):
         assert fact in text
+    assert "penstock-chaos run --scenario everything --seed 17 --duration 60 --schedule run.json" in text
     assert "penstock-chaos run --scenario 'every thing'" in text
 
 
@@ -141,6 +143,13 @@ def test_the_verdict_stands_first(folder: Folder, valid: bool | None, word: str)
     assert "the final reading did not end" in found.text
     assert told(made).startswith(word.upper() + ":")
     assert "the final reading did not end" in told(made)
+
+
+def test_the_verdict_of_the_run_stands_above_that_of_its_history(folder: Folder) -> None:
+    made = folder(valid=True, verdict="unknown", reasons=["the run broke off"])
+    write_report(made)
+    assert '<header class="banner unknown"' in (made / "report.html").read_text(encoding="utf-8")
+    assert told(made).startswith("UNKNOWN:")
 
 
 def test_a_run_without_anything(folder: Folder) -> None:
