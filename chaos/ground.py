@@ -18,6 +18,7 @@ from penstock.chaos.links import Link, Links
 from penstock.chaos.local import LocalCluster, LocalOptions
 from penstock.chaos.mounts import MountError
 from penstock.chaos.roles import Roles
+from penstock.chaos.shims import preload
 from penstock.chaos.toxiproxy import ToxiproxyMissingError, ToxiproxyServer
 from penstock.chaos.workload import Access
 
@@ -94,12 +95,13 @@ async def planned(folder: Path, options: LocalOptions, disk: DiskKind = DiskKind
 def _disks(folder: Path, options: LocalOptions, kind: DiskKind, size_bytes: int) -> tuple[Disks, tuple[str, ...]]:
     """Make the disks asked for; where this machine cannot, folders."""
     node_ids = range(1, options.nodes + options.spare + 1)
-    disks = Disks(folder, kind, size_bytes)
+    preloads = preload.find(folder.parent / "shims")
+    disks = Disks(folder, kind, size_bytes, preloads)
     try:
         disks.prepare(node_ids)
     except MountError as error:
         disks.close()
-        plain = Disks(folder, DiskKind.PLAIN, size_bytes)
+        plain = Disks(folder, DiskKind.PLAIN, size_bytes, preloads)
         plain.prepare(node_ids)
         return plain, (f"disks are plain folders instead of {kind}: {error}",)
     return disks, ()
