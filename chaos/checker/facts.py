@@ -25,6 +25,15 @@ class Spot(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
+class BrokenRead(NamedTuple):
+    """A poll that ended with an error which says that the log has lost or damaged what was read."""
+
+    process: int
+    error: str
+    ended: float
+    line: int
+
+
 class Facts:
     """See the module."""
 
@@ -44,6 +53,7 @@ class Facts:
         """Records that were read in another partition than their value was sent to."""
         self.unsent: list[Claim] = []
         """Records whose value nobody had sent."""
+        self.broken_reads: list[BrokenRead] = []
         self.ends: list[End] = []
         """In the order of their completion."""
         self.final_ends: dict[int, int] = {}
@@ -116,4 +126,4 @@ def _covers(ranges: list[tuple[int, int]], end: int) -> bool:
         if first > reached:
             return False
         reached = max(reached, after)
-    return bool(ranges) and reached >= end
+    return reached >= end

@@ -3,7 +3,7 @@
 from typing import Any
 
 from penstock.chaos.checker.ends import End
-from penstock.chaos.checker.facts import Facts, final_flag
+from penstock.chaos.checker.facts import BrokenRead, Facts, final_flag
 from penstock.chaos.checker.ingest_writes import spot_of
 from penstock.chaos.checker.logs import NOTHING, READ, Claim, PartitionLog
 from penstock.chaos.checker.malformed import Malformed, moment, natural
@@ -39,10 +39,15 @@ class ReadsReader:
 
     def poll(self, entry: Entry) -> None:
         """Take a line of a poll."""
-        self._facts.counts["poll"]["ok"] += 1
+        kind = entry["type"]
+        self._facts.counts["poll"][kind] += 1
+        process = self._facts.processes.number(entry["process"])
+        if kind == "fail":
+            error = f"{entry['error']}: {entry['message']}"
+            self._facts.broken_reads.append(BrokenRead(process, error, entry["time"], self._facts.line))
+            return
         isolation = _ISOLATIONS[entry["isolation"]]
         is_final = bool(entry.get("final"))
-        process = self._facts.processes.number(entry["process"])
         began = moment(entry, "began")
         for read in entry["reads"]:
             spot = spot_of(self._facts, read)

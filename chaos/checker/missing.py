@@ -9,7 +9,8 @@ from typing import ClassVar, NamedTuple
 
 from penstock.chaos.checker.anomaly import at
 from penstock.chaos.checker.facts import Facts
-from penstock.chaos.checker.logs import FINAL, NOTHING, READ, PartitionLog
+from penstock.chaos.checker.logs import FINAL, FINAL_COMMITTED, NOTHING, READ, PartitionLog
+from penstock.chaos.checker.polls import ISOLATIONS
 from penstock.chaos.checker.verdict import Anomaly, Operation
 from penstock.chaos.checker.writes import OK, ONCE, SURVIVES
 
@@ -63,8 +64,8 @@ class AckedPastFinalLog:
 class FinalReadingsDiffer:
     """A record is in the final reading of one isolation and not in that of the other.
 
-    Both go to the same end, and without transactions nothing is undecided or aborted there: read_committed hides
-    nothing. (With transactions: what read_uncommitted has beyond it must be of aborted ones.)
+    Below the end that both went to. Without transactions nothing is undecided or aborted: read_committed hides nothing.
+    (With transactions: what read_uncommitted has beyond it must be of aborted ones.)
     """
 
     kind: ClassVar[str] = "final-readings-differ"
@@ -72,10 +73,10 @@ class FinalReadingsDiffer:
     def find(self, facts: Facts) -> Iterator[Anomaly]:
         """See Check."""
         for spot in facts.final_spots():
-            log = facts.logs[spot]
-            for offset, flags in enumerate(log.seen):
+            log, end = facts.logs[spot], facts.final_ends[spot]
+            for offset, flags in enumerate(log.seen[:end]):
                 if flags & FINAL not in (0, FINAL):
-                    name = "read_uncommitted" if flags & FINAL == 2 else "read_committed"
+                    name = ISOLATIONS[int(flags & FINAL == FINAL_COMMITTED)]
                     message = f"{log.values[offset]} at {facts.spots[spot]}@{offset} is in the final reading of {name}"
                     operation = facts.poll_operation(log.polls[offset])
                     yield at(facts, self.kind, f"{message} alone", spot, operation)

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 from penstock.chaos.checker.anomaly import at
 from penstock.chaos.checker.facts import Facts
 from penstock.chaos.checker.polls import NO_OFFSET
-from penstock.chaos.checker.verdict import Anomaly
+from penstock.chaos.checker.verdict import Anomaly, Operation
 from penstock.chaos.checker.writes import APPEND, OK, ONCE, SURVIVES, UNKNOWN
 
 
@@ -90,6 +90,23 @@ class ResetOnAssignment:
             if jump.assigned:
                 text = f"was to read from {jump.expected} on, and read from {facts.polls.starts[jump.poll]} on"
                 yield _poll(facts, self.kind, jump.poll, text)
+
+
+class BrokenRead:
+    """A poll ended with an error that a sound cluster never causes, whatever the faults.
+
+    The log ends before what was read or acknowledged, has another record there (KIP-320), or its batches do not pass
+    the client's checks. The history has such a poll as `fail`.
+    """
+
+    kind: ClassVar[str] = "broken-read"
+
+    def find(self, facts: Facts) -> Iterator[Anomaly]:
+        """See Check."""
+        for read in facts.broken_reads:
+            operation = Operation(f"line {read.line}: poll", read.ended, read.ended)
+            message = f"{facts.processes[read.process]} was told: {read.error}"
+            yield Anomaly(self.kind, message, operations=(operation,))
 
 
 class NonmonotonicSend:

@@ -7,6 +7,7 @@ from penstock.chaos.checker.elections import ElectionSafety, MetadataBack, Metad
 from penstock.chaos.checker.epochs import EpochBack, EpochMismatch
 from penstock.chaos.checker.missing import AckedPastFinalLog, FinalReadingsDiffer, LostWrite, UnexplainedGap, Unseen
 from penstock.chaos.checker.order import (
+    BrokenRead,
     IntSendSkip,
     NonmonotonicPoll,
     NonmonotonicSend,
@@ -36,6 +37,7 @@ CHECKS: tuple[type[Check], ...] = (
     FinalReadingsDiffer,
     EpochMismatch,
     EpochBack,
+    BrokenRead,
     PollSkip,
     NonmonotonicPoll,
     PositionError,

@@ -101,11 +101,55 @@ class Book:
             name = f"observer/final-{isolation}.0"
             self.poll(rows, 0, after, process=name, isolation=isolation, partition=partition, final=True)
 
-    def end_offset(self, offset: int, epoch: int = 0, process: str = "c1/read1.0", isolation: str = RU) -> None:
+    def assign(self, position: int, process: str = "c1/read1.0") -> None:
+        """Reading goes on there."""
+        self.recorder.read(process, "assign", self.now, topic="t", partition=0, position=position)
+
+    def end_offset(
+        self,
+        offset: int,
+        epoch: int = 0,
+        process: str = "c1/read1.0",
+        isolation: str = RU,
+        began: float | None = None,
+    ) -> None:
         """A leader's answer to "latest"."""
-        began = self._now()
+        began = self._now() if began is None else began
         fields = {"topic": "t", "partition": 0, "isolation": isolation, "offset": offset, "leader_epoch": epoch}
         self.recorder.read(process, "end_offset", began, **fields)
+
+    def view(
+        self,
+        node: int,
+        version: int,
+        *,
+        content: str | None = None,
+        leader: int | None = 1,
+        epoch: int = 0,
+        topic_id: str = "id",
+        began: float | None = None,
+    ) -> None:
+        """A node's metadata, of one partition; without `content` they have a hash of their version."""
+        began = self._now() if began is None else began
+        row = ["t", topic_id, 0, leader, epoch, 0, [1, 2], [], [1, 2]]
+        shown = {"hash": content or f"of {version}", "controller": 1, "partitions": [row]}
+        self.recorder.read(f"observer/node{node}.0", "view", began, node=node, version=version, **shown)
+
+    def change(
+        self, f: str, topic: str, kind: str = "ok", process: str = "c1/change1.0", topic_id: str = "", **fields: Any
+    ) -> None:
+        """A change of a topic."""
+        op = self.recorder.invoke(process, f, topic=topic, **fields)
+        self.end(op, kind, f, process, **({"topic_id": topic_id} if topic_id else {}))
+
+    def describe(self, topic: str, topic_id: str | None, partitions: int = 0, process: str = "c1/change1.0") -> None:
+        """What a client was told of a topic."""
+        shown = {"exists": topic_id is not None, "topic_id": topic_id, "partitions": partitions}
+        self.recorder.read(process, "describe_topic", self._now(), topic=topic, **shown)
+
+    def fault(self, number: int, phase: str, **fields: Any) -> None:
+        """A fault's entry."""
+        self.recorder.note("nemesis", "fault", id=number, fault="kill", phase=phase, **fields)
 
     def check(self) -> Verdict:
         """End the history and judge it."""
