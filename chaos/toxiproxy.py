@@ -27,6 +27,8 @@ START_PATIENCE_S = 60.0
 START_ATTEMPTS = 3
 """Somebody else may take the port that was found free."""
 END_PATIENCE_S = 10.0
+_ANSWER_S = 1.0
+"""How long one question at the start may take: somebody else may listen there, and be silent."""
 _POLL_S = 0.05
 _NOT_STARTED = "Server finished with error"
 """What Toxiproxy logs, and goes on, when its port is taken."""
@@ -115,7 +117,7 @@ class ToxiproxyServer:
         deadline = time.monotonic() + START_PATIENCE_S
         while self.is_alive() and time.monotonic() < deadline:
             with contextlib.suppress(ToxiproxyError):
-                self.api.version()
+                self.api.version(_ANSWER_S)
                 return _NOT_STARTED not in _logged(log, logged)
             if _NOT_STARTED in _logged(log, logged):
                 return False

@@ -42,9 +42,9 @@ class Api:
         for method in ("get", "post", "delete"):
             setattr(consumer, method, partial(self._send, method))
 
-    def version(self) -> str:
-        """Give the server's version."""
-        return str(self.get("/version").get("version"))
+    def version(self, timeout_s: float | None = None) -> str:
+        """Give the server's version: "git" where it was built by `go install`."""
+        return str(self.get("/version", timeout_s).get("version"))
 
     def names(self) -> tuple[str, ...]:
         """Give the names of all proxies."""
@@ -63,11 +63,11 @@ class Api:
         """Change a toxic's attributes and toxicity."""
         self._send("post", f"/proxies/{proxy}/toxics/{toxic}", json=fields)
 
-    def get(self, path: str) -> dict[str, Any]:
-        """Ask for JSON."""
-        answer = self._send("get", path).json()
+    def get(self, path: str, timeout_s: float | None = None) -> dict[str, Any]:
+        """Ask for a JSON object."""
+        answer = _json(self._send("get", path, timeout=timeout_s or self._timeout_s), path)
         if not isinstance(answer, dict):
-            raise ToxiproxyError(f"{self._base}{path} answered no object: {answer!r}")
+            raise ToxiproxyError(f"Toxiproxy answered {self._base}{path} with no object: {answer!r}")
         return answer
 
     def metrics(self) -> str:
@@ -96,11 +96,15 @@ def _checked(answer: requests.Response, request: str) -> requests.Response:
     if not answer.ok:
         raise ToxiproxyError(f"Toxiproxy refused {request}: {answer.status_code} {answer.text.strip()}")
     if "json" in answer.headers.get("Content-Type", ""):
-        try:
-            answer.json()
-        except requests.JSONDecodeError as error:
-            raise ToxiproxyError(f"Toxiproxy answered {request} with no JSON: {answer.text!r}") from error
+        _json(answer, request)
     return answer
+
+
+def _json(answer: requests.Response, request: str) -> Any:
+    try:
+        return answer.json()
+    except requests.JSONDecodeError as error:
+        raise ToxiproxyError(f"Toxiproxy answered {request} with no JSON: {answer.text!r}") from error
 
 
 def _library_copy() -> ModuleType:

@@ -36,23 +36,23 @@ class Traffic:
     """Ends of open connections on the source's side; None where they are not known."""
 
 
-Counters = Mapping[tuple[str, str], Flow]
-"""By proxy and stream."""
+Counters = Mapping[tuple[str, str, str], Flow]
+"""By proxy, address where it listens, and stream."""
 
 
 def parse_counters(text: str) -> Counters:
     """Read Toxiproxy's metrics."""
-    found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    found: dict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
     for which, labels, value in _SAMPLE.findall(text):
         named = dict(_LABEL.findall(labels))
-        flow = found[named["proxy"], named["direction"]]
+        flow = found[named["proxy"], named["listener"], named["direction"]]
         flow[which] = flow.get(which, 0) + int(float(value))
     return {key: Flow(**flow) for key, flow in found.items()}
 
 
 def of_proxy(name: str, listen: str, counters: Counters, connections: Iterable[Connection] | None) -> Traffic:
     """Put together what is known of one proxy."""
-    up, down = (counters.get((name, stream), Flow()) for stream in ("upstream", "downstream"))
+    up, down = (counters.get((name, listen, stream), Flow()) for stream in ("upstream", "downstream"))
     if connections is None:
         return Traffic(up, down)
     address, _, port = listen.rpartition(":")

@@ -164,9 +164,11 @@ def _lost(asymmetry: str, dialled: Iterable[Link], answered: Iterable[Link]) -> 
     """Give the streams that get lost, of the links to which a node connects and of those on which it is connected."""
     if asymmetry == "cannot dial":
         return both_ways(dialled)
-    inward = {link: (Stream.DOWNSTREAM,) for link in dialled} | {link: (Stream.UPSTREAM,) for link in answered}
-    outward = {link: (Stream.UPSTREAM,) for link in dialled} | {link: (Stream.DOWNSTREAM,) for link in answered}
-    return {**(inward if asymmetry == "hears nobody" else outward)}
+    hears_nobody = asymmetry == "hears nobody"
+    out, back = (Stream.DOWNSTREAM, Stream.UPSTREAM) if hears_nobody else (Stream.UPSTREAM, Stream.DOWNSTREAM)
+    lost: dict[Link, tuple[Stream, ...]] = dict.fromkeys(dialled, (out,))
+    lost.update(dict.fromkeys(answered, (back,)))
+    return lost
 
 
 class CutClient(CutFault):
