@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-from penstock.chaos.faults import links, membership, process
+from penstock.chaos.faults import clock, disks, links, membership, process
 from penstock.chaos.faults.base import Fault
 
 GROUPS: Mapping[str, tuple[Fault, ...]] = {
     "process": process.FAULTS,
     "membership": membership.FAULTS,
     "link": links.FAULTS,
-    "disk": (),
-    "clock": (),
+    "disk": disks.FAULTS,
+    "clock": clock.FAULTS,
 }
 FAULTS: Mapping[str, Fault] = {fault.name: fault for faults in GROUPS.values() for fault in faults}
 PLANNED: Mapping[str, str] = membership.PLANNED
