@@ -1,7 +1,7 @@
 """The lines of a history that an anomaly concerns, with those around them.
 
 The checker names operations as a person finds them: "op 17: send" or "line 240: poll". One pass over the file; lines
-are not parsed, only looked for.
+are not parsed, only looked for, and most are looked at only once for all anomalies.
 """
 
 import re
@@ -44,8 +44,8 @@ class _Wanted:
 
     def see(self, number: int, op: str | None, text: str, before: Iterable[tuple[int, str]]) -> None:
         if op in self.ops or number in self.lines:
-            for earlier, its_text in before:
-                self.kept.setdefault(earlier, Line(earlier, its_text, concerned=False))
+            for earlier, raw in before:
+                self.kept.setdefault(earlier, Line(earlier, _short(raw), concerned=False))
             self.kept[number] = Line(number, text, concerned=True)
             self.following = AROUND
         elif self.following:
@@ -68,15 +68,21 @@ def moment_of(anomaly: Json) -> float | None:
 
 
 def _look(history: Path, wanted: Sequence[_Wanted]) -> None:
+    ops = set().union(*(found.ops for found in wanted))
+    lines = {number + more for found in wanted for number in found.lines for more in range(AROUND + 1)}
     before: deque[tuple[int, str]] = deque(maxlen=AROUND)
+    following = 0
     with history.open(encoding="utf-8", errors="replace") as file:
         for number, raw in enumerate(file, 1):
-            text = _short(raw.rstrip("\n"))
             match = _OP.search(raw, 0, MAX_LINE)
-            for found in wanted:
-                found.see(number, match[1] if match else None, text, before)
-            before.append((number, text))
+            op = match[1] if match else None
+            following = AROUND + 1 if op in ops else following - 1
+            if following > 0 or number in lines:
+                for found in wanted:
+                    found.see(number, op, _short(raw), before)
+            before.append((number, raw))
 
 
-def _short(text: str) -> str:
+def _short(raw: str) -> str:
+    text = raw.rstrip("\n")
     return text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]} … ({len(text)} characters)"
