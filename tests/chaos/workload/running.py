@@ -20,11 +20,11 @@ def nodes_of(cluster: DevCluster) -> dict[int, str]:
     return {node.node_id: node.client for node in cluster.plan.nodes}
 
 
-async def until(condition: Callable[[], bool], workload: Workload) -> None:
-    """Wait for a condition, or for the workload's failure."""
+async def until(condition: Callable[[], bool], workload: Workload | None = None) -> None:
+    """Wait for a condition, or for the failure of this workload."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
-            assert workload.failure is None
+            assert workload is None or workload.failure is None
             await asyncio.sleep(0.02)
 
 
