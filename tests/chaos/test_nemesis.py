@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from penstock.chaos import nemesis as nemesis_module
 from penstock.chaos.faults.base import Effect, FaultError, Hit, Injected, Params, Shape, Site
 from penstock.chaos.faults.process import FAULTS
 from penstock.chaos.faults.targets import until_healthy
@@ -188,6 +189,19 @@ async def test_a_fault_that_cannot_be_done_or_fails_is_recorded_and_the_others_g
     assert stage.phases()[-1] == (5, "healed")
 
 
+async def test_an_injection_and_a_healing_without_end_have_failed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nemesis_module, "INJECT_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(nemesis_module, "HEAL_TIMEOUT_S", 0.01)
+    endless, unhealed = Noted(), Noted()
+    endless.may_inject.clear()
+    unhealed.may_heal.clear()
+    await stage.nemesis((planned(1, "a"), planned(2, "b", 0.01)), a=endless, b=unhealed).run()
+    failed = [(entry["id"], entry["detail"]) for entry in stage.said() if entry["phase"] == "failed"]
+    assert failed == [(1, "not injected: TimeoutError: "), (2, "not healed: TimeoutError: ")]
+
+
 async def test_a_fault_that_fails_beside_another_leaves_it_alone(stage: Stage, started: Started) -> None:
     good, bad = Noted(), Noted(inject_error=FaultError("no"))
     run = started(stage.nemesis((planned(1, "a", 0, FOR_EVER_S), planned(2, "b", 0, 1)), a=good, b=bad))
@@ -279,7 +293,7 @@ async def test_real_nodes_run_when_a_cancelled_run_has_ended(tmp_path: Path) -> 
         site = site_of(cluster)
         plan = (
             Planned(1, 0.0, "kill-all", FOR_EVER_S, {"order": [1, 2, 3]}),
-            Planned(2, 0.0, "kill-node", FOR_EVER_S, {"order": [1, 2, 3]}),  # fails where the other was faster
+            Planned(2, 0.0, "kill-node", FOR_EVER_S, {"order": [1, 2, 3]}),
         )
         run = asyncio.create_task(Nemesis(site, plan, recorder, {fault.name: fault for fault in FAULTS}).run())
         while any([await site.cluster.is_running(node_id) for node_id in site.cluster.node_ids]):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.chaos.cluster import Action
-from penstock.chaos.faults.base import Effect, Fault, Hit, Injected, Shape, Site
+from penstock.chaos.cluster import Action, ClusterError
+from penstock.chaos.faults import restarts
+from penstock.chaos.faults.base import Effect, Fault, FaultError, Hit, Injected, Shape, Site
 from penstock.chaos.faults.process import FAULTS, _Frozen
 from penstock.chaos.faults.targets import majority_without, until_healthy
 from penstock.chaos.roles import Roles
@@ -168,6 +169,61 @@ async def test_a_rolling_restart_waits_for_health_after_each_node(site: Site) ->
     assert await injected.heal() == Hit(hit=True, evidence="3 of 3 nodes were running, gone and started again")
     order = injected.effect.nodes
     assert actions(site) == [(action, node_id) for node_id in order for action in (Action.STOP, Action.START)]
+
+
+async def test_a_round_ends_where_the_cluster_does_not_become_healthy(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "NODE_TIMEOUT_S", 0.5)
+    await site.cluster.do(Action.KILL, 3)
+    injected = restarts._RolledOver(site, Effect("in turn", (1, 3, 2)))
+    await site.cluster.do(Action.PAUSE, 2)
+    with pytest.raises(FaultError, match=r"0.5 s after the restart of node 1 the cluster is not healthy; .* node 1$"):
+        await injected.heal()
+    assert (Action.STOP, 3) not in actions(site)
+    assert (Action.STOP, 2) not in actions(site)
+    assert await who_runs(site) == [1, 2, 3]
+    await site.cluster.do(Action.RESUME, 2)
+
+
+async def test_whom_another_fault_has_killed_meanwhile_is_no_error(cluster: DevCluster, site: Site) -> None:
+    class Dying(ProcessCluster):
+        async def do(self, action: Action, node_id: int) -> None:
+            if (action, node_id) == (Action.PAUSE, 2):
+                await super().do(Action.KILL, node_id)
+            await super().do(action, node_id)
+
+    dying = Dying(cluster)
+    injected = await inject(Site(dying, Roles(dying)), "kill-all")
+    assert await who_runs(site) == []
+    assert (await injected.heal()).hit
+    assert await who_runs(site) == [1, 2, 3]
+
+
+async def test_a_failed_kill_leaves_all_running(cluster: DevCluster, site: Site) -> None:
+    class Sturdy(ProcessCluster):
+        async def do(self, action: Action, node_id: int) -> None:
+            if (action, node_id) == (Action.KILL, 2):
+                raise ClusterError("node 2 cannot be killed")
+            await super().do(action, node_id)
+
+    sturdy = Sturdy(cluster)
+    with pytest.raises(ClusterError, match="node 2 cannot be killed"):
+        await inject(Site(sturdy, Roles(sturdy)), "kill-all")
+    await until_healthy(site.cluster, site.cluster.node_ids)
+
+
+async def test_a_failed_pause_leaves_all_going_on(cluster: DevCluster, site: Site) -> None:
+    class Sturdy(ProcessCluster):
+        async def do(self, action: Action, node_id: int) -> None:
+            if (action, node_id) == (Action.PAUSE, 2):
+                raise ClusterError("node 2 cannot be frozen")
+            await super().do(action, node_id)
+
+    sturdy = Sturdy(cluster)
+    with pytest.raises(ClusterError, match="node 2 cannot be frozen"):
+        await inject(Site(sturdy, Roles(sturdy)), "pause-all-briefly")
+    await until_healthy(site.cluster, site.cluster.node_ids)
 
 
 @pytest.mark.parametrize(
