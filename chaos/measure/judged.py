@@ -2,10 +2,10 @@
 
 An operation is judged, by the moment and the host of its invocation, unless that lies
 
-- within GRACE_S after a fault's injection (leaders are elected anew), counted from when it was complete;
+- between the beginning of a fault's injection and GRACE_S after its end (leaders are elected anew), whether it was
+  injected or failed;
 - from when a fault, alone or together with others, left no majority with min_insync replicas until GRACE_S after its
-  heal (the nemesis says so in `injected`, again when a later fault takes the majority), or anywhere in a fault whose
-  injection failed, so that nobody knows;
+  heal (the nemesis says so in `injected`, again when a later fault takes the majority);
 - likewise, from its injection on, for the hosts of clients that the fault cut off.
 """
 

@@ -70,8 +70,7 @@ class Faults:
         again = phases.get(entry["phase"])
         phases[entry["phase"]] = entry if again is None else entry | {"time": again["time"]}
         if entry.get("majority") is False:
-            first = phases.get("inject", entry) if again is None else entry
-            self._no_majority.setdefault(entry["id"], first["time"])
+            self._no_majority.setdefault(entry["id"], entry["time"])
 
     def result(self) -> tuple[Fault, ...]:
         """Give the faults in the order of their injection."""
@@ -99,15 +98,12 @@ def _fault(phases: dict[str, Entry], no_majority_from: float | None) -> Fault:
     for entry in phases.values():
         known |= {name: value for name, value in entry.items() if value is not None}
     injected = phases.get("injected")
-    inject = min(entry["time"] for entry in phases.values())
-    if injected is None and status is not Status.SKIPPED:
-        no_majority_from = inject  # nobody knows what it has done before it failed
     return Fault(
         id=known["id"],
         fault=str(known.get("fault", "")),
         status=status,
         detail=_detail(phases, status),
-        inject=inject,
+        inject=min(entry["time"] for entry in phases.values()),
         injected=None if injected is None else injected["time"],
         healed=_end(phases, status),
         params=known.get("params") or {},

@@ -336,6 +336,45 @@ def test_overlapping_faults_are_one_disturbance(script: Script) -> None:
     assert (first.recovery.before, first.recovery.seconds) == (10, 2.0)
 
 
+def test_a_fault_within_another_does_not_end_the_disturbance(script: Script) -> None:
+    script.load(0, 40)
+    script.injected(40, number=1)
+    script.injected(45, number=2)
+    script.healed(50, number=2)
+    script.healed(60, number=1)
+    script.load(60, 63, kind="info")
+    script.load(63, 90)
+    first, second = measured(script).faults
+    assert (first.recovery.seconds, second.recovery.seconds) == (3.0, 3.0)
+
+
+def test_a_recovery_never_seen_is_the_slowest_and_ten_seconds_after_it_things_count_as_settled(script: Script) -> None:
+    script.load(0, 20)
+    script.injected(20, number=1)
+    script.healed(30, number=1)
+    script.load(30, 40, kind="info")
+    script.load(40, 46, every=0.125)  # eight a second, of ten
+    script.injected(46, number=2)
+    script.healed(56, number=2)
+    script.load(56, 90)
+    found = measured(script)
+    first, second = found.faults
+    assert (first.recovery.seconds, first.recovery.met) == (None, False)
+    assert (second.recovery.before, second.recovery.seconds) == (8, 0.0)
+    assert (aim(found, "back").measured, aim(found, "back").met) == (None, False)
+
+
+def test_while_an_injection_that_fails_is_under_way_nothing_is_judged(script: Script) -> None:
+    script.fault(10, "inject")
+    script.load(10, 20, kind="info")
+    script.fault(20, "failed", detail="no such node")
+    script.load(20, 25, kind="info")
+    script.load(25, 30)
+    found = measured(script)
+    assert (found.judged.acked, found.judged.unknown) == (50, 0)
+    assert found.faults[0].availability.note == "injection failed"
+
+
 def test_aims_name_the_worst_fault(script: Script) -> None:
     script.injected(0, number=1, fault="kill")
     script.load(10, 20)
