@@ -16,7 +16,7 @@ def of_cut(before: Snapshot, cut: Snapshot, at_end: Snapshot, healed: Snapshot) 
     It hit where connections were open when it came, or bytes came in that did not go on. Where Toxiproxy runs elsewhere
     only the connections are known that ended with the cut, by the bytes that they had carried.
     """
-    if not _connections_known(before):
+    if not connections_known(before):
         ended = _counted(healed) - _counted(before)
         return Hit(ended > 0, f"connections that had carried {max(ended, 0)} bytes ended with it")
     opened = _new(before, at_end)
@@ -31,7 +31,7 @@ def of_cut(before: Snapshot, cut: Snapshot, at_end: Snapshot, healed: Snapshot) 
 
 def of_breaks(before: Snapshot, at_end: Snapshot, known_ended: int = 0) -> Hit:
     """Judge what ends connections, again and again. `known_ended`: those that were seen to end meanwhile."""
-    if not _connections_known(before):
+    if not connections_known(before):
         ended = _counted(at_end) - _counted(before)
         return Hit(ended > 0, f"connections that had carried {max(ended, 0)} bytes ended under it")
     ended = max(known_ended, _ended(before, at_end))
@@ -41,7 +41,7 @@ def of_breaks(before: Snapshot, at_end: Snapshot, known_ended: int = 0) -> Hit:
 def of_strain(before: Snapshot, at_end: Snapshot) -> Hit:
     """Judge what slows bytes down: some must have passed."""
     passed = _passed(before, at_end)
-    if not _connections_known(before):
+    if not connections_known(before):
         return Hit(passed > 0, f"{passed} bytes had passed connections that ended; of open ones nothing is known here")
     return Hit(passed > 0, f"{passed} bytes passed {_open(at_end)} open connections and those that ended")
 
@@ -51,7 +51,8 @@ def ended_between(before: Snapshot, after: Snapshot) -> int:
     return _ended(before, after)
 
 
-def _connections_known(snapshot: Snapshot) -> bool:
+def connections_known(snapshot: Snapshot) -> bool:
+    """Say whether open connections were counted, not ended ones alone."""
     return all(traffic.dialled_from is not None for traffic in snapshot.values())
 
 
