@@ -76,25 +76,27 @@ class ClockJump(_ClockFault):
         nodes = await running_in_order(site, params) if params["all"] else (await choose_one(site, params))[0]
         clocks = [_clock(site, node_id) for node_id in nodes]
         skews = [float(params["skews_s"][str(node_id)]) for node_id in nodes]
+        before = [clock.asked() for clock in clocks]
         for clock, skew in zip(clocks, skews, strict=True):
             clock.skew(skew)
         told = ", ".join(f"node {node_id} by {skew:+g} s" for node_id, skew in zip(nodes, skews, strict=True))
-        return _Jumped(clocks, Effect(f"clocks jumped: {told}", tuple(nodes)))
+        return _Jumped(clocks, before, Effect(f"clocks jumped: {told}", tuple(nodes)))
 
 
 class _Jumped:
     """Clocks that are wrong."""
 
-    def __init__(self, clocks: list[FakeClock], effect: Effect) -> None:
+    def __init__(self, clocks: list[FakeClock], before: list[int], effect: Effect) -> None:
         self.effect = effect
+        self._before = before
         self._clocks = clocks
 
     async def heal(self) -> Hit:
         """Set them right."""
-        asked = sum(clock.was_asked() for clock in self._clocks)
         for clock in self._clocks:
             clock.skew(0.0)
-        return Hit(asked > 0, f"{asked} of {len(self._clocks)} nodes asked for the time while it was wrong")
+        asked = [clock.asked() - before for clock, before in zip(self._clocks, self._before, strict=True)]
+        return Hit(any(asked), f"the nodes asked {asked} times for the time while it was wrong")
 
 
 class ClockStrobe(_ClockFault):
@@ -122,7 +124,7 @@ class _Strobing:
     def __init__(self, clock: FakeClock, skew_s: float, effect: Effect) -> None:
         self.effect = effect
         self._clock = clock
-        self._asked = 0
+        self._before = clock.asked()
         self._jumps = 0
         self._task = asyncio.create_task(self._strobe(skew_s))
 
@@ -132,7 +134,6 @@ class _Strobing:
             self._clock.skew(skew_s)
             self._jumps += 1
             await asyncio.sleep(STROBE_S)
-            self._asked += self._clock.was_asked()
 
     async def heal(self) -> Hit:
         """Set it right."""
@@ -140,7 +141,8 @@ class _Strobing:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         self._clock.skew(0.0)
-        return Hit(self._asked > 1, f"it jumped {self._jumps} times; after {self._asked} the node asked for the time")
+        asked = self._clock.asked() - self._before
+        return Hit(asked > 1, f"it jumped {self._jumps} times; the node asked {asked} times for the time meanwhile")
 
 
 FAULTS: tuple[Fault, ...] = (ClockJump(), ClockStrobe())

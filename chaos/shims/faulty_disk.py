@@ -1,27 +1,19 @@
 """The failing disk's control: says from outside which syncs of a process fail or are slow, and counts them.
 
-Owns the control file (faulty_disk.c maps the same one; its fields are listed there) and compiling the shim. A sync is
-fsync, fdatasync, msync, or a write to a file opened with O_DSYNC.
+Owns the control file (faulty_disk.c maps the same one; its fields are listed there). A sync is fsync, fdatasync,
+msync, or a write to a file opened with O_DSYNC.
 """
 
 import mmap
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "PENSTOCK_FAULTY_DISK"
 SOURCE = Path(__file__).with_name("faulty_disk.c")
-COMPILERS = ("cc", "gcc", "clang")
-COMPILE_TIMEOUT_S = 60.0
 FOREVER = 1 << 62
 _PASS, _FAIL, _DELAY_US, _CALLS, _FAILED, _DELAYED = range(6)
 _BYTES = 48
-
-
-class ShimError(Exception):
-    """A shim cannot be had here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +53,6 @@ class FaultyDisk:
     def counts(self) -> SyncCounts:
         """Count."""
         return SyncCounts(*(int(self._fields[field]) for field in (_CALLS, _FAILED, _DELAYED)))
-
-
-def compile_shim(folder: Path) -> Path:
-    """Compile the shim into a folder. Raises ShimError where there is no compiler or it fails."""
-    compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise ShimError(f"there is no C compiler ({', '.join(COMPILERS)}) to build the failing disk with")
-    target = folder / "faulty_disk.so"
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(target), str(SOURCE), "-ldl"]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)  # noqa: S603  ours
-    except subprocess.CalledProcessError as error:
-        raise ShimError(f"{compiler} cannot build {SOURCE.name}: {error.stderr.strip()[-500:]}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ShimError(f"{compiler} cannot build {SOURCE.name}: {error}") from error
-    return target
 
 
 def environment(control: FaultyDisk) -> dict[str, str]:
