@@ -249,6 +249,21 @@ async def test_a_run_cancelled_again_during_its_healing_heals_to_the_end(stage: 
     assert (fault.healed, stage.phases()[-1]) == (1, (1, "healed"))
 
 
+async def test_a_run_cancelled_while_a_fault_is_healed_at_its_time_heals_it_to_the_end(
+    stage: Stage, started: Started
+) -> None:
+    fault = Noted()
+    fault.may_heal.clear()
+    run = started(stage.nemesis((planned(1, "a"),), a=fault))
+    await fault.healing.wait()
+    run.cancel()
+    await asyncio.sleep(0)
+    fault.may_heal.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert (fault.healed, stage.phases()[-1]) == (1, (1, "healed"))
+
+
 async def overlap(stage: Stage, started: Started, *effects: Effect) -> list[tuple[int, bool]]:
     """What is said of the majority, when one fault after the other is there."""
     faults = {f"f{number}": Noted(effect) for number, effect in enumerate(effects, 1)}
