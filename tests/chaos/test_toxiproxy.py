@@ -125,9 +125,13 @@ def test_a_port_that_somebody_else_took_is_given_up_for_another(
         server.close()
 
 
-@pytest.mark.parametrize("victim", ["runner", "guard"])
-def test_a_server_dies_with_the_run_even_when_that_is_killed(tmp_path: Path, victim: str) -> None:
-    if victim == "guard" and sys.platform != "linux":
+@pytest.mark.parametrize(
+    ("victim", "number"), [("runner", signal.SIGKILL), ("guard", signal.SIGKILL), ("guard", signal.SIGTERM)]
+)
+def test_a_server_dies_with_the_run_even_when_that_is_killed(
+    tmp_path: Path, victim: str, number: signal.Signals
+) -> None:
+    if (victim, number) == ("guard", signal.SIGKILL) and sys.platform != "linux":
         pytest.skip("prctl(PR_SET_PDEATHSIG) is Linux'")
     binary()
     command = [sys.executable, "-c", STARTER, str(tmp_path / "log")]
@@ -136,7 +140,7 @@ def test_a_server_dies_with_the_run_even_when_that_is_killed(tmp_path: Path, vic
             assert runner.stdout is not None
             port, guard = map(int, runner.stdout.readline().split())
             assert port_in_use(port)
-            os.kill(runner.pid if victim == "runner" else guard, signal.SIGKILL)
+            os.kill(runner.pid if victim == "runner" else guard, number)
             until(lambda: not port_in_use(port))
         finally:
             runner.kill()
