@@ -31,6 +31,9 @@ ACKED, UNKNOWN, FAILED = "#5b9bd5", "#f0a30a", "#c0392b"
 HIT, NOT_HIT = "#8e6bbf", "#9aa0a6"
 INK = "#222222"
 
+USUAL_SHARE, ROOM = 0.95, 1.6
+"""A rate axis ends at ROOM times what this share of the bins stays below."""
+
 _STYLE: Any = {
     "svg.hashsalt": "penstock",
     "svg.fonttype": "none",
@@ -135,7 +138,7 @@ def _throughput(axes: "Axes", series: Json) -> None:
         linewidth=0,
     )
     axes.set_ylabel("writes / s")
-    axes.set_ylim(bottom=0)
+    _limit(axes, [sum(counts) for counts in zip(*rates, strict=True)])
     axes.legend(loc="upper left", bbox_to_anchor=(0, 1.12), ncols=3, frameon=False, fontsize=8)
 
 
@@ -165,7 +168,17 @@ def _reading(axes: "Axes", series: Json) -> None:
     rates = [count / series["bin_s"] for count in series["records_read"]]
     axes.stackplot(_times(series), rates, colors=["#8fb9a8"], step="post", linewidth=0)
     axes.set_ylabel("read / s")
-    axes.set_ylim(bottom=0)
+    _limit(axes, rates)
+
+
+def _limit(axes: "Axes", rates: Sequence[float]) -> None:
+    """Let no rare burst press everything else down; say how high the highest is."""
+    highest = max(rates)
+    usual = sorted(rates)[int(len(rates) * USUAL_SHARE)] * ROOM
+    axes.set_ylim(0, min(highest, usual) * 1.05 or 1)
+    if 0 < usual < highest:
+        told = f"highest: {highest:,.0f} / s"
+        axes.text(1, 1, told, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color="#555555")
 
 
 def _shade(all_axes: "Sequence[Axes]", faults: Sequence[Json], duration: float) -> None:
