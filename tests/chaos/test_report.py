@@ -195,6 +195,15 @@ def test_the_timeline_has_the_windows_of_the_faults_and_their_names_as_text(scri
     assert "2 cut" in found.text
 
 
+def test_no_name_in_the_timeline_is_taken_for_a_formula(script: Script) -> None:
+    script.injected(1, fault="$x$")
+    script.time = 2
+    script.recorder.note("runner", "phase", name="$y$")
+    drawn = timeline(measure(entries(script.done())).to_json())
+    assert "1 $x$<" in drawn
+    assert ">$y$<" in drawn
+
+
 def test_the_timeline_is_the_same_each_time(script: Script) -> None:
     script.load(0, 3)
     script.injected(3)
