@@ -256,6 +256,7 @@ async def test_proxies_of_others_are_left_enabled_and_without_our_toxics_alone(
     theirs.disable()
     adopted = await asyncio.to_thread(Links.adopt, server, {Link("c9", 2): str(CUT)})
     assert adopted.address(Link("c9", 2)) == links.address(CUT)
+    assert disturbed(server, links) == {}
     await adopted.cut([Link("c9", 2)], Cut.REFUSE)
     await adopted.close()
     shown = server.api.get(f"/proxies/{CUT}")
