@@ -328,6 +328,10 @@ def test_what_the_terminal_is_told_fits_its_width(script: Script, folder: Folder
     assert "no fault with operations to judge" in unwrapped
 
 
+def test_no_control_character_reaches_the_terminal() -> None:
+    assert "\x1b" not in summary({"valid": None, "reasons": ["a\x1b[31mb"]}, {})
+
+
 @pytest.mark.parametrize(
     ("acked", "failed", "words"), [(1, 0, "100.00 %"), (99_999, 1, "99.99 %"), (9, 1, "90.00 %"), (0, 1, "0.00 %")]
 )
