@@ -28,7 +28,7 @@ READERS = 4
 BURST = 20
 """Records that a sender has under way at a time."""
 UNKNOWN_SHARE = 0.002
-POLL_EVERY = 2_000
+POLL_EVERY = 200
 """Sends between polls of a reader."""
 FINAL_RECORDS = 5_000
 """In a poll of the final reading."""

@@ -201,3 +201,58 @@ def test_a_gap_that_nothing_explains_is_told(book: Book) -> None:
     verdict = book.check()
     assert verdict.valid is True
     assert verdict.allowed["unexplained-gap"] == 1
+
+
+def test_two_acknowledgements_at_one_offset_that_nobody_read(book: Book) -> None:
+    book.send(1, 0)
+    book.send(2, 0, process="c1/send2.0")
+    assert kinds(book.check()) == {"inconsistent-offsets"}
+
+
+def test_what_was_acknowledged_and_read_is_lost_once(book: Book) -> None:
+    book.send(1, 0)
+    book.send(2, 1)
+    book.poll([(0, 1), (1, 2)])
+    book.final([(1, 2)], 2)
+    assert book.check().found == {"lost-write": 1}
+
+
+def test_an_offset_of_another_value_is_not_lost_as_well(book: Book) -> None:
+    book.send(1, 0)
+    book.info(2, process="c1/send2.0")
+    book.send(3, 1)
+    book.poll([(0, 2)])
+    book.final([(1, 3)], 2)
+    assert book.check().found == {"inconsistent-offsets": 1, "lost-write": 1}
+
+
+def test_a_gap_at_the_end_is_told(book: Book) -> None:
+    book.send(1, 0)
+    book.final([(0, 1)], 3)
+    assert book.check().allowed == {"unexplained-gap": 2}
+
+
+def test_an_append_that_is_turned_around(book: Book) -> None:
+    book.append([1, 2], None, kind="info")
+    book.send(3, 2)
+    book.final([(0, 2), (1, 1), (2, 3)])
+    assert kinds(book.check()) == {"torn-append"}
+
+
+def test_an_append_acknowledged_elsewhere_than_expected_that_nobody_read(book: Book) -> None:
+    book.append([1, 2], 1, expected=0)
+    assert kinds(book.check()) == {"torn-append"}
+
+
+def test_what_is_missing_in_a_deleted_topic_is_not_lost(book: Book) -> None:
+    book.send(1, 0)
+    book.change("delete_topic", "t", kind="info")
+    book.final([], 0)
+    assert book.check().valid is True
+
+
+def test_an_offset_that_is_far_off_does_not_take_all_memory(book: Book) -> None:
+    book.send(1, 0)
+    book.poll([(0, 1), (10**15, 1)], 0, 10**15 + 1)
+    book.final([(0, 1)])
+    assert kinds(book.check()) == {"duplicate"}

@@ -115,6 +115,13 @@ def test_an_assignment_that_was_not_heeded(book: Book) -> None:
     assert kinds(book.check()) == {"reset-on-assignment"}
 
 
+def test_an_assignment_that_was_skipped(book: Book) -> None:
+    book.assign(0)
+    book.poll(ALL[2:])
+    book.final(ALL)
+    assert kinds(book.check()) == {"reset-on-assignment"}
+
+
 def test_a_read_that_says_that_the_log_lost_something(book: Book) -> None:
     book.recorder.failed_read("c1/read1.0", "poll", "LogDivergedError", "what was read is gone", isolation="x")
     book.final(ALL)

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from penstock.chaos.checker.stairs import Stairs
 from tests.chaos.checker.build import RC, RU, Book, kinds
 
 ALL = [(0, 1), (1, 2), (2, 3)]
@@ -61,10 +64,11 @@ def test_an_end_that_goes_back_for_anybody(book: Book, epoch: int) -> None:
     assert kinds(book.check()) == {"high-watermark-back"}
 
 
-def test_an_end_that_the_log_does_not_have_in_the_end(book: Book) -> None:
-    book.end_offset(4)
+@pytest.mark.parametrize(("isolation", "kind"), [(RU, "high-watermark-back"), (RC, "stable-offset-back")])
+def test_an_end_that_the_log_does_not_have_in_the_end(book: Book, isolation: str, kind: str) -> None:
+    book.end_offset(4, isolation=isolation)
     book.final(ALL)
-    assert kinds(book.check()) == {"high-watermark-back"}
+    assert kinds(book.check()) == {kind}
 
 
 def test_the_stable_offset_above_the_high_watermark(book: Book) -> None:
@@ -141,3 +145,15 @@ def test_acknowledged_in_another_epoch_than_read(tmp_path: Path, named: int, ide
 def test_an_epoch_that_goes_down_along_a_log(book: Book) -> None:
     book.final([(0, 1, 1), (1, 2, 2), (2, 3, 1)])
     assert kinds(book.check()) == {"epoch-back"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9))))
+def test_stairs_are_as_all_that_was_added(added: list[tuple[int, int]]) -> None:
+    stairs: Stairs[int] = Stairs()
+    for number, (epoch, offset) in enumerate(added):
+        stairs.add(epoch, offset, number)
+    for asked in range(8):
+        found = stairs.highest(asked)
+        known = [offset for epoch, offset in added if epoch <= asked]
+        assert (None if found is None else found[0]) == max(known, default=None)
+        assert found is None or added[found[1]][1] == found[0]
