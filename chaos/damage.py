@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 
 PAGE_BYTES = 4096
-FLIPPED_PAGES = 24
-"""So many pages, or as many as there are, get one flipped bit each."""
+FLIPPED_PAGES = (1, 4, 24)
+"""So many pages get one flipped bit each: many are found at once, one may lie where nobody looks for long."""
 PAGES_MAX = 1 << 18
 """Pages of one file that are looked at: the first GiB of what was written."""
 CUT_SHARES = (0.2, 0.9)
@@ -66,7 +66,7 @@ def _written_pages(file: int) -> list[int]:
 
 
 def _flip(file: int, pages: list[int], rng: random.Random) -> tuple[str, int]:
-    chosen = sorted(rng.sample(pages, min(FLIPPED_PAGES, len(pages))))
+    chosen = sorted(rng.sample(pages, min(rng.choice(FLIPPED_PAGES), len(pages))))
     for number in chosen:
         page = os.pread(file, PAGE_BYTES, number * PAGE_BYTES)
         at = rng.choice([index for index, byte in enumerate(page) if byte])  # what is zero may be nobody's

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 from collections.abc import Collection
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -214,8 +213,8 @@ class Disks:
     def wipe(self, node_id: int) -> None:
         """Move the data away, as an operator does before `penstockd format --join`; what was away before goes."""
         away = self.root(node_id) / "away"
-        shutil.rmtree(away, ignore_errors=True)
-        with suppress(FileNotFoundError):
+        if self.data_dir(node_id).exists():
+            shutil.rmtree(away, ignore_errors=True)
             self.data_dir(node_id).rename(away)
 
     def close(self) -> None:

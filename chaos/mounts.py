@@ -6,6 +6,7 @@ Blocks, with named limits. Needs root and the commands mount and umount; ext4 al
 
 import fcntl
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -24,6 +25,8 @@ POLL_S = 0.05
 SOURCE = "penstock-chaos"
 """What a tmpfs of ours is called in the table of mounts."""
 MIN_EXT4_BYTES = 8 * 1024 * 1024
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""How blanks stand in the table of mounts."""
 
 
 class MountError(Exception):
@@ -69,7 +72,7 @@ def _mount_points() -> list[str]:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
         return []
-    return [line.split()[4].encode().decode("unicode_escape") for line in lines]  # blanks stand there as \040
+    return [_ESCAPED.sub(lambda found: chr(int(found[1], 8)), line.split()[4]) for line in lines]
 
 
 def cut_power(mounted: Sequence[Path]) -> None:

@@ -21,8 +21,8 @@ from penstock.chaos.faults.targets import goes_on, named, start_missing, until_h
 WHOLE_TIMEOUT_S = 60.0
 """How long the cluster may take to be whole before a disk is lost."""
 SEED_BITS = 32
-DAMAGE_WORDS = ("damaged", "holds no store")
-"""What a node says that finds its data damaged, or none (docs/operations.md, Refusals at start)."""
+DAMAGE_WORDS = ("damaged", "CORRUPTED", "holds no store", "the node must end")
+"""What a node says that finds its data damaged, or none, at its start or later."""
 
 
 class _DiskLoss(ABC):
