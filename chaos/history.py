@@ -40,7 +40,8 @@ What the runner did, of type `info`, process `nemesis` or `runner`:
 
 | f | fields |
 | --- | --- |
-| `phase` | name: `warm-up`, `faults`, `healing`, `final`, `end`; healthy, in `final` and later |
+| `phase` | name: `warm-up` (load and faults begin), `healing`, `stopping` (no more operations begin), `final`, |
+| | `end`; healthy, in the last two |
 | `fault` | id, fault, phase (`inject`, `injected`, `heal`, `healed`, `failed`, `skipped`), params, detail, hit, |
 | | evidence; in `injected`: nodes, majority (do a majority and min_insync replicas of each partition go on and |
 | | reach each other?), cut_hosts (clients' hosts that do not reach them) |

@@ -154,6 +154,7 @@ class Run:
                 await self._heal(ground, recorder)
         finally:
             await nemesis.heal_all()
+            recorder.note("runner", "phase", name="stopping")
             await workload.stop(STOP_PATIENCE_S)
         await self._read_all(ground, recorder, workload)
 

@@ -27,7 +27,7 @@ class Scenario:
     disk: DiskKind = DiskKind.PLAIN
     disk_bytes: int = DEFAULT_BYTES
     limits: Mapping[str, int] = field(default_factory=dict)
-    tail_s: float = 15.0
+    tail_s: float = 20.0
     """Load goes on for this long after the last heal, so that recovery can be measured."""
     quick: bool = False
     """Part of `make test`."""
