@@ -60,7 +60,7 @@ class Changer(Process):
     async def _change_one(self, admin: Admin, name: str) -> None:
         partitions = self._known[name]
         if partitions == ABSENT:
-            await self._create(admin, name, self.rng.randint(1, 3))
+            await self._create(admin, name, self.rng.randint(1, 3), self._options.replication)
         elif partitions is not None:
             draw = self.rng.random()
             if draw < 0.3 and partitions < self._options.most_partitions:
@@ -71,8 +71,7 @@ class Changer(Process):
                 await self._delete(admin, name)
         self._known[name] = await self._describe(admin, name)
 
-    async def _create(self, admin: Admin, name: str, partitions: int) -> bool:
-        replication = self._options.replication
+    async def _create(self, admin: Admin, name: str, partitions: int, replication: int) -> bool:
         call = admin.create_topic(name, partitions, replication)
         return await self._change("create_topic", call, topic=name, partitions=partitions, replication=replication)
 
@@ -122,7 +121,7 @@ class Changer(Process):
     async def _use_fresh(self, admin: Admin, producer: Producer) -> None:
         self._fresh_made += 1
         name = f"{self._fresh}-{self._fresh_made}"
-        if not await self._create(admin, name, FRESH_PARTITIONS):
+        if not await self._create(admin, name, FRESH_PARTITIONS, self._options.fresh_replication):
             return
         await self._describe(admin, name)
         appending = Appending(self, producer, APPEND_TIMEOUT_S)

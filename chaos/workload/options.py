@@ -110,7 +110,9 @@ class Changers:
     count: int = 1
     every_s: float = 1.0
     """Between two changes."""
-    replication: int = 3
+    replication: int = 2
+    """Of the topics that nobody writes to: fewer than there are nodes, so that one may be down meanwhile."""
+    fresh_replication: int = 3
     most_topics: int = 4
     """Topics that a changer has at a time; nobody writes to them."""
     most_partitions: int = 6

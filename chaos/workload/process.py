@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from penstock.chaos.history import Recorder
 from penstock.chaos.workload.options import Access, WorkloadOptions
 from penstock.client import (
+    ClientClosedError,
     ExpectedOffsetMismatchError,
     InvalidRequestError,
     OutcomeUnknownError,
@@ -164,15 +165,19 @@ class Process:
         self.recorder.complete(pending.op, pending.process, "ok", pending.f, **fields)
 
     def refused(self, pending: Pending, error: PenstockError) -> None:
-        """Record an error as what it means: a `fail`, or an outcome that is not known."""
+        """Record an error as what it means: a `fail`, or an outcome that is not known.
+
+        A record that the client's own end has kept from being sent is named by its class: no node refused it.
+        """
+        name = type(error).__name__ if isinstance(error, ClientClosedError) else error.reason.name
         if is_unknown(error) or isinstance(error, OutcomeUnknownError):
-            self.unknown(pending, error.reason.name, error.message)
+            self.unknown(pending, name, error.message)
             return
         if isinstance(error, REFUSALS):
             self.progress.refused += 1
         else:
             self.progress.failed += 1
-        self._complete(pending, "fail", error.reason.name, error.message)
+        self._complete(pending, "fail", name, error.message)
 
     def unknown(self, pending: Pending, error: str, message: str) -> None:
         """Record an outcome that is not known."""

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from penstock.chaos.history import Recorder, entries
 from penstock.chaos.workload import Access, Workload, WorkloadOptions
-from penstock.chaos.workload.observers import content_hash
+from penstock.chaos.workload.observers import Observer, content_hash
+from penstock.chaos.workload.process import Common
 from penstock.client import Admin
 from penstock.client.devcluster import DevCluster
 from penstock.client.ports import free_ports
@@ -24,6 +25,17 @@ def test_the_hash_is_of_what_is_replicated() -> None:
     other.brokers[0].fenced = True
     assert content_hash(one) != content_hash(other)
     assert one.controller == 1  # it is left as it was
+
+
+def test_the_same_is_not_noted_twice(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    with Recorder(path) as recorder:
+        observer = Observer(Common(recorder, WorkloadOptions(), 1), 4, "127.0.0.1:1")
+        for controller in (1, 1, 2, 2):
+            observer._note(0.0, pb.ClusterMetadata(metadata_version=5, controller=controller))
+        observer._note(0.0, pb.ClusterMetadata(metadata_version=6))
+    views = [(entry["node"], entry["version"], entry["controller"]) for entry in entries(path)]
+    assert views == [(4, 5, 1), (4, 5, 2), (4, 6, None)]
 
 
 async def test_every_node_shows_each_version_alike(cluster: DevCluster, tmp_path: Path) -> None:

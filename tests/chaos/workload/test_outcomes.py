@@ -9,7 +9,7 @@ from penstock.chaos.workload import Access, Senders, TopicPlan, Workload, Worklo
 from penstock.chaos.workload.options import ORDERS
 from penstock.chaos.workload.process import Common, Process
 from penstock.chaos.workload.readers import Reader
-from penstock.client import TopicPartition
+from penstock.client import ClientClosedError, TopicPartition
 from penstock.client.errors import make_error
 from penstock.client.ports import free_ports
 from penstock.protocol.reasons import Outcome, Reason
@@ -39,6 +39,14 @@ def test_an_error_fails_a_write_unless_its_outcome_is_unknown(reason: Reason, pa
     assert (completed["op"], completed["error"], completed["message"]) == (invoked["op"], reason.name, "why")
     assert completed["process"] == "c1/send2.0"
     assert after["process"] == ("c1/send2.1" if reason.outcome is Outcome.UNKNOWN else "c1/send2.0")
+
+
+def test_what_the_client_did_not_send_for_its_own_end_is_told_apart(path: Path) -> None:
+    recorder = Recorder(path)
+    process = Process(Common(recorder, WorkloadOptions(), 1), "c1", "send", 1, NOBODY)
+    process.refused(process.invoke("send", value=1), ClientClosedError(Reason.NOT_SERVING, "closed"))
+    _, completed = history(recorder, path)
+    assert (completed["type"], completed["error"]) == ("fail", "ClientClosedError")
 
 
 def test_outcomes_unknown_of_one_incarnation_begin_one_new_one(path: Path) -> None:

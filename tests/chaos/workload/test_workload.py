@@ -129,6 +129,15 @@ async def test_appenders_race(cluster: DevCluster, tmp_path: Path) -> None:
     assert run.verdict().valid
 
 
+async def test_an_appender_alone_is_never_refused(cluster: DevCluster, tmp_path: Path) -> None:
+    """It knows where the log ends by what it was told of its own appends."""
+    appenders = Appenders(count=1, rate=50, unconditional=0.3)
+    options = WorkloadOptions(topics=(TopicPlan(LEDGER, 1),), appenders=appenders, prefix="alone-")
+    async with running(cluster, tmp_path, options.only("appenders")) as run:
+        await run.until_acked(60)
+    assert run.workload.progress.refused == 0
+
+
 async def test_topics_are_changed_grown_deleted_and_made_again(cluster: DevCluster, tmp_path: Path) -> None:
     changers = Changers(count=2, every_s=0.02, most_topics=1, most_fresh=2)
     options = WorkloadOptions(topics=(), changers=changers, prefix="changes-")
