@@ -3,7 +3,7 @@
 from penstock.chaos.checker.facts import Facts, Spot
 from penstock.chaos.checker.logs import PartitionLog
 from penstock.chaos.checker.malformed import Malformed, natural, text
-from penstock.chaos.checker.writes import APPEND, FAIL, INFO, ONCE, SURVIVES, UNKNOWN, Writes
+from penstock.chaos.checker.writes import APPEND, FAIL, INFO, ONCE, SURVIVES, UNKNOWN
 from penstock.chaos.history import Entry
 
 _ACKS = {"all": SURVIVES, "leader": 0, "none": 0}
@@ -95,6 +95,3 @@ def spot_of(facts: Facts, fields: Entry) -> int:
         spot = facts.spots.number(Spot(text(fields, "topic"), natural(fields, "partition")))
         facts.logs.append(PartitionLog())
     return spot
-
-
-__all__ = ["Writes", "WritesReader", "spot_of"]

@@ -6,16 +6,14 @@ from penstock.chaos.checker.data import Duplicate, FailedButPresent, Inconsisten
 from penstock.chaos.checker.elections import ElectionSafety, MetadataBack, MetadataDivergence
 from penstock.chaos.checker.epochs import EpochBack, EpochMismatch
 from penstock.chaos.checker.missing import AckedPastFinalLog, FinalReadingsDiffer, LostWrite, UnexplainedGap, Unseen
-from penstock.chaos.checker.order import (
+from penstock.chaos.checker.polling import (
     BrokenRead,
-    IntSendSkip,
     NonmonotonicPoll,
-    NonmonotonicSend,
     PollSkip,
     PositionError,
     ResetOnAssignment,
-    SendSkip,
 )
+from penstock.chaos.checker.sending import IntSendSkip, NonmonotonicSend, SendSkip
 from penstock.chaos.checker.torn import TornAppend
 from penstock.chaos.checker.watermarks import (
     HighWatermarkBack,

@@ -147,7 +147,7 @@ def _falls(facts: Facts, kind: str, known: int, told: int) -> Iterator[Anomaly]:
 def _higher(end: End, own: End | None, anybody: Stairs[End] | None) -> End | None:
     if own is not None and own.offset > end.offset:
         return own
-    found = None if anybody is None or end.epoch == UNKNOWN else anybody.highest(end.epoch)
+    found = None if anybody is None else anybody.highest(end.epoch)  # nothing is known of an epoch that was not said
     return found[1] if found is not None and found[0] > end.offset else None
 
 
