@@ -1,5 +1,6 @@
 """The failing disk: a real process, loaded with the compiled shim, whose syncs are steered while it runs."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -113,6 +114,12 @@ def test_a_process_without_the_control_is_not_changed(loaded: Preload, tmp_path:
     without = [part for part in loaded.wrapper if not part.startswith("PENSTOCK_")]
     code = "import os; os.fsync(os.open('file', os.O_RDWR | os.O_CREAT))"
     subprocess.run([*without, sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="no Linux, or no C compiler")
+def test_where_there_is_a_compiler_nothing_is_missing(tmp_path: Path) -> None:
+    found = preload.find(tmp_path / "shims")
+    assert (found.missing_disk, found.missing_clock) == (None, None)  # else a broken shim would skip its own tests
 
 
 def test_without_a_compiler_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
