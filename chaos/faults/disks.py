@@ -17,8 +17,8 @@ from penstock.chaos.faults.repair import blocking, choose_one, disks_of, draw_on
 from penstock.chaos.faults.targets import goes_on, named, running, start_missing
 from penstock.chaos.shims.faulty_disk import FOREVER, FaultyDisk
 
-LEAVE_BYTES = (0, 0, 1 << 16, 1 << 20, 1 << 24)
-"""What a full disk may have left: far below the reserve at which nodes refuse appends, mostly nothing."""
+LEAVE_BYTES = (0, 0, 1 << 16, 1 << 20)
+"""What a full disk may have left: mostly nothing. A node looks again only after 16 MiB, so more might not be met."""
 FULL_WORDS = ("appends are refused",)
 FAIL_SYNCS = (1, 3, FOREVER)
 FAIL_AFTER = 20
