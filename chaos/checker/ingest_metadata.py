@@ -83,6 +83,9 @@ class MetadataReader:
         names: dict[PartitionKey, str] = {}
         for topic, topic_id, partition, leader, leader_epoch, *_ in entry["partitions"]:
             epochs[topic_id, partition], names[topic_id, partition] = leader_epoch, topic
+            last = self._metadata.last_epochs
+            if last.get((topic, partition), -1) < leader_epoch:
+                last[topic, partition] = leader_epoch
             if leader is not None:
                 self._lead(view, (topic_id, partition, leader_epoch), leader, topic)
         self._succeed(view, epochs, names)

@@ -84,6 +84,8 @@ class Metadata:
     descriptions: list[Description] = field(default_factory=list)
     faults: dict[Any, Window] = field(default_factory=dict)
     """By the fault's id."""
+    last_epochs: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The highest leader epoch in any view, by topic name and partition."""
     two_leaders: list[Disagreement] = field(default_factory=list)
     epochs_back: list[Disagreement] = field(default_factory=list)
     """A partition's leader epoch is lower in a node's later view, though that is not an older one."""

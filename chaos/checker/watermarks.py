@@ -24,6 +24,10 @@ from penstock.chaos.checker.writes import UNKNOWN
 
 _NAMES = ("high watermark", "last stable offset")
 """By isolation."""
+_ANYBODY = -1
+"""Instead of a process."""
+_NO_READ = (-1, -1)
+"""Offset and poll."""
 
 
 class HighWatermarkBack:
@@ -59,35 +63,45 @@ class StableAboveHighWatermark:
 
 
 class ReadPastEnd:
-    """A process had read a record at or past an end that it was told later.
+    """A record had been read at or past an end that was told later.
 
     Only records below the high watermark are read, with read_committed only those below the last stable offset. So an
-    end for read_uncommitted is held against all reads of its process, one for read_committed against its reads with
-    read_committed.
+    end for read_uncommitted is held against all reads, one for read_committed against those with read_committed:
+
+    - those of the same process;
+    - those of anybody, if the end is of the last leader epoch that the history knows of the partition, and the final
+      reading is whole. Then the reader was answered in that epoch or a lower one: after everything has healed the
+      present leader names an end, and no epoch that ever was is above its own.
     """
 
     kind: ClassVar[str] = "read-past-end"
 
     def find(self, facts: Facts) -> Iterator[Anomaly]:
         """See Check."""
-        polls = facts.polls
-        asking = {end.process for end in facts.ends}
+        polls, latest, final = facts.polls, _last_epochs(facts), set(facts.final_spots())
         highest: dict[tuple[int, int, int], tuple[int, int]] = {}
         done = 0
         for end in sorted(facts.ends, key=lambda end: end.began):
             while done < len(polls) and polls.ended[done] < end.began:
-                if polls.processes[done] in asking:
-                    key = polls.processes[done], polls.spots[done], polls.isolations[done]
-                    highest[key] = max(highest.get(key, (-1, -1)), (polls.highest[done], done))
+                read = polls.highest[done], done
+                for reader in (polls.processes[done], _ANYBODY):
+                    key = reader, polls.spots[done], polls.isolations[done]
+                    if highest.get(key, _NO_READ) < read:
+                        highest[key] = read
                 done += 1
+            is_last = end.spot in final and end.epoch == latest[end.spot] != UNKNOWN
+            reader = _ANYBODY if is_last else end.process
             isolations = (COMMITTED,) if end.isolation == COMMITTED else (UNCOMMITTED, COMMITTED)
-            offset, poll = max(highest.get((end.process, end.spot, one), (-1, -1)) for one in isolations)
-            if offset >= end.offset:
-                message = (
-                    f"{facts.processes[end.process]} had read {facts.spots[end.spot]}@{offset}, and was told later "
-                    f"that it ends at {end.offset} ({ISOLATIONS[end.isolation]})"
-                )
-                yield at(facts, self.kind, message, end.spot, facts.poll_operation(poll), facts.end_operation(end))
+            known = [highest.get((reader, end.spot, isolation), _NO_READ) for isolation in isolations]
+            if max(known)[0] >= end.offset:
+                yield self._anomaly(facts, end, *max(known))
+
+    def _anomaly(self, facts: Facts, end: End, offset: int, poll: int) -> Anomaly:
+        message = (
+            f"{facts.reader(poll)} had read {facts.spots[end.spot]}@{offset}, and {facts.processes[end.process]} was "
+            f"told later that it ends at {end.offset} ({ISOLATIONS[end.isolation]}, leader epoch {end.epoch})"
+        )
+        return at(facts, self.kind, message, end.spot, facts.poll_operation(poll), facts.end_operation(end))
 
 
 class LeaderIncomplete:
@@ -123,6 +137,19 @@ class LeaderIncomplete:
             f"{writes.epochs[row]}; later the leader of epoch {end.epoch} named {end.offset} as the end"
         )
         return at(facts, self.kind, message, end.spot, facts.write_operation(row), facts.end_operation(end))
+
+
+def _last_epochs(facts: Facts) -> dict[int, int]:
+    """The highest leader epoch of each partition that the history names anywhere."""
+    shown = facts.metadata.last_epochs
+    last = {spot: shown.get(name, UNKNOWN) for spot, name in enumerate(facts.spots.names)}
+    for spot, log in enumerate(facts.logs):
+        last[spot] = max(last[spot], max(log.epochs, default=UNKNOWN))
+    for end in facts.ends:
+        last[end.spot] = max(last[end.spot], end.epoch)
+    for spot, epoch in zip(facts.writes.spots, facts.writes.epochs, strict=True):
+        last[spot] = max(last[spot], epoch)
+    return last
 
 
 def _falls(facts: Facts, kind: str, known: int, told: int) -> Iterator[Anomaly]:

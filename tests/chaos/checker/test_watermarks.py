@@ -90,9 +90,32 @@ def test_a_read_past_the_stable_offset_of_later(book: Book) -> None:
     book.poll(ALL)
     book.end_offset(2, isolation=RC)
     book.poll(ALL, process="c2/read1.0")
-    book.end_offset(2, process="c3/ends1.0")
+    book.end_offset(2, epoch=-1, process="c3/ends1.0")
     book.final(ALL)
     assert book.check().valid is True
+
+
+def test_a_read_by_another_process_past_the_end_of_the_last_leader(book: Book) -> None:
+    book.poll([(0, 1, 0), (1, 2, 0), (2, 3, 1)])
+    book.end_offset(2, epoch=1, process="c2/ends1.0")
+    book.final([(0, 1, 0), (1, 2, 0), (2, 3, 1)])
+    assert kinds(book.check()) == {"read-past-end"}
+
+
+def test_a_read_of_an_epoch_above_that_of_the_end(book: Book) -> None:
+    """The leader that named the end may have been deposed: somebody knows of a later epoch."""
+    book.view(1, 5, epoch=2)
+    book.poll(ALL)
+    book.end_offset(2, epoch=1, process="c2/ends1.0")
+    book.end_offset(2, epoch=-1, process="c3/ends1.0")
+    book.final(ALL)
+    assert book.check().valid is True
+
+
+def test_without_a_final_reading_no_epoch_is_known_to_be_the_last(book: Book) -> None:
+    book.poll(ALL)
+    book.end_offset(2, epoch=0, process="c2/ends1.0")
+    assert book.check().valid is None
 
 
 def test_a_leader_without_an_acknowledged_record(tmp_path: Path) -> None:
