@@ -4,6 +4,7 @@ Toxiproxy counts the bytes of a connection only when it has ended; clusters keep
 socket by netlink (sock_diag(7)), to anybody. Elsewhere: None.
 """
 
+import ipaddress
 import socket
 import struct
 import sys
@@ -87,6 +88,7 @@ def _connection(family: int, message: bytes) -> Iterator[Connection]:
 
 
 def _end(family: int, address: bytes, port: bytes) -> tuple[str, int]:
-    packed = address[:4] if family == socket.AF_INET else address
-    text = socket.inet_ntop(family, packed)
-    return text.removeprefix("::ffff:"), int.from_bytes(port, "big")
+    # Not socket.inet_ntop: importing pysyncobj puts a function for Windows in its place, which fails elsewhere.
+    found = ipaddress.ip_address(address[:4] if family == socket.AF_INET else address)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found), int.from_bytes(port, "big")
