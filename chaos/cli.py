@@ -6,6 +6,7 @@ not be begun.
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -246,6 +247,8 @@ def _read(path: Path) -> Document:
 
 def main() -> None:
     """Entry point."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: heal, and end what was begun
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when the first channel is made; cuts are no news to it
     try:
         app(prog_name="penstock-chaos")

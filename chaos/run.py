@@ -83,7 +83,7 @@ class Run:
     def __init__(self, options: RunOptions) -> None:
         self._options = options
         self._scenario = options.scenario
-        self._folder = options.folder
+        self._folder = options.folder.absolute()
         self._duration_s = options.duration_s or options.scenario.duration_s
         self._document: Document = {}
         self._trouble: list[str] = []
