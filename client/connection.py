@@ -21,7 +21,7 @@ from penstock.v1 import (
 )
 
 KEEPALIVE_TIME_MS = 10_000
-"""A connection silent for this long is probed. Servers must permit it (min_recv_ping_interval_without_data_ms)."""
+"""A connection silent for this long is probed. Penstock's servers set no limit on probes."""
 KEEPALIVE_TIMEOUT_MS = 5_000
 """A probe unanswered for this long ends the connection."""
 CONNECT_TIMEOUT_MS = 2_000

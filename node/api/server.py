@@ -17,7 +17,6 @@ from penstock.v1 import cluster_service_pb2, consumer_service_pb2, producer_serv
 
 KEEPALIVE_TIME_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 5_000
-MIN_CLIENT_PING_INTERVAL_MS = 5_000
 MAX_STREAMS_PER_CONNECTION = 1_000
 
 SERVER_OPTIONS = (
@@ -28,7 +27,9 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_CLIENT_PING_INTERVAL_MS),
+    # No limit on pings: gRPC's own (one in 5 min without data) ends the connections of quiet clients, and after a pause
+    # of either side, or of a link, those of its length come at once.
+    ("grpc.http2.max_ping_strikes", 0),
 )
 PUBLIC_SERVICES = tuple(
     file.services_by_name[name].full_name
