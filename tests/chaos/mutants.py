@@ -1,107 +1,115 @@
-"""Deliberate bugs of `make mutants`, built into real nodes or clients: a chaos run must call each invalid.
+"""Deliberate bugs, built into real nodes or clients: a chaos run must call each invalid.
 
-python -m tests.chaos.mutants [NAME…] [--out FOLDER]
+python -m tests.chaos.mutants [NAME…] [--seeds N] [--out FOLDER] [--markdown FILE]
+
+`--out` keeps the runs. The table is in `mutant_table`.
 """
 
+import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
-from penstock.chaos.plan import Profile
+from penstock.chaos import run as runs
 from penstock.chaos.run import INVALID, Run, RunOptions
 from penstock.chaos.scenario import SCENARIOS, Scenario
-from tests.simulation.cluster.mutants import MUTANTS as SIMULATED
+from penstock.client.devcluster import PENSTOCKD
+from tests.chaos.broken_node import BREAKS, WHAT
+from tests.chaos.mutant_table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-BUDGET = 3
-"""Seeds in which it must show."""
+SEEDS = 3
+"""It must show in so many."""
+PATIENCE_S = 40.0
+"""A broken cluster may never be whole again, and the history says enough by then."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mutant:
-    """One of them, and the faults that bring it out."""
+class Outcome:
+    """What came of a mutant's runs."""
 
-    names: tuple[str, ...]
-    """In the table of the simulation; all of them at once."""
-    faults: tuple[str, ...]
-    scenario: str = "quick-kills"
-    in_clients: bool = False
-    duration_s: float = 30.0
+    mutant: Mutant
+    seed: int
+    """The last one that ran."""
+    verdict: str
+    kinds: tuple[str, ...]
+    """Of its anomalies."""
 
-
-MUTANTS = (
-    Mutant(("acked at the local commit",), ("kill-leader", "cut-node")),
-    Mutant(("cut to HW",), ("kill-all", "kill-leader")),
-    Mutant(("reads above HW",), ("cut-node", "kill-leader")),
-    Mutant(("no duplicate check",), ("reset-links", "kill-leader"), "quick-links"),
-    Mutant(("wiped keeps its places",), ("lost-disk",), "quick-damage"),
-    Mutant(("ack before durable", "own end counted"), ("power-loss-all",), "quick-power"),
-    Mutant(("success at the end of a role",), ("kill-leader", "pause-leader", "cut-node")),
-    Mutant(("HW not frozen",), ("kill-leader", "cut-node")),
-    Mutant(("producer ids given twice",), ("kill-leader",)),
-    Mutant(("lost and renumbered",), ("reset-links", "kill-leader"), "quick-links", in_clients=True),
-    Mutant(("unanswered is not appended",), ("reset-links", "kill-leader"), "quick-links", in_clients=True),
-)
+    def __str__(self) -> str:
+        return f"{self.mutant.name}, seed {self.seed}: {self.verdict} {', '.join(self.kinds)}".rstrip()
 
 
-def scenario_of(mutant: Mutant) -> Scenario:
-    """Give a scenario with these faults only."""
-    base = SCENARIOS[mutant.scenario]
-    profile = Profile(
-        dict.fromkeys(mutant.faults, 1.0),
-        base.profile.length_s,
-        base.profile.lengths_s,
-        base.profile.quiet_s,
-        base.profile.warm_up_s,
+def look_for(mutant: Mutant, seeds: Iterable[int], folder: Path) -> Outcome:
+    """Run seed after seed until one is invalid; the last one's outcome."""
+    outcome = Outcome(mutant, -1, "not run", ())
+    for seed in seeds:
+        outcome = _try(mutant, seed, folder / f"{mutant.name.replace(' ', '-')}-{seed}")
+        print(outcome, flush=True)
+        if outcome.verdict == INVALID:
+            break
+    return outcome
+
+
+def _try(mutant: Mutant, seed: int, folder: Path) -> Outcome:
+    options = RunOptions(_scenario(mutant), seed, folder, schedule=mutant.schedule, program=_program(mutant))
+    with ExitStack() as context:
+        for name in ("HEALTH_PATIENCE_S", "FINAL_PATIENCE_S"):
+            context.enter_context(mock.patch.object(runs, name, PATIENCE_S))
+        for name in mutant.names if mutant.in_clients else ():
+            context.enter_context(BREAKS[name]())
+        document = Run(options).perform()
+    return Outcome(mutant, seed, document["verdict"], tuple(sorted(document["found"])))
+
+
+def _scenario(mutant: Mutant) -> Scenario:
+    return replace(
+        SCENARIOS["quick-control"],
+        name=mutant.name,
+        workload=mutant.workload,
+        disk=mutant.disk,
+        spare=mutant.spare,
+        tail_s=1.0,
     )
-    return Scenario(
-        base.name,
-        base.summary,
-        profile,
-        mutant.duration_s,
-        base.workload,
-        disk=base.disk,
-        hosts=base.hosts,
-        tail_s=base.tail_s,
-    )
 
 
-def verdict(mutant: Mutant, seed: int, folder: Path) -> tuple[str, list[str]]:
-    """Run one seed; the verdict, and the kinds of its anomalies."""
-    program: Sequence[str] = RunOptions(SCENARIOS["control"], 0, folder).program
-    if not mutant.in_clients:
-        path = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.chaos.broken_node import main; main()"
-        program = (sys.executable, "-P", "-c", path, *mutant.names, "--")
-    with ExitStack() as broken:
-        if mutant.in_clients:
-            for each in SIMULATED:
-                if each.name in mutant.names:
-                    broken.enter_context(each.apply())
-        document = Run(RunOptions(scenario_of(mutant), seed, folder, program=program)).perform()
-    return document["verdict"], sorted({anomaly["kind"] for anomaly in document["anomalies"]})
+def _program(mutant: Mutant) -> Sequence[str]:
+    if mutant.in_clients:
+        return PENSTOCKD
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.chaos.broken_node import main; main()"
+    return sys.executable, "-P", "-c", code, *mutant.names, "--"
 
 
-def caught(mutant: Mutant, folder: Path) -> bool:
-    """Say whether one of the first seeds is invalid."""
-    for seed in range(1, BUDGET + 1):
-        found, kinds = verdict(mutant, seed, folder / f"{mutant.names[0].replace(' ', '-')}-{seed}")
-        print(f"{' + '.join(mutant.names)}, seed {seed}: {found} {', '.join(kinds)}", flush=True)
-        if found == INVALID:
-            return True
-    return False
+def _markdown(outcomes: Sequence[Outcome]) -> str:
+    rows = ["| mutant | what is wrong | faults | caught at | anomalies |", "| --- | --- | --- | ---: | --- |"]
+    for one in outcomes:
+        what = "; ".join(WHAT[name] for name in one.mutant.names)
+        where = f"seed {one.seed}" if one.verdict == INVALID else f"not: {one.verdict}"
+        rows.append(f"| {one.mutant.name} | {what} | {one.mutant.faults} | {where} | {', '.join(one.kinds)} |")
+    return "\n".join(rows) + "\n"
 
 
-def main() -> None:
-    """Run all, or those that are named."""
-    wanted = [mutant for mutant in MUTANTS if not sys.argv[1:] or set(sys.argv[1:]) & set(mutant.names)]
-    with tempfile.TemporaryDirectory(prefix="penstock-mutants-") as folder:
-        missed = [mutant for mutant in wanted if not caught(mutant, Path(folder))]
-    print(f"{len(wanted) - len(missed)} of {len(wanted)} caught")
-    sys.exit(1 if missed else 0)
+def main() -> int:
+    """Run all, or those that are named; 1 if one was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many are tried at most")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--markdown", type=Path, help="write the table there")
+    arguments = parser.parse_args()
+    wanted = [mutant for mutant in MUTANTS if not arguments.names or set(arguments.names) & set(mutant.names)]
+    with tempfile.TemporaryDirectory(prefix="penstock-mutants-") as temporary:
+        folder = arguments.out or Path(temporary)
+        outcomes = [look_for(mutant, range(1, arguments.seeds + 1), folder) for mutant in wanted]
+    missed = [one for one in outcomes if one.verdict != INVALID]
+    print(f"{len(outcomes) - len(missed)} of {len(outcomes)} caught")
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(_markdown(outcomes))
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
