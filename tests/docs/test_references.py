@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from penstock.chaos.cli import app as chaos
+from penstock.chaos.faults.registry import FAULTS
 from penstock.client.cli import app
 from penstock.client.cli.formats import DEFAULTS as CONSUMER_PROPERTIES
 from penstock.client.cli.lines import DEFAULTS as PRODUCER_PROPERTIES
@@ -15,6 +17,8 @@ from penstock.node.config import Limits
 ROOT = Path(__file__).parents[2]
 CLI = (ROOT / "docs" / "cli.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+GUARANTEE = (ROOT / "docs" / "guarantee.md").read_text()
+CHAOS = (ROOT / "docs" / "chaos.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -42,6 +46,20 @@ def test_every_property_is_documented() -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
     assert not [target for target in targets if not (document.parent / target).exists()]
+
+
+def test_the_faults_that_the_guarantee_names_exist() -> None:
+    groups = re.findall(r"chaos \(([^)]*)\)", GUARANTEE)
+    named = [name for group in groups for name in re.findall(r"`([\w-]+)`", group)]
+    assert len(named) > 20
+    assert not [name for name in named if name not in FAULTS]
+
+
+def test_every_command_of_the_chaos_suite_is_documented() -> None:
+    root = typer.main.get_command(chaos)
+    assert not [name for name in root.commands if f"penstock-chaos {name}" not in CHAOS]  # type: ignore[attr-defined]
+    options = {flag for command in root.commands.values() for p in command.params for flag in p.opts}  # type: ignore[attr-defined]
+    assert not [flag for flag in options if flag.startswith("--") and flag not in CHAOS]
 
 
 def test_the_architectures_files_exist() -> None:

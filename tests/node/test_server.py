@@ -25,7 +25,7 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_pings_that_come_at_once_do_not_end_a_connection() -> None:
-    """And so a client that reads and writes nothing keeps its connection, though it probes it; found by the chaos suite."""
+    """So a quiet client that probes its connection keeps it. Found by the chaos suite."""
     server = new_server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
