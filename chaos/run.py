@@ -40,6 +40,8 @@ from penstock.client import Admin, PenstockError
 from penstock.client.devcluster import PENSTOCKD
 
 HISTORY, RUN, VERDICT, REPORT, LOGS = "history.jsonl", "run.json", "verdict.json", "report.html", "logs"
+WORKING = ("cluster", "disks", "shims")
+"""What only a run that is under way needs, and whoever looks for what went wrong."""
 HEALTH_PATIENCE_S = 180.0
 """How long the cluster may take to be whole again when everything is healed."""
 STOP_PATIENCE_S = 60.0
@@ -211,7 +213,8 @@ class Run:
         self._options.say("checking")
         document = judge(self._folder, self._trouble)
         if document["verdict"] == VALID:
-            shutil.rmtree(self._folder / "cluster", ignore_errors=True)
+            for name in WORKING:
+                shutil.rmtree(self._folder / name, ignore_errors=True)
         return document
 
 
