@@ -195,6 +195,7 @@ class BatchAppended(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     base_offset: _builtins.int
     leader_epoch: _builtins.int
+    """Of the leader that answers. A duplicate's records may have been appended in an earlier one."""
     append_time_ms: _builtins.int
     log_start_offset: _builtins.int
     durability: _common_pb2.Durability.ValueType
