@@ -255,7 +255,3 @@ def main() -> None:
     except (ClusterError, HistoryError, ToxiproxyError) as error:
         say(f"penstock-chaos: {error}")
         sys.exit(EXIT[UNKNOWN])
-
-
-if __name__ == "__main__":
-    main()

@@ -30,7 +30,7 @@ def proxies() -> None:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "penstock.chaos.cli", *arguments]
+    return [sys.executable, "-m", "penstock.chaos", *arguments]
 
 
 def chaos(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINKS = {link.name: link.resolve() for link in (ROOT / "penstock").iterdir() if link.is_symlink()}
-SHIPPED = (".py", ".pyi", ".proto", "py.typed")
+SHIPPED = (".py", ".pyi", ".proto", "py.typed", ".html", ".c")
 
 
 def build(tree: Path, kind: str, out: Path) -> Path:
@@ -61,12 +61,13 @@ def test_the_wheel_holds_every_package_and_nothing_else(wheel: Path) -> None:
     assert {"penstock/v1/record_pb2.py", "penstock/v1/record.proto", "penstock/py.typed"} <= held
 
 
-def test_the_wheel_declares_both_programs_and_its_license(wheel: Path) -> None:
+def test_the_wheel_declares_its_programs_and_its_license(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         programs = archive.read(name).decode()
     assert "penstock = penstock.client.cli:main" in programs
     assert "penstockd = penstock.node.main:main" in programs
+    assert "penstock-chaos = penstock.chaos.__main__:main" in programs
     assert any(name.endswith("licenses/LICENSE") for name in contents(wheel))
 
 
@@ -96,3 +97,10 @@ def test_the_base_install_alone_runs_the_command_line(wheel: Path, tmp_path: Pat
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, timeout=280)
     assert done.returncode == 0, done.stderr.decode()
     assert b"Usage: penstock" in done.stdout
+
+
+def test_without_its_dependencies_the_chaos_suite_says_what_to_install() -> None:
+    code = "import sys; sys.modules['toxiproxy'] = None; from penstock.chaos.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("are not installed (toxiproxy): pip install 'penstock[node,chaos]'")
