@@ -31,7 +31,11 @@ def test_valid(name: str, tmp_path: Path) -> None:
     assert document["verdict"] == VALID, (tmp_path, document["reasons"], document["anomalies"])
     faults = document["measures"]["faults"]
     assert not [fault for fault in faults if fault["status"] == "failed"], tmp_path
-    if not faults:
+    if name == "quick-control":
         records = document["measures"]["records"]
         assert records["unknown"] == records["failed"] == 0, records
         assert records["acked"] > 0
+    elif all(fault["status"] == "skipped" for fault in faults):
+        pytest.skip(f"no fault can be done here: {faults[0]['detail']}")
+    else:
+        assert any(fault["hit"] for fault in faults), (tmp_path, faults)
