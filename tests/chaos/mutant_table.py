@@ -4,7 +4,8 @@ The bugs are those of the tables of the simulation (tests/simulation), built int
 Faults come by a schedule that is made for the bug, the same for every seed: a seed says what the clients do.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.chaos.disks import DiskKind
@@ -26,6 +27,7 @@ class Mutant:
     in_clients: bool = False
     disk: DiskKind = DiskKind.PLAIN
     spare: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,14 +55,22 @@ def _fault(at_s: float, fault: str, duration_s: float, *first: int, **params: An
 
 CUT_LEADER = _schedule(*(_fault(2 + 9 * wave, "cut-node", 5, role="leader") for wave in range(2)))
 """It goes on for a moment, alone with its clients, and then others lead."""
+CUT_WITH_CLIENTS = _schedule(
+    *(
+        _fault(2 + 7 * wave, "halves", 3, *majority, minority_hosts=["c1"])
+        for wave, majority in enumerate(((1, 2), (2, 3), (3, 1)))
+    )
+)
+"""Its clients hear of no other leader, and wait."""
 REFUSE_LEADER = _schedule(*(_fault(2 + 9 * wave, "refuse-node", 5, role="leader", clients=False) for wave in range(2)))
 """As CUT_LEADER, and it knows at once that nobody is there."""
 KILL_LEADERS = _schedule(*(_fault(2 + 7 * wave, "kill-leader", 3) for wave in range(4)))
-KILL_LEADERS_ON_SLOW_LINKS = _schedule(
-    _fault(2, "slow-link", 25, role="leader", scope="all", latency_ms=80, jitter_ms=0),
-    *(_fault(4 + 7 * wave, "kill-leader", 3) for wave in range(3)),
+MOVE_LEADERS = _schedule(
+    _fault(2, "slow-link", 16, node=3, scope="node", latency_ms=300, jitter_ms=0),
+    _fault(3, "ring", 15, 1, 2),
+    Planned(0, 5.0, "leader-transfer", 8, {"share": 1.0, "seed": 1}),
 )
-"""A new leader learns only after a while what is committed."""
+"""Nodes 1 and 2 do not reach each other: where one comes to lead, it does not learn what is committed."""
 RESET_CLIENTS = _schedule(
     *(
         _fault(2 + 6 * wave, "reset-links", 4, role="leader", scope="all", after_ms=after_ms, toxicity=1.0)
@@ -87,8 +97,8 @@ KILL_LEADERS_WITH_SLOW_DISKS = _schedule(
 TOO_FEW_REPLICAS = _schedule(*(_fault(2 + 10 * wave, "kill-node", 5, 1 + wave) for wave in range(2)))
 LEAD_ALONE_AND_DIE = _schedule(_fault(2, "ring", 14, 1, 2), _fault(9, "kill-node", 6, 1))
 """Nodes 1 and 2, which share partitions, leave each other's ISR, as both reach 3; then 1 dies and 2 is left."""
-START_WITHOUT_LEADER = _schedule(_fault(4, "cut-node", 16, role="leader"), _fault(4.1, "kill-all", 0))
-"""All end at once and begin again, but nobody hears from who led most."""
+START_WITHOUT_LEADER = _schedule(_fault(4, "kill-all", 1), _fault(4.5, "cut-node", 15, node=1))
+"""All end at once, and when they begin again nobody hears from node 1, which leads a third."""
 MOVE = _schedule(*(Planned(0, 3.0 + 6 * wave, "move-replicas", 2, {"share": 1.0, "seed": wave}) for wave in range(3)))
 CUT_CONTROLLER = _schedule(*(_fault(2 + 9 * wave, "cut-node", 5, role="controller") for wave in range(2)))
 
@@ -103,12 +113,16 @@ PLAIN_SENDERS = WorkloadOptions(senders=(Senders(4, 150.0, idempotent=False),)).
 HASTY_SENDERS = WorkloadOptions(senders=(Senders(4, 150.0, delivery_timeout_ms=1_500, request_timeout_ms=1_000),)).only(
     "senders"
 )
-HASTY_PAIRS = replace(HASTY_SENDERS, topics=PAIRS.topics)
+FEW_PAIRS = WorkloadOptions(
+    topics=(TopicPlan(ORDERS, 3, 2, {"min_insync_replicas": 2}),),
+    senders=(Senders(4, 150.0, delivery_timeout_ms=2_500, request_timeout_ms=1_000),),
+).only("senders")
+"""Several batches of each sender wait for each partition, and time out one after the other."""
 CHANGES = WorkloadOptions(senders=(Senders(2, 50.0),), changers=Changers(6, every_s=0.1, most_fresh=0))
 
 MUTANTS = (
     Mutant(("acked at the local commit",), CUT_LEADER),
-    Mutant(("success at the end of a role",), CUT_LEADER),
+    Mutant(("success at the end of a role",), CUT_WITH_CLIENTS),
     Mutant(("reads above HW",), CUT_LEADER),
     Mutant(("no duplicate check",), KILL_LEADERS_WITH_SLOW_DISKS),
     Mutant(("wiped keeps its places",), WIPE_AND_LEAD, LARGE_PAIRS),
@@ -117,12 +131,12 @@ MUTANTS = (
     Mutant(("cut to HW",), START_WITHOUT_LEADER),
     Mutant(("shrink at once",), REFUSE_LEADER, PAIRS),
     Mutant(("producer ids given twice",), KILL_LEADERS),
-    Mutant(("end always known",), KILL_LEADERS_ON_SLOW_LINKS, MANY_ENDS),
+    Mutant(("end always known",), MOVE_LEADERS, MANY_ENDS, limits={"preferred_leader_delay_ms": 500}),
     Mutant(("completed at once",), MOVE, JUST_SENDERS, spare=1),
     Mutant(("AppliesAhead",), CUT_CONTROLLER, CHANGES),
     Mutant(("lost and renumbered",), KILL_LEADERS_WITH_SLOW_DISKS, in_clients=True),
     Mutant(("unanswered is not appended",), KILL_LEADERS_WITH_SLOW_DISKS, HASTY_SENDERS, in_clients=True),
     Mutant(("unknown is failed",), RESET_CLIENTS, PLAIN_SENDERS, in_clients=True),
     Mutant(("new numbers at a retry",), KILL_LEADERS_WITH_SLOW_DISKS, HASTY_SENDERS, in_clients=True),
-    Mutant(("reordered",), TOO_FEW_REPLICAS, HASTY_PAIRS, in_clients=True),
+    Mutant(("reordered",), TOO_FEW_REPLICAS, FEW_PAIRS, in_clients=True),
 )

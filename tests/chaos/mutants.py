@@ -1,8 +1,9 @@
 """Deliberate bugs, built into real nodes or clients: a chaos run must call each invalid.
 
-python -m tests.chaos.mutants [NAME…] [--seeds N] [--out FOLDER] [--markdown FILE]
+python -m tests.chaos.mutants [NAME…] [--seeds N] [--out FOLDER] [--markdown FILE] [--sound]
 
-`--out` keeps the runs. The table is in `mutant_table`.
+`--out` keeps the runs. `--sound`: the same faults without the bugs, a run each, which must be valid. The table is in
+`mutant_table`.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 from penstock.chaos import run as runs
-from penstock.chaos.run import INVALID, Run, RunOptions
+from penstock.chaos.run import INVALID, VALID, Run, RunOptions
 from penstock.chaos.scenario import SCENARIOS, Scenario
 from penstock.client.devcluster import PENSTOCKD
 from tests.chaos.broken_node import BREAKS, WHAT
@@ -24,7 +25,7 @@ from tests.chaos.mutant_table import MUTANTS, Mutant
 ROOT = Path(__file__).parents[2]
 SEEDS = 3
 """It must show in so many."""
-PATIENCE_S = 40.0
+PATIENCE_S = 30.0
 """A broken cluster may never be whole again, and the history says enough by then."""
 
 
@@ -47,22 +48,31 @@ def look_for(mutant: Mutant, seeds: Iterable[int], folder: Path) -> Outcome:
     """Run seed after seed until one is invalid; the last one's outcome."""
     outcome = Outcome(mutant, -1, "not run", ())
     for seed in seeds:
-        outcome = _try(mutant, seed, folder / f"{mutant.name.replace(' ', '-')}-{seed}")
-        print(outcome, flush=True)
+        outcome = run_one(mutant, seed, folder)
         if outcome.verdict == INVALID:
             break
     return outcome
 
 
-def _try(mutant: Mutant, seed: int, folder: Path) -> Outcome:
-    options = RunOptions(_scenario(mutant), seed, folder, schedule=mutant.schedule, program=_program(mutant))
+def run_one(mutant: Mutant, seed: int, folder: Path, *, broken: bool = True) -> Outcome:
+    """Run one seed, with the bug or without."""
+    names = mutant.names if broken else ()
+    options = RunOptions(
+        _scenario(mutant),
+        seed,
+        folder / f"{mutant.name.replace(' ', '-')}-{seed}",
+        schedule=mutant.schedule,
+        program=PENSTOCKD if mutant.in_clients or not broken else _broken_node(names),
+    )
     with ExitStack() as context:
         for name in ("HEALTH_PATIENCE_S", "FINAL_PATIENCE_S"):
             context.enter_context(mock.patch.object(runs, name, PATIENCE_S))
-        for name in mutant.names if mutant.in_clients else ():
+        for name in names if mutant.in_clients else ():
             context.enter_context(BREAKS[name]())
         document = Run(options).perform()
-    return Outcome(mutant, seed, document["verdict"], tuple(sorted(document["found"])))
+    outcome = Outcome(mutant, seed, document["verdict"], tuple(sorted(document["found"])))
+    print(outcome if broken else f"without {outcome}", flush=True)
+    return outcome
 
 
 def _scenario(mutant: Mutant) -> Scenario:
@@ -72,15 +82,14 @@ def _scenario(mutant: Mutant) -> Scenario:
         workload=mutant.workload,
         disk=mutant.disk,
         spare=mutant.spare,
+        limits=mutant.limits,
         tail_s=1.0,
     )
 
 
-def _program(mutant: Mutant) -> Sequence[str]:
-    if mutant.in_clients:
-        return PENSTOCKD
+def _broken_node(names: Sequence[str]) -> Sequence[str]:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.chaos.broken_node import main; main()"
-    return sys.executable, "-P", "-c", code, *mutant.names, "--"
+    return sys.executable, "-P", "-c", code, *names, "--"
 
 
 def _markdown(outcomes: Sequence[Outcome]) -> str:
@@ -98,11 +107,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many are tried at most")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--sound", action="store_true", help="without the bugs: each run must be valid")
     parser.add_argument("--markdown", type=Path, help="write the table there")
     arguments = parser.parse_args()
     wanted = [mutant for mutant in MUTANTS if not arguments.names or set(arguments.names) & set(mutant.names)]
     with tempfile.TemporaryDirectory(prefix="penstock-mutants-") as temporary:
         folder = arguments.out or Path(temporary)
+        if arguments.sound:
+            sound = [run_one(mutant, 1, folder, broken=False).verdict == VALID for mutant in wanted]
+            return 0 if all(sound) else 1
         outcomes = [look_for(mutant, range(1, arguments.seeds + 1), folder) for mutant in wanted]
     missed = [one for one in outcomes if one.verdict != INVALID]
     print(f"{len(outcomes) - len(missed)} of {len(outcomes)} caught")

@@ -15,10 +15,6 @@ HERE = ("acked at the local commit", "reads above HW", "unanswered is not append
 """Those that show soonest; `python -m tests.chaos.mutants` tries them all."""
 
 
-def _table() -> list[pytest.param]:
-    return [pytest.param(mutant, id=mutant.name) for mutant in MUTANTS]
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", HERE)
 def test_a_bug_makes_a_run_invalid(name: str, tmp_path: Path) -> None:
@@ -31,7 +27,7 @@ def test_a_bug_makes_a_run_invalid(name: str, tmp_path: Path) -> None:
     assert outcome.verdict == INVALID, (tmp_path, outcome)
 
 
-@pytest.mark.parametrize("mutant", _table())
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_table_names_bugs_of_the_simulation_and_faults_that_there_are(mutant: Mutant) -> None:
     assert set(mutant.names) <= set(BREAKS)
     assert {planned.fault for planned in mutant.schedule} <= set(registry.FAULTS)
