@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from penstock.chaos.disks import DEFAULT_BYTES, DiskKind
 from penstock.chaos.faults import registry
 from penstock.chaos.plan import Profile, Range
-from penstock.chaos.workload import WorkloadOptions
+from penstock.chaos.workload import Senders, WorkloadOptions
 
 HOUR_S = 3600.0
 
@@ -54,6 +54,17 @@ def _long(name: str, summary: str, groups: Sequence[str], **more: object) -> Sce
     return replace(scenario, **more)  # type: ignore[arg-type]  # names of fields
 
 
+MIXED = WorkloadOptions(
+    senders=(
+        Senders(count=2),
+        Senders(count=1, keyed=True, compression="lz4"),
+        Senders(count=1, rate=80.0, sizes=(200, 4_000), compression="zstd"),
+        Senders(count=1, compression="snappy", crash_every_s=20.0),
+        Senders(count=1, compression="gzip", idempotent=False),
+        Senders(count=1, acks="leader", idempotent=False),
+    )
+)
+"""Producers of all sorts: keyed, compressed, given up now and then, at least once, with acks of the leader alone."""
 _EVERYTHING = [fault.name for faults in registry.GROUPS.values() for fault in faults]
 
 _ALL: tuple[Scenario, ...] = (
@@ -63,6 +74,7 @@ _ALL: tuple[Scenario, ...] = (
         "every fault that this machine can do, also two at once, under every workload",
         Profile(dict.fromkeys(_EVERYTHING, 1.0), (5.0, 15.0), quiet_s=(30.0, 36.0), overlap=0.2),
         900.0,
+        MIXED,
         spare=1,
         disk=DiskKind.EXT4,
     ),

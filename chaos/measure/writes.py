@@ -18,6 +18,7 @@ REFUSALS: dict[str, frozenset[str]] = {
     "EXPECTED_OFFSET_MISMATCH": frozenset({"append"}),
     "TOPIC_EXISTS": frozenset({"create_topic"}),
     "INVALID_ARGUMENT": frozenset({"add_partitions"}),  # an earlier one, whose outcome was not known, has done it
+    "ClientClosedError": frozenset({"send"}),  # its producer was given up on purpose before it was sent
 }
 """Failures that say what a cluster in best health would have said: no lack of availability. By reason, of what."""
 REFUSALS_AFTER_DELETION = frozenset({"UNKNOWN_TOPIC", "UNKNOWN_PARTITION"})

@@ -63,6 +63,7 @@ def test_share_of_metadata_and_of_hosts_stand_apart(script: Script) -> None:
         ("add_partitions", "INVALID_ARGUMENT", True),
         ("send", "INVALID_ARGUMENT", False),
         ("send", "EXPECTED_OFFSET_MISMATCH", False),
+        ("send", "ClientClosedError", True),
         ("send", "UNKNOWN_TOPIC", False),
         ("send", "NOT_LEADER", False),
     ],
