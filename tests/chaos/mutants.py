@@ -80,7 +80,6 @@ def _scenario(mutant: Mutant) -> Scenario:
         SCENARIOS["quick-control"],
         name=mutant.name,
         workload=mutant.workload,
-        disk=mutant.disk,
         spare=mutant.spare,
         limits=mutant.limits,
         tail_s=1.0,
