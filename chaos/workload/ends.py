@@ -1,5 +1,7 @@
 """End watchers: ask the leaders for the ends of the logs, in both isolations, and note each answer."""
 
+from collections.abc import Collection
+
 from penstock.chaos.workload.options import Access
 from penstock.chaos.workload.process import Common, Process
 from penstock.client import Admin, PenstockError
@@ -9,10 +11,12 @@ TIMEOUT_MS = 4_000
 ISOLATIONS: tuple[Isolation, ...] = ("read_uncommitted", "read_committed")
 
 
-async def ask_ends(process: Process, admin: Admin, topic: str, isolation: Isolation) -> dict[int, int]:
-    """Ask for the ends of a topic's partitions and note them; by partition. Raises PenstockError."""
+async def ask_ends(
+    process: Process, admin: Admin, topic: str, isolation: Isolation, partitions: Collection[int] | None = None
+) -> dict[int, int]:
+    """Ask for the ends of a topic's partitions, all or these, and note them; by partition. Raises PenstockError."""
     began = process.recorder.now()
-    found = await admin.list_offsets(topic, "latest", isolation=isolation)
+    found = await admin.list_offsets(topic, "latest", partitions=partitions, isolation=isolation)
     for end in found:
         process.recorder.read(
             process.name,
@@ -38,11 +42,15 @@ class EndWatcher(Process):
         """See Process."""
         async with Admin(self.access.bootstrap, timeout_ms=TIMEOUT_MS, address_map=self.access.address_map) as admin:
             while await self.pause(self._options.every_s):
+                if self._options.one_by_one:
+                    one = self.rng.choice(self.common.partitions(self._options.topics))
+                    await self._ask(admin, one.topic, [one.partition])
+                    continue
                 for name in self._options.topics:
                     await self._ask(admin, self.common.topic(name))
 
-    async def _ask(self, admin: Admin, topic: str) -> None:
+    async def _ask(self, admin: Admin, topic: str, partitions: Collection[int] | None = None) -> None:
         try:
-            await ask_ends(self, admin, topic, self.rng.choice(ISOLATIONS))
+            await ask_ends(self, admin, topic, self.rng.choice(ISOLATIONS), partitions)
         except PenstockError:
             return  # nobody could say: the next one asks again

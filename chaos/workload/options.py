@@ -101,6 +101,9 @@ class EndWatchers:
     count: int = 1
     topics: tuple[str, ...] = (ORDERS, LEDGER)
     every_s: float = 1.0
+    one_by_one: bool = False
+    """Each asks for one partition at a time, drawn; else for all of a topic, and the slowest leader holds up the answer
+    of the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,9 +69,9 @@ REFUSE_LEADER = _schedule(*(_fault(2 + 9 * wave, "refuse-node", 5, role="leader"
 """As CUT_LEADER, and it knows at once that nobody is there."""
 KILL_LEADERS = _schedule(*(_fault(2 + 7 * wave, "kill-leader", 3) for wave in range(4)))
 MOVE_LEADERS = _schedule(
-    _fault(2, "slow-link", 16, node=3, scope="node", latency_ms=300, jitter_ms=0),
-    _fault(3, "ring", 15, 1, 2),
-    Planned(0, 5.0, "leader-transfer", 8, {"share": 1.0, "seed": 1}),
+    _fault(2, "slow-link", 22, node=3, scope="node", latency_ms=300, jitter_ms=0),
+    *(_fault(3 + 12 * wave, "ring", 8, 1, 2) for wave in range(2)),
+    *(Planned(0, 5.0 + 12 * wave, "leader-transfer", 4, {"share": 1.0, "seed": wave}) for wave in range(2)),
 )
 """Nodes 1 and 2 do not reach each other: where one comes to lead, it does not learn what is committed."""
 RESET_CLIENTS = _schedule(
@@ -111,7 +111,9 @@ PAIRS = WorkloadOptions(
 ).only("senders")
 """Two replicas each."""
 LARGE_PAIRS = replace(PAIRS, senders=(Senders(4, 150.0, sizes=(600, 900)),))
-MANY_ENDS = WorkloadOptions(senders=(Senders(6, 220.0),), ends=EndWatchers(8, every_s=0.03)).only("senders", "ends")
+MANY_ENDS = WorkloadOptions(senders=(Senders(6, 220.0),), ends=EndWatchers(8, (ORDERS,), 0.03, one_by_one=True)).only(
+    "senders", "ends"
+)
 JUST_SENDERS = NO_CHANGES.only("senders", "readers")
 PLAIN_SENDERS = WorkloadOptions(senders=(Senders(4, 150.0, idempotent=False),)).only("senders")
 HASTY_SENDERS = WorkloadOptions(senders=(Senders(4, 150.0, delivery_timeout_ms=1_500, request_timeout_ms=1_000),)).only(

@@ -156,3 +156,17 @@ async def test_topics_are_changed_grown_deleted_and_made_again(cluster: DevClust
     assert any(entry["f"] == "describe_topic" and not entry["exists"] for entry in history)
     verdict = run.verdict()
     assert verdict.valid, verdict
+
+
+async def test_ends_are_asked_for_one_by_one_or_together(cluster: DevCluster, tmp_path: Path) -> None:
+    for one_by_one in (True, False):
+        ends = EndWatchers(topics=(ORDERS, LEDGER), every_s=0.02, one_by_one=one_by_one)
+        options = WorkloadOptions(topics=TOPICS, senders=(SENDERS,), ends=ends, prefix=f"ends-{one_by_one}-")
+        (tmp_path / str(one_by_one)).mkdir()
+        async with running(cluster, tmp_path / str(one_by_one), options.only("senders", "ends")) as run:
+            await run.until_acked(300)
+        told = [entry for entry in run.entries() if entry["f"] == "end_offset" and entry["process"].startswith("c")]
+        at_once = Counter((entry["process"], entry["began"]) for entry in told)
+        assert set(at_once.values()) == ({1} if one_by_one else {2, 4})
+        assert len({(entry["topic"], entry["partition"]) for entry in told}) > 1
+        assert run.verdict().valid
