@@ -84,7 +84,7 @@ class Broker:
         self._stopping.set()
 
     def _fatal(self, error: BaseException) -> None:
-        """End the process now: after a failed disk nothing may be promised or served any more."""
+        """End the process now, from any thread: after a failed disk nothing may be promised or served any more."""
         _log.critical("the node must end: %s", error, exc_info=error)
         self._platform.end_process()
 
@@ -94,6 +94,7 @@ class Broker:
         config, platform = self.config, self._platform
         self._store, committer = platform.open_store(config)
         stack.callback(self._store.close)
+        self._store.on_damage(self._fatal)
         self._clean = platform.clean_mark(config, self._store.durability, self._store.start_ids())
         self._start_id = platform.unique_bytes()
         committer.commit([RecordStart(self._start_id)])  # rule 27: durable before it is sent

@@ -4,6 +4,7 @@ Exit codes: 0 ok, 1 failure, 2 usage or configuration.
 """
 
 import ctypes
+import faulthandler
 import gc
 import logging
 import os
@@ -74,6 +75,7 @@ def start(
     except configuration.ConfigError as error:
         _fail(str(error), code=2)
     configure_logging(node_config.log_level, node_config.node_id)
+    faulthandler.enable()  # a page of the store that is damaged may end the process by a signal: never without a word
     _tune_process()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Imported late so that `format` and --help do not pay for it.

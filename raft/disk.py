@@ -1,16 +1,14 @@
-"""The journal's place on disk: one LMDB environment of its own, with room reserved beforehand.
+"""The journal's records on disk: one LMDB environment of its own.
 
-Invariants: one commit of this environment is one fsynced transaction. Every record carries a CRC over its key and its
-content, checked when the journal is opened. A lock file keeps a second process out. The reserve is allocated on the
-file system when the journal is made, so that a full data store next to it cannot stop the controller.
+Invariants: one commit of this environment is one fsynced transaction, and knows its number. Every record carries a CRC
+over its key and its content, checked when the journal is opened. LMDB has no page checksums: a damaged page can hide
+records, or lead to pages of an earlier commit, which are intact. So the records must be as many as LMDB counts, and
+the commit that they say they are of must be the one that LMDB opened.
 """
 
-import fcntl
-import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,18 @@ import lmdb
 
 from penstock.internal.v1 import raft_pb2
 from penstock.raft import errors
-from penstock.raft.journal import Entry, Identity, JournalBatch, JournalImage, JournalState, StoredSnapshot
+from penstock.raft.datafile import DATABASES, RESERVE_BYTES, STRUCTURE_ERRORS, JournalFile, make
+from penstock.raft.errors import damaged
+from penstock.raft.journal import FIRST_INDEX, Entry, Identity, JournalBatch, JournalImage, JournalState, StoredSnapshot
 
 FORMAT = 1
-MAP_BYTES = 8 * 1024**3  # address space, not disk space
-RESERVE_BYTES = 64 * 1024**2  # allocated at once; a journal between two snapshots fits many times
-LOCK_FILE = "penstock.lock"
 
+_RECORDS = (b"identity", b"state", b"commit", b"membership", b"snapshot")
 _KEY = struct.Struct(">Q")
 _ENTRY = struct.Struct(">QI")  # term, CRC; then the command
 _CRC = struct.Struct(">I")
 _STATE = struct.Struct(">QQQ?")  # term, vote (0 for none), commit index, may vote
 _SNAPSHOT = struct.Struct(">QQ")  # index, term; then the frame
-_REPLACE = (
-    "Move the raft directory away, format it anew with `penstockd format --join`,"
-    " and have this voter removed and added again; it is filled from its peers."
-)
 
 
 def _crc(key: bytes, *parts: bytes) -> int:
@@ -43,168 +37,179 @@ def _crc(key: bytes, *parts: bytes) -> int:
     return crc
 
 
-def _lock(path: Path) -> int:
-    handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise errors.JournalLockedError(f"{path} is in use by another process; stop that one first") from error
-    return handle
+def _sealed(key: bytes, content: bytes) -> bytes:
+    return _CRC.pack(_crc(key, content)) + content
 
 
-def _reserve(path: Path, size: int) -> None:
-    with (path / "data.mdb").open("r+b") as data:
-        if os.fstat(data.fileno()).st_size < size:
-            os.posix_fallocate(data.fileno(), 0, size)
-            os.fsync(data.fileno())
+def _unsealed(key: bytes, value: bytes) -> bytes:
+    content = value[_CRC.size :]
+    if len(value) < _CRC.size or _CRC.unpack_from(value)[0] != _crc(key, content):
+        raise damaged(f"record {key[:16]!r} does not match its CRC")
+    return content
 
 
-def _environment(path: Path) -> Any:
-    return lmdb.open(str(path), map_size=MAP_BYTES, max_dbs=2, subdir=True, max_readers=8, mode=0o600)
+def _packed(state: JournalState) -> bytes:
+    return _STATE.pack(state.term, state.voted_for or 0, state.commit_index, state.may_vote)
 
 
 class LmdbDisk:
-    """A JournalDisk in LMDB. `log`: index -> entry; `meta`: identity, state, membership, snapshot."""
+    """A JournalDisk in LMDB. `log`: index -> entry; `meta`: identity, state, membership, snapshot, commit."""
 
-    def __init__(self, path: Path, environment: Any, lock: int) -> None:
-        self._path = path
-        self._environment = environment
-        self._lock: int | None = lock
-        self._log = environment.open_db(b"log")
-        self._meta = environment.open_db(b"meta")
+    def __init__(self, file: JournalFile) -> None:
+        self._file = file
+        self._environment = file.lmdb
+        try:
+            self._log, self._meta = (self._environment.open_db(name, create=False) for name in DATABASES)
+            self._records, count = self._load_meta()
+            self._identity = self._load_identity()  # a newer format may have other records
+        except lmdb.Error as error:
+            raise damaged(f"{file.file} cannot be read: {error}") from error
+        if len(self._records) != count:
+            raise damaged(f"there are {len(self._records)} records of {count}")
 
     @classmethod
     def format(
         cls, path: Path, cluster_id: str, node_id: int, *, founding: bool, reserve: int = RESERVE_BYTES
     ) -> Identity:
-        """Make an empty journal in a directory that does not exist or is empty."""
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise errors.AlreadyFormattedError(f"{path} is not empty; a journal is only made in an empty directory")
+        """Make an empty journal in a directory that does not exist or is empty. A crash leaves all of it or nothing."""
         identity = Identity(cluster_id, node_id, secrets.token_bytes(16))
         record = raft_pb2.JournalIdentity(format=FORMAT, **identity._asdict())
-        try:
-            disk = cls(path, _environment(path), _lock(path))
-            try:
-                _reserve(path, reserve)
-                with disk._environment.begin(write=True, db=disk._meta) as transaction:
-                    disk._put(transaction, b"state", disk._state(JournalState(may_vote=founding)))
-                    disk._put(transaction, b"identity", record.SerializeToString(deterministic=True))
-            finally:
-                disk.close()
-        except (lmdb.Error, OSError) as error:
-            raise errors.JournalWriteError(f"{path}: the journal could not be made: {error}") from error
+        records = {
+            b"state": _packed(JournalState(may_vote=founding)),
+            b"identity": record.SerializeToString(deterministic=True),
+        }
+
+        def fill(environment: Any) -> None:
+            with environment.begin(write=True, db=environment.open_db(b"meta", create=False)) as transaction:
+                for key, content in {**records, b"commit": _KEY.pack(transaction.id())}.items():
+                    transaction.put(key, _sealed(key, content))
+
+        make(path, reserve, fill)
         return identity
 
     @classmethod
-    def open(cls, path: Path, node_id: int | None, cluster_id: str | None) -> "LmdbDisk":
-        """Open a formatted journal and check whose it is."""
-        if not (path / "data.mdb").is_file():
-            raise errors.NotFormattedError(f"there is no journal at {path}; make one with `penstockd format`")
-        lock = _lock(path)
+    def open(
+        cls, path: Path, node_id: int | None, cluster_id: str | None, *, reserve: int = RESERVE_BYTES
+    ) -> "LmdbDisk":
+        """Open a formatted journal and check whose it is; a JournalError says why not, and what to do."""
+        file = JournalFile(path, reserve)
         try:
-            disk = cls(path, _environment(path), lock)
-        except lmdb.Error as error:
-            os.close(lock)
-            raise errors.DamagedJournalError(f"{path} is no LMDB environment: {error}. {_REPLACE}") from error
+            disk = cls(file)
+            disk._check_identity(path, node_id, cluster_id)
         except BaseException:
-            os.close(lock)
-            raise
-        try:
-            disk._check_identity(node_id, cluster_id)
-        except BaseException:
-            disk.close()
+            file.close()
             raise
         return disk
 
-    def _check_identity(self, node_id: int | None, cluster_id: str | None) -> None:
-        with self._environment.begin(db=self._meta) as transaction:
-            self._identity = self._load_identity(transaction)
+    def _check_identity(self, path: Path, node_id: int | None, cluster_id: str | None) -> None:
         cluster, node, _ = self._identity
         if cluster_id is not None and cluster != cluster_id:
-            raise errors.ForeignJournalError(f"{self._path} belongs to cluster {cluster!r}, not to {cluster_id!r}")
+            raise errors.ForeignJournalError(f"{path} belongs to cluster {cluster!r}, not to {cluster_id!r}")
         if node_id is not None and node != node_id:
-            raise errors.ForeignJournalError(f"{self._path} belongs to node {node}, not to node {node_id}")
+            raise errors.ForeignJournalError(f"{path} belongs to node {node}, not to node {node_id}")
 
-    def _load_identity(self, transaction: Any) -> Identity:
-        if transaction.get(b"identity") is None and transaction.get(b"state") is None:
-            raise errors.NotFormattedError(f"{self._path} was never formatted to the end; remove it and format again")
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _load_meta(self) -> tuple[dict[bytes, bytes], int]:
+        """The records, and how many there must be."""
+        with self._environment.begin(db=self._meta) as transaction:
+            values = {key: transaction.get(key) for key in _RECORDS}
+            found = {key: _unsealed(key, value) for key, value in values.items() if value is not None}
+            return found, int(transaction.stat(self._meta)["entries"])
+
+    def _load_identity(self) -> Identity:
+        if b"identity" not in self._records:
+            raise damaged("whose it is cannot be found in it")
         record = raft_pb2.JournalIdentity()
         try:
-            record.ParseFromString(self._get(transaction, b"identity") or b"")
+            record.ParseFromString(self._records[b"identity"])
         except ValueError as error:
-            raise errors.DamagedJournalError(f"{self._path}: the identity is damaged. {_REPLACE}") from error
+            raise damaged("the record of whose it is cannot be read") from error
         if record.format > FORMAT:
-            message = f"{self._path} has format {record.format}; this version reads up to {FORMAT}: run a newer one"
-            raise errors.NewerFormatError(message)
+            message = f"{self._file.file} has format {record.format}; this version reads up to {FORMAT}"
+            raise errors.NewerFormatError(f"{message}: run a newer one")
         return Identity(record.cluster_id, record.node_id, record.journal_id)
 
     def load(self) -> JournalImage:
         """Read everything, checking each record."""
-        try:
-            with self._environment.begin() as transaction:
-                meta = {key: self._get(transaction, key) for key in (b"state", b"membership", b"snapshot")}
-                entries = list(self._entries(transaction))
-        except lmdb.Error as error:
-            raise errors.DamagedJournalError(f"{self._path}: {error}. {_REPLACE}") from error
-        state = meta[b"state"]
-        if state is None or len(state) != _STATE.size:
-            raise errors.DamagedJournalError(f"{self._path}: term and vote are missing. {_REPLACE}")
-        term, vote, commit_index, may_vote = _STATE.unpack(state)
-        stored, snapshot = meta[b"snapshot"], None
-        if stored is not None:
+        records, snapshot = self._records, None
+        state = records.get(b"state", b"")
+        if len(state) != _STATE.size:
+            raise damaged("term and vote are missing")
+        self._check_commit(records.get(b"commit"))
+        if b"snapshot" in records:
+            stored = records[b"snapshot"]
             index, at_term = _SNAPSHOT.unpack_from(stored)
             snapshot = StoredSnapshot(index, at_term, stored[_SNAPSHOT.size :])
+        term, vote, commit_index, may_vote = _STATE.unpack(state)
         image_state = JournalState(term, vote or None, commit_index, may_vote)
-        return JournalImage(self._identity, image_state, meta[b"membership"], snapshot, entries)
+        return JournalImage(self._identity, image_state, records.get(b"membership"), snapshot, self._load_entries())
 
-    def _entries(self, transaction: Any) -> Iterator[Entry]:
-        for key, value in transaction.cursor(db=self._log):
-            if len(key) != _KEY.size or len(value) < _ENTRY.size:
-                raise errors.DamagedJournalError(f"{self._path}: an entry is cut short. {_REPLACE}")
-            index = _KEY.unpack(key)[0]
-            term, crc = _ENTRY.unpack_from(value)
-            command = value[_ENTRY.size :]
-            if _crc(key, value[:8], command) != crc:
-                raise errors.DamagedJournalError(f"{self._path}: entry {index} does not match its CRC. {_REPLACE}")
-            yield Entry(command, index, term)
+    def _check_commit(self, record: bytes | None) -> None:
+        """A journal that was last written by a version without this record has none."""
+        found, opened = None if record is None else _KEY.unpack(record)[0], self._file.commit_number
+        if found not in {None, opened}:
+            raise damaged(f"its records are of commit {found}, its file says {opened}")
+
+    def _load_entries(self) -> list[Entry]:
+        """Each by a search of its own: LMDB aborts the process where it steps from a leaf to what is none."""
+        try:
+            with self._environment.begin(db=self._log) as transaction:
+                return [self._entry(key, transaction.get(key)) for key in self._keys(transaction)]
+        except lmdb.Error as error:
+            raise damaged(f"{self._file.file} cannot be read: {error}") from error
+
+    def _keys(self, transaction: Any) -> list[bytes]:
+        """The keys of all entries, which must follow one another and be as many as LMDB counts."""
+        count = transaction.stat(self._log)["entries"]
+        cursor = transaction.cursor()
+        first = _index(cursor) if cursor.first() else FIRST_INDEX
+        end = _index(cursor) + 1 if cursor.last() else first
+        if end - first != count:
+            raise damaged(f"there are {count} entries from {first} to {end - 1}")
+        return [_KEY.pack(index) for index in range(first, end)]
 
     @staticmethod
-    def _state(state: JournalState) -> bytes:
-        return _STATE.pack(state.term, state.voted_for or 0, state.commit_index, state.may_vote)
+    def _entry(key: bytes, value: bytes | None) -> Entry:
+        index = _KEY.unpack(key)[0]
+        if value is None or len(value) < _ENTRY.size:
+            raise damaged(f"entry {index} is missing or cut short")
+        term, crc = _ENTRY.unpack_from(value)
+        command = value[_ENTRY.size :]
+        if _crc(key, value[:8], command) != crc:
+            raise damaged(f"entry {index} does not match its CRC")
+        return Entry(command, index, term)
 
-    def _put(self, transaction: Any, key: bytes, content: bytes) -> None:
-        transaction.put(key, _CRC.pack(_crc(key, content)) + content, db=self._meta)
-
-    def _get(self, transaction: Any, key: bytes) -> bytes | None:
-        value: bytes | None = transaction.get(key, db=self._meta)
-        if value is None:
-            return None
-        content = value[_CRC.size :]
-        if len(value) < _CRC.size or _CRC.unpack_from(value)[0] != _crc(key, content):
-            raise errors.DamagedJournalError(f"{self._path}: {key.decode()} does not match its CRC. {_REPLACE}")
-        return content
+    # --- writing -----------------------------------------------------------------------------------------------------
 
     def commit(self, batch: JournalBatch) -> None:
-        """One write transaction with fsync."""
+        """One write transaction with fsync. Raises DamagedJournalError, JournalWriteError."""
         try:
             with self._environment.begin(write=True) as transaction:
                 self._delete(transaction, batch)
-                records = [self._record(entry) for entry in batch.entries]
-                if records:
-                    transaction.cursor(db=self._log).putmulti(records, append=True)
-                self._put(transaction, b"state", self._state(batch.state))
+                self._append(transaction, batch)
+                self._put(transaction, b"state", _packed(batch.state))
+                self._put(transaction, b"commit", _KEY.pack(transaction.id()))
                 if batch.membership is not None:
                     self._put(transaction, b"membership", batch.membership)
                 if batch.snapshot is not None:
                     header = _SNAPSHOT.pack(batch.snapshot.index, batch.snapshot.term)
                     self._put(transaction, b"snapshot", header + batch.snapshot.frame)
+            self._file.committed()
+        except STRUCTURE_ERRORS as error:
+            raise damaged(f"{self._file.file} could not be written: {error}") from error
         except (lmdb.Error, OSError) as error:
-            message = (
-                f"{self._path}: the journal could not be written: {error}. Free space or mend the disk, then restart"
-            )
-            raise errors.JournalWriteError(message) from error
+            message = f"{self._file.file}: the journal could not be written: {error}"
+            raise errors.JournalWriteError(f"{message}. Free space or mend the disk, then restart") from error
+
+    def _put(self, transaction: Any, key: bytes, content: bytes) -> None:
+        transaction.put(key, _sealed(key, content), db=self._meta)
+
+    def _append(self, transaction: Any, batch: JournalBatch) -> None:
+        records = [self._record(entry) for entry in batch.entries]
+        added = transaction.cursor(db=self._log).putmulti(records, append=True)[1] if records else 0
+        if added != len(records):
+            raise damaged(f"{added} entries of {len(records)} could be put behind the last one")
 
     @staticmethod
     def _record(entry: Entry) -> tuple[bytes, bytes]:
@@ -212,17 +217,25 @@ class LmdbDisk:
         return key, term + _CRC.pack(_crc(key, term, entry.command)) + entry.command
 
     def _delete(self, transaction: Any, batch: JournalBatch) -> None:
+        """What then stays must end where the batch goes on, or entries that were acknowledged are gone."""
         cursor = transaction.cursor(db=self._log)
         found = cursor.last()
-        while found and _KEY.unpack(cursor.key())[0] >= batch.delete_from:
+        while found and _index(cursor) >= batch.delete_from:
             found = cursor.delete() and cursor.last()
         found = cursor.first()
-        while found and _KEY.unpack(cursor.key())[0] < batch.delete_below:
+        while found and _index(cursor) < batch.delete_below:
             found = cursor.delete() and cursor.first()
+        end = _index(cursor) + 1 if cursor.last() else batch.delete_below
+        if end != batch.delete_from:
+            raise damaged(f"its entries end before {end}, where they should before {batch.delete_from}")
 
     def close(self) -> None:
         """Close the environment and let others in."""
-        if self._lock is not None:
-            self._environment.close()
-            os.close(self._lock)
-            self._lock = None
+        self._file.close()
+
+
+def _index(cursor: Any) -> int:
+    key = cursor.key()
+    if len(key) != _KEY.size:
+        raise damaged(f"an entry's key has {len(key)} bytes")
+    return int(_KEY.unpack(key)[0])

@@ -51,3 +51,14 @@ class DamagedJournalError(JournalError):
 
 class JournalWriteError(JournalError):
     """A write could not be made durable. Never retried: the node stops."""
+
+
+REPAIR = (
+    "stop the node, move its data directory away, run `penstockd format --join` and start it: it is filled again from "
+    "its peers, and votes once it is admitted. Never --new-cluster: what it voted for is forgotten"
+)
+
+
+def damaged(what: str) -> DamagedJournalError:
+    """Name the damage and the way out."""
+    return DamagedJournalError(f"the metadata journal is damaged: {what}; {REPAIR}")

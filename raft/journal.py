@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, overload
 
-from penstock.raft.errors import DamagedJournalError, InvariantViolation
+from penstock.raft.errors import InvariantViolation, damaged
 
 NO_OP = b"\x01"  # pysyncobj's command type for an entry without effect
 FIRST_INDEX = 1  # every log begins with the same entry: a no-op of term 0
@@ -138,18 +138,18 @@ class RaftJournal:
     def _check_continuity(self) -> None:
         entries, snapshot = self._entries, self.snapshot
         if any(entry.index != entries[0].index + place for place, entry in enumerate(entries)):
-            raise DamagedJournalError("the journal's entries do not follow one another")
+            raise damaged("its entries do not follow one another")
         if not entries:
             if snapshot:
-                raise DamagedJournalError(f"the journal has a snapshot up to {snapshot.index} but no entries")
+                raise damaged(f"it has a snapshot up to {snapshot.index} but no entries")
             return
         first, last = entries[0].index, entries[-1].index
         if snapshot is None:
             if first != FIRST_INDEX:
-                raise DamagedJournalError(f"the journal begins at entry {first} without a snapshot")
+                raise damaged(f"it begins at entry {first} without a snapshot")
         elif not first <= snapshot.index <= last or entries[snapshot.index - first].term != snapshot.term:
             place = f"entry {snapshot.index} of term {snapshot.term}"
-            raise DamagedJournalError(f"the journal's entries {first} to {last} do not hold the snapshot's {place}")
+            raise damaged(f"its entries {first} to {last} do not hold the snapshot's {place}")
 
     # --- pysyncobj's interface -------------------------------------------------------------------------------------
 

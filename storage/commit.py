@@ -36,6 +36,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+STRUCTURE_ERRORS = (
+    lmdb.BadTxnError,
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,
+    lmdb.InvalidError,
+    lmdb.PageFullError,
+    lmdb.PageNotFoundError,
+    lmdb.ProblemError,
+)
+"""What LMDB says of pages that are not what it wrote."""
 SWEEP_ROWS = 512
 SWEEP_BYTES = 64 * 1024 * 1024
 """What one sweep deletes of dropped data, so that it never holds up appends for long."""
@@ -91,8 +101,8 @@ class Committer:
         try:
             with environment.begin(write=True) as txn:
                 yield txn
-            environment.keep_ahead()
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+            environment.committed()
+        except STRUCTURE_ERRORS as error:
             raise damaged(str(error)) from error
         except lmdb.MapFullError as error:
             raise StoreFullError(f"the store's map of {environment.options.map_bytes} bytes is full") from error

@@ -1,12 +1,14 @@
 """The LMDB environment of a data directory: format, lock, open, key spaces, length of the file.
 
 Invariants: one process at a time; synchronous commits unless the operator chose a weaker level; no writable map (a full
-disk would be a SIGBUS). An unformatted, foreign, newer or cut-off file never opens, and is not written to.
+disk would be a SIGBUS). An unformatted, foreign, newer or cut-off file never opens, and is not written to; where every
+commit is durable, nor does one of an earlier commit than the last.
 """
 
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,15 @@ from typing import Any
 import lmdb
 
 from penstock.storage.errors import (
+    DamagedStoreError,
     ForeignStoreError,
     NewerFormatError,
     NotFormattedError,
     StorageError,
     StoreLockedError,
 )
-from penstock.storage.layout import DATABASES, FORMAT_VERSION, LOCAL, damaged, seal, unseal
+from penstock.storage.heads import check_noted, note_commit, read_head
+from penstock.storage.layout import DATABASES, FORMAT_VERSION, LOCAL, REPAIR, damaged, seal, unseal
 from penstock.storage.types import StoreIdentity
 
 DATA_FILE = "data.mdb"
@@ -59,9 +63,12 @@ class Environment:
         self.path = path
         self.options = options
         self.db: dict[str, Any] = {}
+        self.on_damage: Callable[[DamagedStoreError], None] = lambda _: None
+        self._is_open = True
         self._lock = _lock(path)
         try:
             self._check_length(_META_BYTES)  # LMDB would begin a new store in an empty file
+            self._check_heads()
             self.lmdb = _open(path, options)
             try:
                 self._open_spaces()
@@ -81,7 +88,7 @@ class Environment:
         try:
             self.db["store"] = self.lmdb.open_db(b"store", create=False)
         except lmdb.NotFoundError as error:
-            raise NotFormattedError(f"{self.path} holds an LMDB file that is no Penstock store") from error
+            raise no_store(self.path) from error
         check_format(self)  # before the rest: a newer format may have other key spaces
         self.db.update({name: self.lmdb.open_db(name.encode(), create=False) for name in DATABASES})
         self._ahead = self._length()
@@ -95,10 +102,22 @@ class Environment:
         """Make all commits durable, where they are not by themselves."""
         self.lmdb.sync(True)  # noqa: FBT003  lmdb's own parameter, by position only
 
+    def tell(self, error: DamagedStoreError) -> None:
+        """A read found damage: call `on_damage`, on this thread. What a read meets after the end is none."""
+        if self._is_open:
+            self.on_damage(error)
+
     def close(self) -> None:
         """Close the environment and give up the lock."""
+        self._is_open = False
         self.lmdb.close()
         os.close(self._lock)
+
+    def committed(self) -> None:
+        """Follow a commit."""
+        if self.options.durability == "commit":  # else the note could outlive what it is of
+            note_commit(self._lock, self.lmdb.info()["last_txnid"])
+        self.keep_ahead()
 
     def keep_ahead(self) -> None:
         """Keep the file longer than its pages.
@@ -127,6 +146,12 @@ class Environment:
         """What the file system has left for this process."""
         stats = os.statvfs(self.path)
         return stats.f_bavail * stats.f_frsize
+
+    def _check_heads(self) -> None:
+        """Below `commit`, a loss of power may leave heads that do not fit, and counts as a lost disk anyway."""
+        if self.options.durability == "commit":
+            file = self.path / DATA_FILE
+            check_noted(file, self._lock, read_head(file).commit)
 
     def _check_length(self, needed: int) -> None:
         if self._length() < needed:
@@ -217,12 +242,18 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def no_store(path: Path) -> NotFormattedError:
+    """It may be any program's, or what damage left of a store."""
+    text = f"{path} holds an LMDB file that is no Penstock store; correct data_dir"
+    return NotFormattedError(f"{text}, or if this node's store was here, it is damaged: {REPAIR}")
+
+
 def check_format(environment: Environment) -> None:
     """Raise NotFormattedError, NewerFormatError."""
     with environment.begin() as txn:
         row = txn.get(b"format", db=environment.db["store"])
         if row is None:
-            raise NotFormattedError(f"{environment.path} holds an LMDB file that is no Penstock store")
+            raise no_store(environment.path)
         version = LOCAL.unpack(unseal(b"format", row))[0]
     if version > FORMAT_VERSION:
         raise NewerFormatError(

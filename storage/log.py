@@ -13,7 +13,13 @@ import lmdb
 from penstock.protocol.batch import InvalidBatchError, parse
 from penstock.protocol.batch import read as read_records
 from penstock.storage.env import Environment
-from penstock.storage.errors import LogDroppedError, OffsetAboveEndError, OffsetBelowStartError, StorageError
+from penstock.storage.errors import (
+    DamagedStoreError,
+    LogDroppedError,
+    OffsetAboveEndError,
+    OffsetBelowStartError,
+    StorageError,
+)
 from penstock.storage.layout import (
     EPOCH_KEY,
     LOCAL,
@@ -131,6 +137,15 @@ class Log:
 
     @contextmanager
     def _snapshot(self) -> Iterator[Snapshot]:
+        try:
+            with self._row() as snapshot:
+                yield snapshot
+        except DamagedStoreError as error:
+            self._environment.tell(error)
+            raise
+
+    @contextmanager
+    def _row(self) -> Iterator[Snapshot]:
         try:
             with self._environment.begin() as txn:
                 rows = Rows(txn, self._environment.db)

@@ -1,13 +1,14 @@
 """The store of one node: its identity, its logs, and what its writer keeps in memory of them."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import lmdb
 
 from penstock.storage import layout
 from penstock.storage.env import Environment, StoreOptions, check_identity, format_directory, read_identity
+from penstock.storage.errors import DamagedStoreError
 from penstock.storage.group import START_ID_BYTES
 from penstock.storage.layout import LogRow
 from penstock.storage.log import Log
@@ -66,6 +67,10 @@ class Store:
     def close(self) -> None:
         """Close the environment; no log may be used afterwards."""
         self.environment.close()
+
+    def on_damage(self, callback: Callable[[DamagedStoreError], None]) -> None:
+        """Call back when a read of a log finds damage, on the thread that reads: the process must end."""
+        self.environment.on_damage = callback
 
     @property
     def durability(self) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.internal.v1 import raft_pb2
 from penstock.raft import errors
-from penstock.raft.disk import LmdbDisk
+from penstock.raft.disk import LmdbDisk, _sealed
 from penstock.raft.journal import NO_OP, Entry, RaftJournal, StoredSnapshot
 from tests.raft import mutants
 from tests.raft.small import Bench
@@ -25,9 +25,16 @@ def path(tmp_path: Path) -> Path:
     return place
 
 
-def _write(path: Path, key: bytes, value: bytes, db: bytes = b"meta") -> None:
-    with lmdb.open(str(path), max_dbs=2, map_size=1 << 33) as environment, environment.begin(write=True) as transaction:
-        transaction.put(key, value, db=environment.open_db(db, txn=transaction))
+def _write(path: Path, key: bytes, value: bytes | None, db: bytes = b"meta") -> bytes | None:
+    """Change a record behind the journal's back (None: delete it), in a commit that calls itself by its number."""
+    with lmdb.open(str(path), max_dbs=2, map_size=1 << 33) as environment:
+        place, meta = environment.open_db(db), environment.open_db(b"meta")
+        with environment.begin(write=True) as transaction:
+            former: bytes | None = transaction.pop(key, db=place)
+            transaction.put(b"commit", _sealed(b"commit", transaction.id().to_bytes(8, "big")), db=meta)
+            if value is not None:
+                transaction.put(key, value, db=place)
+    return former
 
 
 def test_what_was_synced_is_there_again_and_what_was_not_is_not(path: Path) -> None:
@@ -109,7 +116,7 @@ def test_each_journal_has_an_id_of_its_own(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_is_wrong(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(errors.NotFormattedError, match="penstockd format"):
+    with pytest.raises(errors.NotFormattedError, match=r"penstockd format.*has run before.*--join"):
         RaftJournal.open(tmp_path / "nothing")
     with pytest.raises(errors.AlreadyFormattedError, match="not empty"):
         RaftJournal.format(path, "c1", 7, founding=True)
@@ -140,7 +147,7 @@ def test_a_second_process_is_kept_out(path: Path) -> None:
     journal.close()
 
 
-@pytest.mark.parametrize("key", [b"state", b"identity", b"snapshot", b"membership"])
+@pytest.mark.parametrize("key", [b"state", b"identity", b"commit", b"snapshot", b"membership"])
 def test_a_damaged_record_is_an_error(path: Path, key: bytes) -> None:
     _write(path, key, b"\0\0\0\0damaged")
     with pytest.raises(errors.DamagedJournalError, match="CRC"):
@@ -153,11 +160,9 @@ def test_a_damaged_entry_and_a_gap_are_errors(path: Path) -> None:
         journal.add(b"\0x", index, 1)
     journal.setCurrentTerm(1, None)
     journal.close()
-    with lmdb.open(str(path), max_dbs=2, map_size=1 << 33) as environment:
-        log = environment.open_db(b"log")
-        with environment.begin(write=True, db=log) as transaction:
-            kept = transaction.pop((3).to_bytes(8, "big")) or b""
-    with pytest.raises(errors.DamagedJournalError, match="follow"):
+    kept = _write(path, (3).to_bytes(8, "big"), None, b"log")
+    assert kept is not None
+    with pytest.raises(errors.DamagedJournalError, match="4 entries from 1 to 5"):
         RaftJournal.open(path)
     _write(path, (3).to_bytes(8, "big"), kept[:-1] + b"y", b"log")
     with pytest.raises(errors.DamagedJournalError, match="entry 3"):
@@ -211,12 +216,12 @@ def test_both_disks_hold_the_same(tmp_path_factory: pytest.TempPathFactory, step
     path = tmp_path_factory.mktemp("journal") / "raft"
     identity = LmdbDisk.format(path, "simulated", 1, founding=True, reserve=0)
     fake = MemoryDisk(1, identity.journal_id, founding=True)
-    real = RaftJournal.open(path)
+    real = RaftJournal(LmdbDisk.open(path, None, None, reserve=0))
     model = RaftJournal(fake)
     for step, number in [*steps, ("sync", 0), ("crash", 0)]:
         if step == "crash":
             real.abandon()
-            real, model = RaftJournal.open(path), RaftJournal(fake)
+            real, model = RaftJournal(LmdbDisk.open(path, None, None, reserve=0)), RaftJournal(fake)
             assert real[:] == model[:]
             assert (real._state, real.snapshot) == (model._state, model.snapshot)
         else:

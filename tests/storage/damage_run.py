@@ -19,11 +19,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.protocol.batch import ProducerStamp
-from penstock.storage import Append, CheckpointHighWatermark, DamagedStoreError, Log, MoveStart, RecordStart, Store
+from penstock.storage import (
+    Append,
+    CheckpointHighWatermark,
+    DamagedStoreError,
+    Log,
+    MoveStart,
+    NotFormattedError,
+    RecordStart,
+    Store,
+)
 from penstock.storage.env import DATA_FILE
 from tests.storage.support import append, batch, done, formatted, key, new_log, options
 
 PAGE = 4096
+HEAD_BYTES = 152
+"""The part of LMDB's two meta pages that is in use."""
 MEMORY_BYTES = 2 * 1024**3
 PATIENCE_S = 60
 RIGHT, DAMAGED, WRONG, ERROR = range(4)
@@ -83,6 +94,13 @@ def flip_bit(data: bytearray, chance: random.Random) -> str:
     return f"bit in page {at // PAGE} at {at % PAGE}"
 
 
+def flip_in_head(data: bytearray, chance: random.Random) -> str:
+    """In one of LMDB's own two records of where everything begins."""
+    at, bit = chance.randrange(2) * PAGE + chance.randrange(HEAD_BYTES), chance.randrange(8)
+    data[at] ^= 1 << bit
+    return f"bit {bit} in head {at // PAGE} at {at % PAGE}"
+
+
 def flip_structure(data: bytearray, chance: random.Random) -> str:
     """Within the part of a page where LMDB keeps its own header and pointers."""
     at = chance.randrange(len(data) // PAGE) * PAGE + chance.randrange(64)
@@ -123,6 +141,7 @@ def swap_pages(data: bytearray, chance: random.Random) -> str:
 
 KINDS: dict[str, Callable[[bytearray, random.Random], str]] = {
     "bit": flip_bit,
+    "head": flip_in_head,
     "structure": flip_structure,
     "astray": lead_astray,
     "zeros": zero_page,
@@ -139,8 +158,8 @@ def in_a_process(path: Path, expected: str) -> int:
         signal.alarm(PATIENCE_S)  # a loop among pages is a fault, too
         try:
             code = RIGHT if answers(path) == expected else WRONG
-        except DamagedStoreError:
-            code = DAMAGED
+        except (DamagedStoreError, NotFormattedError) as error:
+            code = DAMAGED if "format --join" in str(error) else ERROR
         except BaseException as error:  # noqa: BLE001  whatever it is, the parent must hear of it
             print(repr(error), file=sys.stderr)
         finally:

@@ -6,20 +6,22 @@ Now and then LMDB itself ends the process instead; nothing is served then, eithe
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
 import pytest
 
 from penstock.protocol.batch import ProducerStamp
-from penstock.storage import DamagedStoreError, Log, LogDroppedError, RecordStart, Store, Truncate
+from penstock.storage import DamagedStoreError, Log, LogDroppedError, RecordStart, StorageError, Store, Truncate
+from penstock.storage.env import DATA_FILE
 from penstock.storage.layout import LOCAL, producer_key, read_producer_key, read_time_key
 from tests.storage.support import append, batch, commit, done, new_log, new_store, options
 
 SEED = 7
 """Fixed, so that the suite is the same each time; other seeds: python -m tests.storage.damage_run SEED COUNT KIND."""
 ROOT = Path(__file__).parents[2]
-KINDS = {"bit": 90, "structure": 90, "astray": 120, "zeros": 80, "sector": 40, "misplaced": 60}
+KINDS = {"bit": 90, "head": 120, "structure": 90, "astray": 120, "zeros": 80, "sector": 40, "misplaced": 60}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,3 +136,63 @@ def test_a_row_that_is_missing_shows(tmp_path: Path) -> None:
 def put(store: Store, space: str, key: bytes, row: bytes) -> None:
     with store.environment.lmdb.begin(write=True) as txn:
         txn.put(key, row, db=store.environment.db[space])
+
+
+def test_a_data_file_of_an_earlier_commit_is_refused(tmp_path: Path) -> None:
+    """It has all that it says, and not all that was acknowledged."""
+    file = tmp_path / "store" / DATA_FILE
+    store = new_store(tmp_path / "store")
+    log = new_log(store)
+    append(store, log, batch(0))
+    earlier = file.read_bytes()
+    append(store, log, batch(1))
+    store.close()
+    latest = file.read_bytes()
+    file.write_bytes(earlier)
+    with pytest.raises(DamagedStoreError, match=r"there was a commit.*format --join"):
+        Store.open(tmp_path / "store", options())
+    file.write_bytes(latest)
+    Store.open(tmp_path / "store", options()).close()
+
+
+@pytest.mark.parametrize("durability", ["interval", "os"])
+def test_below_commit_a_store_may_go_back(tmp_path: Path, durability: str) -> None:
+    """Its commits are not durable: a loss of power takes some, and the controller is told."""
+    file = tmp_path / "store" / DATA_FILE
+    store = new_store(tmp_path / "store", durability=durability)
+    log = new_log(store)
+    earlier = file.read_bytes()
+    append(store, log, batch(0))
+    store.close()
+    file.write_bytes(earlier)
+    Store.open(tmp_path / "store", options(durability=durability)).close()
+
+
+READS: dict[str, Callable[[Log], object]] = {
+    "batches": lambda log: log.read(0, 4, 2**20),
+    "times": lambda log: log.find_timestamp(100, 4),
+    "producers": lambda log: log.producer(1),
+    "epochs": lambda log: log.epochs(),
+    "seed": lambda log: log.replica_seed(),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_who_owns_the_store_is_told_of_damage_that_any_read_finds(tmp_path: Path, read: str) -> None:
+    store = new_store(tmp_path / "store")
+    log = new_log(store)
+    for index in range(4):
+        stamp = ProducerStamp(1, 0, index)
+        append(store, log, batch(index, [index * 100], epoch=index, value=b"v" * 70_000, stamp=stamp))
+    for space in ("batches", "times", "producers", "epochs"):
+        for key, row in rows_of(store, space):
+            put(store, space, key, row[:-1] + bytes([row[-1] ^ 1]))
+    told: list[DamagedStoreError] = []
+    store.on_damage(told.append)
+    with pytest.raises(DamagedStoreError) as raised:
+        READS[read](log)
+    assert told == [raised.value]
+    store.close()
+    with pytest.raises(StorageError):
+        READS[read](log)
+    assert len(told) == 1  # a read that outlives the store is no damage

@@ -94,7 +94,7 @@ class MirroredDisk(MemoryDisk):
 
     def load(self) -> JournalImage:
         self.release()
-        self._real = LmdbDisk.open(self._path, self.identity.node_id, "simulated")
+        self._real = LmdbDisk.open(self._path, self.identity.node_id, "simulated", reserve=0)
         image = super().load()
         real = self._real.load()
         assert real._replace(identity=image.identity) == image

@@ -9,7 +9,7 @@ once, and its producers take no turn in ExpireProducers), and FORGET_ROWS (a che
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from penstock.protocol.batch import parse
@@ -176,6 +176,9 @@ class MemoryStore(Store):
     def close(self) -> None:
         """No log may be used afterwards; reads and commits fail."""
         self.closed = True
+
+    def on_damage(self, callback: Callable[[DamagedStoreError], None]) -> None:
+        """Nothing here is ever damaged."""
 
     def start_ids(self) -> tuple[bytes, ...]:
         """See Store."""
