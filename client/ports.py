@@ -1,12 +1,10 @@
 """TCP ports on loopback: whether one is taken, and finding some that are not."""
 
-import fcntl
 import os
 import secrets
 import socket
-import tempfile
-from pathlib import Path
-from typing import IO, TypeAlias
+import sys
+from typing import TypeAlias
 
 Port: TypeAlias = int
 
@@ -14,8 +12,8 @@ _FIRST, _LAST = 20_000, 32_000
 """Below the range that Linux takes for outgoing connections, so that none of those can take a port found free."""
 _ATTEMPTS = 1_000
 _MOST_RESERVED = 200
-_reserved: dict[Port, IO[bytes]] = {}
-"""Locked files, the oldest first. As long as this program runs it holds so many of them: each is an open file."""
+_reserved: dict[Port, int] = {}
+"""Descriptors of bound sockets, the oldest first; held, as many as that, as long as this program runs."""
 
 
 def port_in_use(port: Port) -> bool:
@@ -46,18 +44,20 @@ def free_ports(count: int) -> list[Port]:
 
 
 def _reserve(port: Port) -> bool:
-    """Lock the file that stands for a port; False where another program has, or where this one was given it before."""
+    """Take the name that stands for a port; False where another program has, or where this one was given it before.
+
+    A socket of Linux's abstract names: they leave no file, and are gone with their program. Elsewhere nobody is asked.
+    """
     if port in _reserved:
         return False
-    folder = Path(tempfile.gettempdir()) / f"penstock-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    file = (folder / str(port)).open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return False
-    _reserved[port] = file
+    mark = socket.socket(socket.AF_UNIX)
+    if sys.platform == "linux":
+        try:
+            mark.bind(f"\0penstock-port-{port}")
+        except OSError:
+            mark.close()
+            return False
+    _reserved[port] = mark.detach()
     if len(_reserved) > _MOST_RESERVED:
-        _reserved.pop(next(iter(_reserved))).close()
+        os.close(_reserved.pop(next(iter(_reserved))))
     return True

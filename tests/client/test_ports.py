@@ -4,6 +4,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from penstock.client import ports
 
 
@@ -13,6 +15,7 @@ def test_ports_differ_and_nobody_listens_on_them() -> None:
     assert not any(ports.port_in_use(port) for port in found)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reservations need Linux's abstract socket names")
 def test_a_port_that_another_program_plans_to_use_is_not_given_out() -> None:
     (port,) = ports.free_ports(1)
     code = f"from penstock.client import ports; print(ports._reserve({port}), ports.port_in_use({port}))"
@@ -26,7 +29,7 @@ def test_it_is_free_again_when_that_program_has_ended() -> None:
     assert ports._reserve(int(told))
 
 
-def test_files_that_are_held_open_are_bounded() -> None:
+def test_reservations_are_bounded() -> None:
     for _ in range(3):
         ports.free_ports(100)
     assert len(ports._reserved) == ports._MOST_RESERVED
