@@ -1,0 +1,1 @@
+"""Load for a cluster, and what it measures: `penstock bench`."""
