@@ -12,7 +12,7 @@ from benchmarks.result import Load
 from benchmarks.workloads import Workload
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The system cannot be run here; the message says what is missing and how to get it."""
 
 
@@ -25,7 +25,7 @@ class System(Protocol):
     """For clients, once started."""
 
     def prepare(self) -> None:
-        """Get what is needed (jars, binaries), once; kept in benchmarks/.cache. Raises Unavailable."""
+        """Get what is needed (jars, binaries), once; kept in benchmarks/.cache. Raises UnavailableError."""
         ...
 
     def start(self, folder: Path) -> None:

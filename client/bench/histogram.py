@@ -22,10 +22,8 @@ class Histogram:
 
     def record(self, us: int, count: int = 1) -> None:
         """Count a duration; a negative one (clocks that were set) counts as 0."""
-        if us < 0:
-            us = 0
-        if us > self.max_us:
-            self.max_us = us
+        us = max(us, 0)
+        self.max_us = max(self.max_us, us)
         shift = us.bit_length() - _STEP_BITS - 1
         key = us if us < _EXACT else (shift << _STEP_BITS) + (us >> shift)
         self.counts[key] = self.counts.get(key, 0) + count
