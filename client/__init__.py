@@ -4,6 +4,7 @@ from penstock.client.admin import Admin
 from penstock.client.consumer import Consumer, FetchedBatch
 from penstock.client.descriptions import (
     BrokerDescription,
+    BrokerUsage,
     ClusterDescription,
     HealthProblem,
     HealthReport,
@@ -48,6 +49,7 @@ __all__ = [
     "Admin",
     "BatchDelivery",
     "BrokerDescription",
+    "BrokerUsage",
     "BufferFullError",
     "ClientClosedError",
     "ClusterDescription",

@@ -4,6 +4,7 @@ Every call goes to any broker that answers, has a deadline, and is repeated wher
 request id, absolute settings. What a change answered with is visible to later reads of the same Admin.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
@@ -12,6 +13,7 @@ import grpc
 from penstock.client.connection import Connection, parse_bootstrap
 from penstock.client.descriptions import (
     BrokerDescription,
+    BrokerUsage,
     ClusterDescription,
     HealthProblem,
     HealthReport,
@@ -26,10 +28,13 @@ from penstock.client.retry import CallPolicy
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.client.topic_config import ConfigValue, config_message, config_of, reset_names
+from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import cluster_service_pb2, common_pb2, topic_service_pb2
 
 PAGE_SIZE = 1_000
+USAGE_TIMEOUT_MS = 5_000
+"""A node asked for its usage that takes longer counts as not answering."""
 _DURABILITY = {
     common_pb2.DURABILITY_COMMIT: "commit",
     common_pb2.DURABILITY_INTERVAL: "interval",
@@ -214,6 +219,10 @@ class Admin:
         problems = tuple(HealthProblem(p.reason, p.message, dict(p.metadata)) for p in answer.problems)
         return HealthReport(answer.healthy, problems, answer.metadata_version)
 
+    async def broker_usage(self) -> list[BrokerUsage]:
+        """Ask each registered node what its process has used, all at once; by id. Who does not answer says why."""
+        return list(await asyncio.gather(*map(self._usage, await self.list_brokers())))
+
     async def list_offsets(
         self,
         topic: str,
@@ -231,6 +240,19 @@ class Admin:
         return [found[partition] for partition in wanted]
 
     # -- inside
+
+    async def _usage(self, broker: BrokerDescription) -> BrokerUsage:
+        try:
+            answer = await self._open_session().caller.once(
+                lambda c: c.cluster.GetBrokerUsage,
+                cluster_service_pb2.GetBrokerUsageRequest(),
+                cluster_service_pb2.GetBrokerUsageResponse,
+                f"{broker.host}:{broker.port}",
+                min(self._timeout_ms, USAGE_TIMEOUT_MS),
+            )
+        except PenstockError as error:
+            return BrokerUsage(broker.node_id, None, None, None, error)
+        return BrokerUsage(broker.node_id, answer.cpu_time_ms, answer.resident_bytes, answer.uptime_ms)
 
     async def _read(self, rpc: Callable[[Connection], Any], request: object, returns: type[T]) -> T:
         """A read never shows less than one before it did, whichever node answers."""

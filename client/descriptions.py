@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from penstock.protocol.errors import PenstockError
+
 
 @dataclass(frozen=True, slots=True)
 class TopicConfig:
@@ -63,6 +65,20 @@ class BrokerDescription:
     """ "commit", "interval" or "os"."""
     voter: bool
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUsage:
+    """What a node's process had used when it was asked; all None where it did not answer."""
+
+    node_id: int
+    cpu_time_ms: int | None
+    """Of all its threads since it began, user and system."""
+    resident_bytes: int | None
+    uptime_ms: int | None
+    """Since it began; less than before: it was started anew."""
+    error: PenstockError | None = None
+    """Why it did not answer; reason UNSUPPORTED: an older version, which cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,7 @@ class Broker:
     def _add_public_services(self, server: grpc.aio.Server) -> None:
         limits = self.config.limits
         reader = MetadataReader(self._view, lambda: self._has_served)
-        self._cluster_service = ClusterService(reader, lambda: self._raft.leader)
+        self._cluster_service = ClusterService(self.config.node_id, reader, lambda: self._raft.leader)
         ids = ProducerIds(self._client.allocate_producer_ids)
         producer = ProducerService(self._locator, self._publisher, ids, limits)
         topic_service_pb2_grpc.add_TopicServiceServicer_to_server(

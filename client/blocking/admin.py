@@ -9,6 +9,7 @@ from penstock.client import admin as _admin
 from penstock.client.blocking.face import Face
 from penstock.client.descriptions import (
     BrokerDescription,
+    BrokerUsage,
     ClusterDescription,
     HealthReport,
     PartitionOffset,
@@ -106,6 +107,10 @@ class Admin(Face):
     def health(self) -> HealthReport:
         """See penstock.client.Admin.health."""
         return self._run(self._inner.health())
+
+    def broker_usage(self) -> list[BrokerUsage]:
+        """See penstock.client.Admin.broker_usage."""
+        return self._run(self._inner.broker_usage())
 
     def list_offsets(
         self,

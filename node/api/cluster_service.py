@@ -1,4 +1,4 @@
-"""ClusterService: metadata as this node has applied it, once or as a watch, brokers and health."""
+"""ClusterService: metadata as this node has applied it, once or as a watch, brokers, health, and this node's usage."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ from penstock.node.api.health import problems
 from penstock.node.api.paging import page
 from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
+from penstock.node.usage import Usage
 from penstock.raft.image import MetadataImage, TopicInfo
 from penstock.v1 import cluster_service_pb2 as pb
 from penstock.v1 import cluster_service_pb2_grpc as services
@@ -17,7 +18,8 @@ from penstock.v1 import cluster_service_pb2_grpc as services
 class ClusterService(services.ClusterServiceServicer):
     """Handlers of the service. `controller` tells the id of the present controller, where one is known."""
 
-    def __init__(self, reader: MetadataReader, controller: Callable[[], int | None]) -> None:
+    def __init__(self, node_id: int, reader: MetadataReader, controller: Callable[[], int | None]) -> None:
+        self._node_id = node_id
         self._reader = reader
         self._controller = controller
         self._closing = asyncio.Event()
@@ -67,6 +69,16 @@ class ClusterService(services.ClusterServiceServicer):
         image = await self._reader.at_least(request.min_metadata_version, context)
         found = problems(image, self._controller())
         return pb.GetHealthResponse(healthy=not found, problems=found, metadata_version=image.version)
+
+    async def GetBrokerUsage(self, _: pb.GetBrokerUsageRequest, context: Context) -> pb.GetBrokerUsageResponse:  # noqa: N802, ARG002
+        """Return what this process has used so far."""
+        now = Usage.now()
+        return pb.GetBrokerUsageResponse(
+            node_id=self._node_id,
+            cpu_time_ms=now.cpu_time_ms,
+            resident_bytes=now.resident_bytes,
+            uptime_ms=now.uptime_ms,
+        )
 
     def _metadata(self, image: MetadataImage, selection: pb.TopicSelection | None) -> pb.ClusterMetadata:
         return metadata_message(image, self._controller(), _select(image, selection))

@@ -108,6 +108,8 @@ class Cluster:
         self.answer_gate = asyncio.Event()
         self.corrupt_reads = 0
         self.nodes = nodes
+        self.of_an_older_version: set[int] = set()
+        """Ids of brokers that do not know GetBrokerUsage."""
 
     def bootstrap(self) -> str:
         return ",".join(broker.address for broker in self.brokers.values())
@@ -317,6 +319,13 @@ class ClusterApi(Api, cluster_service_pb2_grpc.ClusterServiceServicer):
             cluster_pb.HealthProblem(reason="BROKER_FENCED", message=f"broker {b.node_id} is silent") for b in down
         ]
         return cluster_pb.GetHealthResponse(healthy=not down, problems=problems, metadata_version=self.cluster.version)
+
+    async def GetBrokerUsage(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if self.broker.node_id in self.cluster.of_an_older_version:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        used = cluster_pb.GetBrokerUsageResponse(node_id=self.broker.node_id, resident_bytes=64 << 20)
+        used.cpu_time_ms, used.uptime_ms = int(time.process_time() * 1000), time.monotonic_ns() // 1_000_000
+        return used
 
 
 class TopicApi(Api, topic_service_pb2_grpc.TopicServiceServicer):

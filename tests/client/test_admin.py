@@ -80,6 +80,19 @@ async def test_the_cluster_and_its_health(cluster: Cluster) -> None:
         assert [problem.reason for problem in report.problems] == ["BROKER_FENCED"]
 
 
+async def test_each_broker_tells_its_usage_or_why_not(cluster: Cluster) -> None:
+    cluster.of_an_older_version.add(2)
+    await cluster.brokers[3].stop()
+    async with Admin(cluster.bootstrap()) as admin:
+        told, old, down = await admin.broker_usage()
+    assert (told.node_id, told.resident_bytes, told.error) == (1, 64 << 20, None)
+    assert told.cpu_time_ms is not None
+    assert old.error is not None
+    assert (old.node_id, old.cpu_time_ms, old.error.reason) == (2, None, Reason.UNSUPPORTED)
+    assert down.error is not None
+    assert (down.node_id, down.uptime_ms, down.error.reason) == (3, None, Reason.NOT_SERVING)
+
+
 async def test_offsets_by_position_and_time(cluster: Cluster) -> None:
     cluster.create("orders", 2)
     cluster.log("orders", 1).append(build([NewRecord(None, b"", 1000 + number) for number in range(4)]))

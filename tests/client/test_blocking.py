@@ -39,6 +39,7 @@ def test_from_creation_to_reading(served: ServedCluster) -> None:
     with blocking.Admin(bootstrap) as admin:
         assert len(admin.create_topic("orders", 2).partitions) == 2
         assert admin.health().healthy
+        assert [used.node_id for used in admin.broker_usage()] == [1, 2, 3]
     with blocking.Producer(bootstrap) as producer:
         futures = [producer.send("orders", b"%d" % number, partition=0) for number in range(3000)]
         assert futures[2999].result(60) == futures[0].result()._replace(

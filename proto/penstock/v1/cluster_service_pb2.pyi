@@ -373,3 +373,49 @@ class HealthProblem(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HealthProblem: _TypeAlias = HealthProblem  # noqa: Y015
+
+@_typing.final
+class GetBrokerUsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBrokerUsageRequest: _TypeAlias = GetBrokerUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetBrokerUsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    CPU_TIME_MS_FIELD_NUMBER: _builtins.int
+    RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
+    UPTIME_MS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    cpu_time_ms: _builtins.int
+    """of all its threads since the process began, user and system"""
+    resident_bytes: _builtins.int
+    """memory; where the system does not tell, the most that it ever was"""
+    uptime_ms: _builtins.int
+    """since the process began; less than before: it was started anew"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        cpu_time_ms: _builtins.int = ...,
+        resident_bytes: _builtins.int = ...,
+        uptime_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time_ms", b"cpu_time_ms", "node_id", b"node_id", "resident_bytes", b"resident_bytes", "uptime_ms", b"uptime_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBrokerUsageResponse: _TypeAlias = GetBrokerUsageResponse  # noqa: Y015

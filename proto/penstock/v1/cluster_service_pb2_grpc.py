@@ -55,6 +55,11 @@ class ClusterServiceStub(object):
                 request_serializer=penstock_dot_v1_dot_cluster__service__pb2.GetHealthRequest.SerializeToString,
                 response_deserializer=penstock_dot_v1_dot_cluster__service__pb2.GetHealthResponse.FromString,
                 _registered_method=True)
+        self.GetBrokerUsage = channel.unary_unary(
+                '/penstock.v1.ClusterService/GetBrokerUsage',
+                request_serializer=penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageRequest.SerializeToString,
+                response_deserializer=penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -88,6 +93,13 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBrokerUsage(self, request, context):
+        """What the process of the node that is asked has used. It answers for itself only, also while it is not serving.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +122,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetHealth,
                     request_deserializer=penstock_dot_v1_dot_cluster__service__pb2.GetHealthRequest.FromString,
                     response_serializer=penstock_dot_v1_dot_cluster__service__pb2.GetHealthResponse.SerializeToString,
+            ),
+            'GetBrokerUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBrokerUsage,
+                    request_deserializer=penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageRequest.FromString,
+                    response_serializer=penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +238,33 @@ class ClusterService(object):
             '/penstock.v1.ClusterService/GetHealth',
             penstock_dot_v1_dot_cluster__service__pb2.GetHealthRequest.SerializeToString,
             penstock_dot_v1_dot_cluster__service__pb2.GetHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBrokerUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.ClusterService/GetBrokerUsage',
+            penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageRequest.SerializeToString,
+            penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

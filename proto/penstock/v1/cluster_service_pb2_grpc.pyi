@@ -40,6 +40,8 @@ class ClusterServiceStub:
     ListBrokers: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.ListBrokersRequest, _cluster_service_pb2.ListBrokersResponse]
     GetHealth: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetHealthRequest, _cluster_service_pb2.GetHealthResponse]
     """Is every partition served and fully replicated?"""
+    GetBrokerUsage: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetBrokerUsageRequest, _cluster_service_pb2.GetBrokerUsageResponse]
+    """What the process of the node that is asked has used. It answers for itself only, also while it is not serving."""
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -53,6 +55,8 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     ListBrokers: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.ListBrokersRequest, _cluster_service_pb2.ListBrokersResponse]  # type: ignore[assignment]
     GetHealth: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.GetHealthRequest, _cluster_service_pb2.GetHealthResponse]  # type: ignore[assignment]
     """Is every partition served and fully replicated?"""
+    GetBrokerUsage: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.GetBrokerUsageRequest, _cluster_service_pb2.GetBrokerUsageResponse]  # type: ignore[assignment]
+    """What the process of the node that is asked has used. It answers for itself only, also while it is not serving."""
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the cluster is made of. Any node answers from its applied metadata."""
@@ -87,5 +91,13 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_service_pb2.GetHealthResponse, _abc.Awaitable[_cluster_service_pb2.GetHealthResponse]]:
         """Is every partition served and fully replicated?"""
+
+    @_abc_1.abstractmethod
+    def GetBrokerUsage(
+        self,
+        request: _cluster_service_pb2.GetBrokerUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_service_pb2.GetBrokerUsageResponse, _abc.Awaitable[_cluster_service_pb2.GetBrokerUsageResponse]]:
+        """What the process of the node that is asked has used. It answers for itself only, also while it is not serving."""
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
