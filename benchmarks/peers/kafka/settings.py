@@ -1,0 +1,38 @@
+"""The configuration of librdkafka's producer and consumer: what is set, and why. The rest is its default. Pure."""
+
+from benchmarks.peers.kafka.config import BATCH_OVERHEAD_BYTES
+from benchmarks.workloads import ACKS_ALL, Workload
+
+DEFAULT_REQUEST_BYTES = 1_000_000
+"""librdkafka's message.max.bytes: of a produce request, which holds one batch."""
+QUEUED_RECORDS = 1_000_000
+"""As librdkafka's own performance tool sets it. A consumer that reaches the limit of its queue (100,000 a partition by
+default) waits a second by default (fetch.queue.backoff.ms) before it fetches again, so both are raised for throughput."""
+QUEUED_KB = 1_048_576
+FETCH_BACKOFF_MS = 10
+Settings = dict[str, str | int | float | bool]
+
+
+def producer_settings(bootstrap: str, workload: Workload) -> Settings:
+    """Give a producer's settings. Idempotence, as Penstock's; librdkafka has it with acks=all alone."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "acks": "all" if workload.acks == ACKS_ALL else "1",
+        "enable.idempotence": workload.acks == ACKS_ALL,
+        "compression.type": "none",
+        "linger.ms": workload.linger_ms,
+        "batch.size": workload.batch_bytes,
+        "message.max.bytes": max(DEFAULT_REQUEST_BYTES, workload.batch_bytes + BATCH_OVERHEAD_BYTES),
+    }
+
+
+def consumer_settings(bootstrap: str) -> Settings:
+    """Give a consumer's settings; it commits nothing."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "group.id": "benchmark",
+        "enable.auto.commit": False,
+        "queued.min.messages": QUEUED_RECORDS,
+        "queued.max.messages.kbytes": QUEUED_KB,
+        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
+    }
