@@ -1,11 +1,14 @@
 """Does the memory of the nodes stay flat? A real cluster of three under a mixed load, for an hour.
 
     python -m benchmarks.soak [--minutes 60] [--rate 2000] [--record-bytes 100] [--out FILE] [--folder DIR]
+                              [--tail-cache-mb 16]
 
 Every 10 s the memory and CPU of each node and of this process (the client) go to FILE, JSON, with what was
 acknowledged, read and failed; at the end, what the last quarter of the time is, compared with the second. The load is
 in `benchmarks.soak_load`. Ctrl-C and SIGTERM end it in order, with what there is. The cluster's data (about 1 MB a
-second at the default rate, all nodes together) is below DIR, a disk, and removed at the end.
+second at the default rate, all nodes together) is below DIR, a disk, and removed at the end. Only one setting is not
+the default: the nodes' cache of the latest batches is smaller, so that it is full before the second quarter begins; a
+cache that is still filling would look like a leak.
 
 Exit code 0: flat. 1: not flat, or a node ended. 2: it could not begin. 3: ended before two quarters could be compared.
 """
@@ -53,7 +56,7 @@ class Soak:
             CLIENT: os.getpid()
         }
         self._samples: list[dict[str, Any]] = []
-        settings = {name: getattr(arguments, name) for name in ("minutes", "rate", "record_bytes")}
+        settings = {name: getattr(arguments, name) for name in ("minutes", "rate", "record_bytes", "tail_cache_mb")}
         topics = {flow.topic: [flow.partitions, flow.compression] for flow in FLOWS}
         self._content = {"schema": SCHEMA, "machine": machine, "settings": settings, "topics": topics}
 
@@ -139,6 +142,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=int, default=2_000, help="records a second, over all topics")
     parser.add_argument("--record-bytes", type=int, default=100)
+    parser.add_argument("--tail-cache-mb", type=int, default=16, help="of each node, in MiB")
     parser.add_argument("--out", type=Path, default=Path("bench-results/soak.json"))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the nodes' data goes")
     return parser.parse_args()
@@ -160,7 +164,8 @@ def main() -> int:
         _say(str(error))
         return 2
     home = Path(tempfile.mkdtemp(prefix="penstock-soak-", dir=arguments.folder))
-    cluster = DevCluster.create(home, make_plan(free_ports(2 * NODES)))
+    limits = {"tail_cache_bytes": arguments.tail_cache_mb * 1024 * 1024}
+    cluster = DevCluster.create(home, make_plan(free_ports(2 * NODES), limits=limits))
     try:
         cluster.start()
         cluster.wait_serving()
