@@ -120,8 +120,9 @@ def _client(action: str, bootstrap: str, workload: dict[str, Any]) -> str:
     """Run the Go program; give what it prints. It ends by itself when this process does: its input is closed."""
     if not CLIENT.exists():
         raise UnavailableError("the JetStream client is not built: call prepare() first")
-    pipe = subprocess.PIPE
-    with subprocess.Popen([CLIENT, action, bootstrap], stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603 - built here
+    pipe, command = subprocess.PIPE, [str(CLIENT), action, bootstrap]
+    # Without a buffer: what a program that has failed did not read must not fail again when the pipe is closed.
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as process:  # noqa: S603 - built here
         try:
             printed, said = _talk(process, json.dumps(workload).encode() + b"\n")
         except BaseException:
@@ -138,7 +139,6 @@ def _talk(process: subprocess.Popen[bytes], line: bytes) -> tuple[bytes, bytes]:
         raise ClientError("the program has no pipes")
     with contextlib.suppress(BrokenPipeError):  # it has failed already, and says why
         process.stdin.write(line)
-        process.stdin.flush()
     # It says no more than a line of an error, which a pipe holds while the output is read.
     printed, said = process.stdout.read(), process.stderr.read()
     process.wait()
