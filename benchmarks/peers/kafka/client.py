@@ -15,7 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from benchmarks.pace import SETTLE_TIMEOUT_S, Pace, Stopwatch, payload
 from benchmarks.peers.kafka.settings import consumer_settings, producer_settings
 from benchmarks.result import Load
-from benchmarks.workloads import ACKS_ALL, Workload
+from benchmarks.workloads import Workload
 from penstock.client.bench.histogram import Histogram
 
 STALL_TIMEOUT_S = 60.0
@@ -250,7 +250,7 @@ def _assigned(bootstrap: str, workload: Workload) -> Consumer:
 
 
 def _read(consumer: Consumer, workload: Workload, count: int) -> None:
-    """Take `count` records. Raises KafkaException for errors in their place, TimeoutError, ValueError for wrong sizes."""
+    """Take `count` records. Raises KafkaException (an error in place of a record), TimeoutError, ValueError (sizes)."""
     records = size = 0
     deadline = time.monotonic() + STALL_TIMEOUT_S
     while records < count:

@@ -52,7 +52,7 @@ def make_nodes(folder: Path, ports: list[Port]) -> list[Node]:
 
 
 def broker_properties(node: Node, nodes: list[Node], *, synced: bool) -> dict[str, str]:
-    """Give server.properties. `synced`: every append is followed by fsync, on leader and followers, before it counts."""
+    """Give server.properties. `synced`: fsync follows every append, on leader and followers, before it counts."""
     replicas = str(len(nodes))
     properties = {
         "process.roles": "broker,controller",

@@ -6,10 +6,12 @@ from benchmarks.workloads import ACKS_ALL, Workload
 DEFAULT_REQUEST_BYTES = 1_000_000
 """librdkafka's message.max.bytes: of a produce request, which holds one batch."""
 QUEUED_RECORDS = 1_000_000
-"""As librdkafka's own performance tool sets it. A consumer that reaches the limit of its queue (100,000 a partition by
-default) waits a second by default (fetch.queue.backoff.ms) before it fetches again, so both are raised for throughput."""
+"""As librdkafka's own performance tool sets it. A consumer that has reached the limit of its queue (by default 100,000
+records a partition) waits for a second (fetch.queue.backoff.ms) before it fetches again: throughput wants neither."""
 QUEUED_KB = 1_048_576
 FETCH_BACKOFF_MS = 10
+ERRORS = 3
+"""log_level: that a coordinator of a new cluster is loading is no news."""
 Settings = dict[str, str | int | float | bool]
 
 
@@ -17,6 +19,7 @@ def producer_settings(bootstrap: str, workload: Workload) -> Settings:
     """Give a producer's settings. Idempotence, as Penstock's; librdkafka has it with acks=all alone."""
     return {
         "bootstrap.servers": bootstrap,
+        "log_level": ERRORS,
         "acks": "all" if workload.acks == ACKS_ALL else "1",
         "enable.idempotence": workload.acks == ACKS_ALL,
         "compression.type": "none",
@@ -30,6 +33,7 @@ def consumer_settings(bootstrap: str) -> Settings:
     """Give a consumer's settings; it commits nothing."""
     return {
         "bootstrap.servers": bootstrap,
+        "log_level": ERRORS,
         "group.id": "benchmark",
         "enable.auto.commit": False,
         "queued.min.messages": QUEUED_RECORDS,

@@ -1,7 +1,7 @@
-"""Become a command that the system kills when the thread that started it ends, however that ends. Linux; elsewhere it
-is just the command.
+"""Become a command that the system kills when the thread that started it ends, however that ends.
 
-`python tethered.py PARENT_PID COMMAND…`: the process id stays the same, so that the one who starts it has the command's.
+`python tethered.py PARENT_PID COMMAND…`: the process id stays the same, so that who starts it has that of the command.
+Linux alone can do that; elsewhere it is just the command.
 Run as a file, without the package: it imports only the standard library.
 """
 

@@ -5,7 +5,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from confluent_kafka import ElectionType, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, TopicMetadata
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package's exports are not marked as such
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    TopicMetadata,
+)
 
 from benchmarks.peers.kafka.config import NO_FLUSH_MESSAGES, replica_assignment, topic_config
 from benchmarks.workloads import Workload
