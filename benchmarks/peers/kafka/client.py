@@ -101,8 +101,12 @@ class _Sender:
         """In calls of POLL_EVERY records. Those that the queue has no room for come again."""
         topic, delivered, left = self._workload.name, self._on_delivery, count
         while left:
-            messages = [{"value": self._value} for _ in range(min(POLL_EVERY, left))]
+            messages: list[dict[str, object]] = [{"value": self._value} for _ in range(min(POLL_EVERY, left))]
             taken = self._producer.produce_batch(topic, messages, on_delivery=delivered)
+            for message in messages if taken < len(messages) else ():
+                error = message.get("_error")
+                if isinstance(error, KafkaError) and error.code() != KafkaError._QUEUE_FULL:  # noqa: SLF001  public
+                    raise KafkaException(error)
             left -= taken
             self._poll(0 if taken else FULL_WAIT_S)
 
