@@ -50,6 +50,8 @@ class Workload:
     """Of the kinds that have a rate."""
     batch_bytes: int = 64 * KIB
     """Largest batch that the client makes."""
+    fixed_batches: bool = False
+    """batch_bytes is what is measured: a peer's client keeps to it too, where it would go by its own project's size."""
     linger_ms: float = 5.0
     form: Form = "records"
     cold: bool = False
@@ -78,7 +80,7 @@ def workloads(*, short: bool) -> list[Workload]:
 
     small = counted(Workload("small-rf3-all", "throughput", 6, 3, ACKS_ALL, 100), 1_000_000)
     one = counted(Workload("one-100b", "throughput", 1, 3, ACKS_ALL, 100), 1_000_000)
-    large = counted(Workload("batch", "throughput", 10, 3, ACKS_ALL, KIB, form="batches"), 600_000)
+    large = counted(Workload("batch", "throughput", 10, 3, ACKS_ALL, KIB, form="batches", fixed_batches=True), 600_000)
     paced = Workload("open", "open_loop", 10, 3, ACKS_ALL, KIB)
     consume = counted(Workload("consume-records", "consume", 6, 3, ACKS_ALL, 100), 2_000_000)
     series = Workload("series", "series", 1, 3, ACKS_ALL, 100, linger_ms=0.0)

@@ -67,11 +67,16 @@ def test_a_topic_of_one_replica_can_be_written_and_one_of_large_batches_takes_th
 
 
 def test_the_producer_is_idempotent_where_librdkafka_can_be() -> None:
-    everyone = settings.producer_settings("b", workload(linger_ms=0.5, batch_bytes=65_536))
-    assert (everyone["acks"], everyone["enable.idempotence"]) == ("all", True)
-    assert (everyone["linger.ms"], everyone["batch.size"]) == (0.5, 65_536)
+    everyone = settings.producer_settings("b", workload(linger_ms=0.5))
+    assert (everyone["acks"], everyone["enable.idempotence"], everyone["linger.ms"]) == ("all", True, 0.5)
     leader = settings.producer_settings("b", workload(acks=ACKS_LEADER))
     assert (leader["acks"], leader["enable.idempotence"]) == ("1", False)
+
+
+def test_batches_are_as_large_as_librdkafka_likes_where_their_size_is_not_what_is_measured() -> None:
+    own = settings.producer_settings("b", workload(batch_bytes=65_536))
+    fixed = settings.producer_settings("b", workload(batch_bytes=65_536, fixed_batches=True))
+    assert (own["batch.size"], fixed["batch.size"]) == (settings.DEFAULT_BATCH_BYTES, 65_536)
 
 
 def test_the_command_line_has_the_heap_and_the_collector_of_kafkas_scripts() -> None:
