@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA ?= test
 
-.PHONY: help demo test chaos simulate replay shrink mutants check format proto proto-check test-pythons clean
+.PHONY: help demo test chaos bench simulate replay shrink mutants check format proto proto-check test-pythons clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,6 +47,9 @@ RUNNER := $(BIN)/python -m tests.simulation.runner
 chaos: $(VENV)/.installed-test $(TOXIPROXY) ## faults against real nodes: SCENARIO=name SEED=N SEEDS=A:B DURATION=s FAULTS=a,b RESULTS=file OUT=folder
 	@$(BIN)/penstock-chaos run $(call option,scenario,$(SCENARIO)) $(call option,seed,$(SEED)) $(call option,seeds,$(SEEDS)) $(call option,duration,$(DURATION)) $(call option,faults,$(FAULTS)) $(call option,results,$(RESULTS)) $(call option,out,$(OUT))
 
+bench: $(VENV)/.installed-bench ## Penstock, its ceiling and what peers can be had, below 10 minutes: SYSTEMS=a,b WORKLOADS=a,b REPEATS=N OUT=folder
+	@$(BIN)/python -m benchmarks run --quick $(call option,systems,$(SYSTEMS)) $(call option,workloads,$(WORKLOADS)) $(call option,repeats,$(REPEATS)) $(call option,out,$(OUT))
+
 simulate: $(VENV)/.installed-test ## run simulated worlds: SEEDS=A:B WORLD=cluster|consensus|all JOBS=N RESULTS=file
 	@$(RUNNER) simulate $(call option,seeds,$(SEEDS)) $(call option,world,$(WORLD)) $(call option,jobs,$(JOBS)) $(call option,results,$(RESULTS))
 
@@ -66,6 +69,7 @@ check: $(VENV)/.installed-dev proto-check ## lint, types, import rules, generate
 	@$(BIN)/mypy -p penstock
 	@$(BIN)/mypy tests
 	@$(BIN)/mypy -p deploy
+	@$(BIN)/mypy -p benchmarks
 
 format: $(VENV)/.installed-dev ## format and mend what can be mended
 	@$(BIN)/ruff check --fix-only --quiet .

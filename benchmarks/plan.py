@@ -60,9 +60,10 @@ class Estimate:
         """Seconds by workload, and by system for its start: the last ones."""
 
     def started(self, system: str, seconds: float) -> None:
-        """A cluster was started, or could not be."""
+        """A cluster was started, or (0) is not needed."""
         self._starts.remove(system)
-        self._seen[system] = seconds
+        if seconds:
+            self._seen[system] = seconds
 
     def done(self, system: str, workload: Workload, seconds: float | None) -> None:
         """A workload was done, or (None) passed over."""

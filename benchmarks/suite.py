@@ -84,6 +84,17 @@ class Suite:
         except UnavailableError as error:
             self._skip(turn.system, error)
             self._save()
+        except Exception as error:  # noqa: BLE001 - it did not start, or did not stop: the others go on
+            self._fail(turn, left, f"the servers: {error!r}")
+
+    def _fail(self, turn: Turn, left: Sequence[Workload], reason: str) -> None:
+        """What has no result of this turn failed."""
+        self._ground.say(f"  {turn.system} FAILED: {reason}")
+        ran = {run.workload for run in self._results.runs if (run.system, run.repeat) == (turn.system, turn.repeat)}
+        for workload in left:
+            if workload.name not in ran:
+                self._results.add(Run(turn.system, workload.name, turn.repeat, None, reason))
+        self._save()
 
     @contextlib.contextmanager
     def _cluster(self, name: str) -> Iterator[System]:
@@ -135,8 +146,8 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _line(run: Run) -> str:
