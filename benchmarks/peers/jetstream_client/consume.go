@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log"
 	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
@@ -33,7 +34,7 @@ func read(connection *nats.Conn, workload *Workload, records int) error {
 	}
 	broken, finished := newFailure(), make(chan struct{})
 	count := atomic.Int64{}
-	stop, err := subscribe(connection, workload, broken, func(jetstream.Msg) {
+	stop, err := subscribe(connection, workload, func(jetstream.Msg) {
 		if count.Add(1) == int64(records) {
 			close(finished)
 		}
@@ -47,7 +48,7 @@ func read(connection *nats.Conn, workload *Workload, records int) error {
 
 // subscribe has an ordered consumer on each stream, from its start; the handler is called by a goroutine a stream.
 func subscribe(
-	connection *nats.Conn, workload *Workload, broken *failure, handler func(jetstream.Msg),
+	connection *nats.Conn, workload *Workload, handler func(jetstream.Msg),
 ) (stop func(), err error) {
 	js, err := newJetStream(connection)
 	if err != nil {
@@ -59,6 +60,9 @@ func subscribe(
 			one.Stop()
 		}
 	}
+	// An ordered consumer recovers by itself, say from a request that came before its server knew it. What does not
+	// come in the end fails the run; the reason is then among these.
+	told := func(_ jetstream.ConsumeContext, err error) { log.Println("consumer:", err) }
 	ctx, cancel := limited()
 	defer cancel()
 	for partition := range workload.Partitions {
@@ -67,8 +71,7 @@ func subscribe(
 			stop()
 			return nil, err
 		}
-		one, err := consumer.Consume(handler, jetstream.PullMaxMessages(prefetch),
-			jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { broken.set(err) }))
+		one, err := consumer.Consume(handler, jetstream.PullMaxMessages(prefetch), jetstream.ConsumeErrHandler(told))
 		if err != nil {
 			stop()
 			return nil, err

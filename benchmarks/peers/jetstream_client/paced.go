@@ -64,7 +64,7 @@ func paced(connection *nats.Conn, workload *Workload) (*Load, error) {
 	}
 	if isTail {
 		settle := func(msg jetstream.Msg) { pace.settle(msg.Data()) }
-		stop, err := subscribe(connection, workload, broken, settle)
+		stop, err := subscribe(connection, workload, settle)
 		if err != nil {
 			return nil, err
 		}

@@ -13,7 +13,8 @@ import (
 const (
 	// Streams that are being created at a time.
 	creating      = 8
-	createTimeout = 4 * time.Minute
+	createTimeout = 2 * time.Minute
+	answerTimeout = 3 * time.Second
 	pollEvery     = 20 * time.Millisecond
 )
 
@@ -50,29 +51,45 @@ func create(connection *nats.Conn, workload *Workload) error {
 	return failed
 }
 
+// createStream asks again until the stream is ready: after a start of the servers a request may come before there is a
+// leader to answer it.
 func createStream(ctx context.Context, js jetstream.JetStream, workload *Workload, partition int) error {
-	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{
+	config := jetstream.StreamConfig{
 		Name:              workload.stream(partition),
 		Subjects:          []string{workload.subject(partition)},
 		Storage:           jetstream.FileStorage,
 		Replicas:          workload.Replication,
 		AllowBatchPublish: true,
-	})
-	for err == nil {
-		var info *jetstream.StreamInfo
-		if info, err = stream.Info(ctx); err == nil && isReady(info, workload.Replication) {
-			return nil
+	}
+	for {
+		isReady, err := tryStream(ctx, js, config)
+		if isReady || err != nil && !isPassing(err) {
+			return err
 		}
-		// A stream whose leader is not there yet does not answer.
-		if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrStreamNotFound) {
-			err = nil
-		}
-		time.Sleep(pollEvery)
-		if ctx.Err() != nil {
-			err = ctx.Err()
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not ready in time: %w", ctx.Err())
+		case <-time.After(pollEvery):
 		}
 	}
-	return err
+}
+
+// tryStream makes the stream, where it is not there, and tells whether it is ready.
+func tryStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	stream, err := js.CreateStream(ctx, config)
+	if err != nil {
+		return false, err
+	}
+	info, err := stream.Info(ctx)
+	return err == nil && isReady(info, config.Replicas), err
+}
+
+// isPassing tells errors of a leader that is not there yet.
+func isPassing(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, jetstream.ErrStreamNotFound)
 }
 
 func isReady(info *jetstream.StreamInfo, replication int) bool {
