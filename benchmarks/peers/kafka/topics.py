@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from confluent_kafka import ElectionType, TopicPartition
+from confluent_kafka import ElectionType, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package's exports are not marked as such
     AdminClient,
     ConfigResource,
@@ -53,11 +53,21 @@ class Administrator:
 
     def check_flush(self, topic: str, *, synced: bool) -> None:
         """Raise ValueError where the topic's flush.messages, as the brokers have it, is not what the mode says."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        answer = self._client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource].result()
-        found, wanted = answer["flush.messages"].value, str(1 if synced else NO_FLUSH_MESSAGES)
+        _wait(lambda: self._flush_messages(topic) is not None, f"configuration of {topic}")
+        found, wanted = self._flush_messages(topic), str(1 if synced else NO_FLUSH_MESSAGES)
         if found != wanted:
             raise ValueError(f"flush.messages of {topic} is {found}, not {wanted}")
+
+    def _flush_messages(self, topic: str) -> str | None:
+        """Give the topic's flush.messages; None where the broker that is asked has not heard of the topic yet."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        try:
+            answer = self._client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource].result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise
+        return str(answer["flush.messages"].value)
 
     def _topic(self, workload: Workload) -> TopicMetadata | None:
         return self._client.list_topics(workload.name, timeout=REQUEST_TIMEOUT_S).topics.get(workload.name)
