@@ -8,19 +8,22 @@ is due (linger over, or flushed); a due batch that cannot be sent yet goes on fi
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 from penstock.client.errors import BufferFullError, InvalidRequestError, RecordTooLargeError
 from penstock.client.records import Headers
-from penstock.protocol.batch import NOT_STAMPED, BatchHeader, seal
+from penstock.protocol.batch import NOT_STAMPED, BatchHeader
+from penstock.protocol.compression import compress
 from penstock.protocol.reasons import Reason
+from penstock.protocol.record_set import checked_content, checked_timestamp, encode_headers, encode_record_set
 from penstock.v1 import record_pb2 as pb
 
 RECORD_OVERHEAD = 26
 """Bytes of a record on the wire beside key and value, at most (without headers)."""
 HEADER_OVERHEAD = 14
 RECORD_MEMORY = 128
-"""Bytes of memory that a record costs beside its content: its message and its delivery."""
+"""Bytes of memory that a record costs beside its content: its place in the batch and its delivery."""
 BATCH_OVERHEAD = 128
 """Bytes of a batch on the wire beside its records, at most."""
 
@@ -39,34 +42,56 @@ class AccumulatorLimits:
     compression: "pb.Compression.ValueType"
 
 
-_EMPTY = pb.RecordSet()
+class Sealed(NamedTuple):
+    """The content of a closed batch. What it is stamped with is decided when it is sent."""
+
+    header: BatchHeader
+    records: bytes
+    """As the header says compressed."""
 
 
 class PendingBatch:
-    """Records of one partition, open (`record_set`) or closed (`sealed`)."""
+    """Records of one partition: open, in columns (`values`, `keys`, `headers`), or closed (`sealed`)."""
 
-    __slots__ = ("add", "base_timestamp_ms", "created_ms", "deadline_ms", "due", "lane", "record_set", "sealed", "size",
-                 "stamps", "waiters")  # fmt: skip
+    __slots__ = ("created_ms", "deadline_ms", "due", "has_waiters", "headers", "keys", "lane", "latest_ms", "sealed",
+                 "size", "stamp_runs", "timestamp_ms", "values", "waiters")  # fmt: skip
 
     def __init__(self, lane: "Lane", created_ms: float, deadline_ms: int, timestamp_ms: int) -> None:
         self.lane = lane
         self.created_ms = created_ms
         self.deadline_ms = deadline_ms
-        self.base_timestamp_ms = timestamp_ms
-        self.record_set = pb.RecordSet()
-        self.add = self.record_set.records.add
-        self.sealed: pb.RecordBatch | None = None
+        self.sealed: Sealed
+        """Set when the batch is closed."""
         self.size = 0
         self.due = False
+        self.values: list[bytes | None] = []
+        self.keys: list[bytes | None] | None = None
+        """None while no record has a key."""
+        self.headers: dict[int, bytes] = {}
+        """Serialized, by the record's index, where it has any."""
+        self.timestamp_ms = timestamp_ms
+        """Of the newest record."""
+        self.latest_ms = timestamp_ms
+        """The largest."""
+        self.stamp_runs = [(0, timestamp_ms)]
+        """Runs of equal timestamps: index of the first record, timestamp."""
         self.waiters: list[Waiter] = []
         """One a record, in order."""
-        self.stamps: list[int] = []
-        """Timestamps of the records, in order."""
+        self.has_waiters = False
+        """One of them is not None."""
 
     @property
     def record_count(self) -> int:
         """Number of records."""
-        return len(self.stamps)
+        return len(self.waiters)
+
+    @property
+    def stamps(self) -> list[int]:
+        """Timestamps of the records, in order."""
+        out: list[int] = []
+        for (start, stamp_ms), (end, _) in pairwise((*self.stamp_runs, (len(self.waiters), 0))):
+            out += [stamp_ms] * (end - start)
+        return out
 
 
 class Lane:
@@ -109,9 +134,7 @@ class Accumulator:
 
         Raises BufferFullError, RecordTooLargeError, InvalidRequestError; then nothing has changed.
         """
-        size = RECORD_OVERHEAD
-        if value is not None:
-            size += len(value)
+        size = RECORD_OVERHEAD if value is None else RECORD_OVERHEAD + len(value)
         if key is not None:
             size += len(key)
         if headers:
@@ -121,27 +144,49 @@ class Accumulator:
             self._refuse(lane, size)
         batch = lane.open
         begun = False
-        if batch is None or batch.size + size > lane.full_bytes:
-            batch, begun = self._roll(lane, timestamp_ms), True
-        stamps = batch.stamps
-        try:
-            record = batch.add(
-                offset_delta=len(stamps),
-                timestamp_delta_ms=timestamp_ms - batch.base_timestamp_ms,
-                key=key,
-                value=value,
-            )
-            if headers:
-                for name, content in headers:
-                    record.headers.add(key=name, value=content)
-        except (TypeError, ValueError) as error:
-            self._undo(batch)
-            raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"not a record: {error}") from error
-        batch.size += size
+        if (
+            batch is None
+            or batch.size + size > lane.full_bytes
+            or timestamp_ms != batch.timestamp_ms
+            or type(timestamp_ms) is not int
+            or type(value) is not bytes
+            or (key is not None and type(key) is not bytes)
+            or headers
+        ):
+            batch, key, value = self._prepare(lane, key, value, headers, timestamp_ms, size)
+            begun = not batch.waiters
+        if key is not None or batch.keys is not None:
+            _add_key(batch, key)
+        batch.values.append(value)
         batch.waiters.append(waiter)
-        stamps.append(timestamp_ms)
+        if waiter is not None:
+            batch.has_waiters = True
+        batch.size += size
         self.used_bytes = used
         return begun
+
+    def _prepare(
+        self, lane: Lane, key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int, size: int
+    ) -> tuple[PendingBatch, bytes | None, bytes | None]:
+        """Check a record that is not like the one before it, and make its batch ready for it: key and value follow."""
+        batch = lane.open
+        if batch is not None and batch.size + size > lane.full_bytes:
+            batch = None
+        try:
+            key, value = checked_content(key), checked_content(value)
+            content = encode_headers(headers) if headers else None
+            timestamp_ms = checked_timestamp(timestamp_ms, None if batch is None else batch.stamp_runs[0][1])
+        except (TypeError, ValueError) as error:
+            raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"not a record: {error}") from error
+        if batch is None:
+            batch = self._roll(lane, timestamp_ms)
+        elif timestamp_ms != batch.timestamp_ms:
+            batch.timestamp_ms = timestamp_ms
+            batch.stamp_runs.append((len(batch.waiters), timestamp_ms))
+            batch.latest_ms = max(batch.latest_ms, timestamp_ms)
+        if content is not None:
+            batch.headers[len(batch.waiters)] = content
+        return batch, key, value
 
     def close(self, lane: Lane) -> None:
         """Close the lane's open batch, if there is one."""
@@ -150,18 +195,19 @@ class Accumulator:
             return
         lane.open = None
         self.lingering.pop(lane, None)
+        record_set = encode_record_set(batch.values, batch.keys, batch.headers, batch.stamp_runs)
         header = BatchHeader(
             self.limits.compression,
             batch.record_count,
-            0,
-            batch.base_timestamp_ms,
-            max(batch.stamps),
+            len(record_set),
+            batch.stamp_runs[0][1],
+            batch.latest_ms,
             *NOT_STAMPED,
             transactional=False,
             control=False,
         )
-        batch.sealed = seal(batch.record_set.SerializeToString(), header)
-        batch.record_set, batch.add = _EMPTY, _EMPTY.records.add  # the memory of the messages goes back now
+        batch.sealed = Sealed(header, compress(record_set, header.compression))
+        batch.values, batch.keys, batch.headers = [], None, {}  # their memory goes back now
         lane.closed.append(batch)
 
     def take_due(self, now_ms: float) -> list[Lane]:
@@ -208,14 +254,6 @@ class Accumulator:
         self.live[batch] = None
         return batch
 
-    def _undo(self, batch: PendingBatch) -> None:
-        """Take a record back that could not be added whole."""
-        del batch.record_set.records[batch.record_count :]
-        if not batch.record_count:
-            batch.lane.open = None
-            self.lingering.pop(batch.lane, None)
-            self.live.pop(batch, None)
-
     def _refuse(self, lane: Lane, size: int) -> None:
         if size > lane.max_record_bytes:
             limit = lane.max_record_bytes
@@ -227,3 +265,10 @@ class Accumulator:
         raise BufferFullError(
             Reason.OVERLOADED, f"{self.used_bytes} of {self._buffer_bytes} bytes are in use and {size} more are needed"
         )
+
+
+def _add_key(batch: PendingBatch, key: bytes | None) -> None:
+    """Add the next record's key."""
+    if batch.keys is None:
+        batch.keys = [None] * len(batch.waiters)
+    batch.keys.append(key)

@@ -20,9 +20,9 @@ from penstock.client.errors import (
     UnavailableError,
 )
 from penstock.client.failures import error_of_call
+from penstock.client.produce_request import ProduceRequest, open_call
 from penstock.client.retry import Backoff
 from penstock.client.sequencing import Flight, Window
-from penstock.protocol.batch import NOT_STAMPED, crc_of, header_of
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import common_pb2
@@ -73,7 +73,7 @@ class LeaderStream:
         self.address = address
         self._owner = owner
         self._accumulator = accumulator
-        self._template = request
+        self._template = request.SerializeToString()
         self._clock = clock
         self._acked = request.acks != common_pb2.ACKS_NONE
         self._dirty: dict[SendLane, None] = {}
@@ -123,7 +123,7 @@ class LeaderStream:
                 await self._clock.sleep_ms(backoff.next_ms())
                 continue
             backoff.reset()
-            error = await self._serve(connection.producer.Produce())
+            error = await self._serve(open_call(connection.channel))
             lanes = list(dict.fromkeys(lane for lane, _ in self._attempts.values()))
             self._attempts.clear()
             self._owner.lost(lanes, error)
@@ -175,22 +175,18 @@ class LeaderStream:
         for attempt, (lane, _) in attempts.items():
             self._owner.written(lane, attempt)
 
-    def _collect(self) -> pb.ProduceRequest | None:
+    def _collect(self) -> bytes | None:
         """Take what the marked lanes may send now, up to MAX_REQUEST_BYTES."""
         now_ms = self._clock.monotonic_ms()
-        request = pb.ProduceRequest()
-        size = 0
-        while self._dirty and size < MAX_REQUEST_BYTES:
+        request = ProduceRequest(self._template)
+        while self._dirty and request.size < MAX_REQUEST_BYTES:
             lane = next(iter(self._dirty))
             flight = self._next_of(lane, now_ms)
             if flight is None:
                 del self._dirty[lane]
                 continue
-            size += self._add(request, lane, flight, now_ms)
-        if not size:
-            return None
-        request.MergeFrom(self._template)
-        return request
+            self._add(request, lane, flight, now_ms)
+        return request.serialized() if request.size else None
 
     def _next_of(self, lane: SendLane, now_ms: float) -> Flight[PendingBatch] | None:
         flight = lane.window.next_to_send(now_ms)
@@ -199,31 +195,17 @@ class LeaderStream:
             flight = lane.window.next_to_send(now_ms)
         return flight
 
-    def _add(self, request: pb.ProduceRequest, lane: SendLane, flight: Flight[PendingBatch], now_ms: float) -> int:
+    def _add(self, request: ProduceRequest, lane: SendLane, flight: Flight[PendingBatch], now_ms: float) -> None:
         attempt = self._owner.next_attempt()
-        batch = stamped(flight)
-        request.batches.add(
+        place = pb.PartitionBatch(
             batch_number=attempt,
             topic_id=lane.topic_id,
             partition=lane.partition,
             leader_epoch=lane.leader_epoch if lane.leader_epoch >= 0 else None,
-            batch=batch,
         )
+        request.add(place, flight.batch.sealed, flight.stamp)
         lane.window.sent(flight, attempt)
         self._attempts[attempt] = (lane, now_ms)
-        return len(batch.records) + 1
-
-
-def stamped(flight: Flight[PendingBatch]) -> Any:
-    """Give the flight's batch with the flight's stamp and the CRC that goes with it."""
-    batch = flight.batch.sealed
-    if batch is None or flight.stamp is NOT_STAMPED:
-        return batch
-    stamp = flight.stamp
-    if (batch.producer_id, batch.producer_epoch, batch.base_sequence) != stamp or not batch.HasField("producer_id"):
-        batch.producer_id, batch.producer_epoch, batch.base_sequence = stamp
-        batch.crc32c = crc_of(header_of(batch), batch.records)
-    return batch
 
 
 async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:

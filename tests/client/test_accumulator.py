@@ -4,9 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.client.accumulator import BATCH_OVERHEAD, RECORD_MEMORY, Accumulator, AccumulatorLimits, Lane
+from penstock.client.accumulator import (
+    BATCH_OVERHEAD,
+    RECORD_MEMORY,
+    Accumulator,
+    AccumulatorLimits,
+    Lane,
+    PendingBatch,
+)
 from penstock.client.errors import BufferFullError, InvalidRequestError, RecordTooLargeError
-from penstock.protocol.batch import parse, read
+from penstock.protocol.batch import parse, read, serialized_head
 from penstock.v1 import record_pb2 as pb
 
 
@@ -33,11 +40,14 @@ def lane(made: Accumulator, partition: int = 0, max_batch_bytes: int = 2000) -> 
     return out
 
 
+def serialized(batch: PendingBatch) -> bytes:
+    return serialized_head(batch.sealed.header, batch.sealed.records) + batch.sealed.records
+
+
 def values(of: Lane) -> list[bytes | None]:
     out: list[bytes | None] = []
     for batch in of.closed:
-        assert batch.sealed is not None
-        header, sealed = parse(batch.sealed.SerializeToString())
+        header, sealed = parse(serialized(batch))
         records = list(read(sealed))
         assert [record.offset_delta for record in records] == list(range(header.record_count))
         out += [record.value if record.HasField("value") else None for record in records]
@@ -97,7 +107,7 @@ def test_a_batch_is_closed_when_it_is_full_and_not_above_its_limit() -> None:
     assert made.append(target, None, b"x" * 100, (), 0, None)
     begun = [made.append(target, b"k", b"x" * 100, (), 0, None) for _ in range(6)]
     assert begun == [False, False, True, False, False, True]
-    assert all(batch.sealed and batch.sealed.ByteSize() <= 400 for batch in target.closed)
+    assert all(len(serialized(batch)) <= 400 for batch in target.closed)
 
 
 def test_open_batches_become_due_in_the_order_in_which_they_were_begun() -> None:
@@ -123,8 +133,7 @@ def test_a_record_above_the_topics_limit_is_refused_and_changes_nothing() -> Non
     assert made.used_bytes == 0
     made.append(target, None, b"x" * 840, (), 0, None)
     made.close(target)
-    assert target.closed[0].sealed is not None
-    assert target.closed[0].sealed.ByteSize() <= 1000
+    assert len(serialized(target.closed[0])) <= 1000
 
 
 @pytest.mark.parametrize(("value", "headers"), [("text", ()), (b"", [("h", "text")]), (b"", [(b"\xff", b"")])])
@@ -149,7 +158,55 @@ def test_timestamps_may_go_back() -> None:
     for stamp in (100, 90, 110):
         made.append(target, None, b"", (), stamp, None)
     made.close(target)
-    sealed = target.closed[0].sealed
-    assert sealed is not None
-    assert (sealed.base_timestamp_ms, sealed.max_timestamp_ms) == (100, 110)
+    header, sealed = parse(serialized(target.closed[0]))
+    assert (header.base_timestamp_ms, sealed.max_timestamp_ms) == (100, 110)
     assert [record.timestamp_delta_ms for record in read(sealed)] == [0, -10, 10]
+
+
+def test_keys_headers_and_tombstones_keep_their_places() -> None:
+    made = accumulator(Time(), batch_bytes=2000)
+    target = lane(made, max_batch_bytes=4000)
+    rows: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]] = [
+        (None, b"a", []),
+        (b"k", None, []),
+        (None, None, [("h", b"1"), ("h", None)]),
+        (b"", b"", []),
+        (None, b"b", []),
+    ]
+    for number, (key, value, headers) in enumerate(rows):
+        made.append(target, key, value, headers, number // 2, None)
+    made.close(target)
+    header, sealed = parse(serialized(target.closed[0]))
+    assert header.record_count == len(rows)
+    for row, record in zip(rows, read(sealed), strict=True):
+        assert (record.key if record.HasField("key") else None) == row[0]
+        assert (record.value if record.HasField("value") else None) == row[1]
+        assert [(h.key, h.value if h.HasField("value") else None) for h in record.headers] == row[2]
+
+
+def test_a_timestamp_that_is_no_number_is_refused_and_changes_nothing() -> None:
+    made = accumulator(Time())
+    target = lane(made)
+    for begun in (False, True):
+        for stamp in (5.0, "5", 1 << 63, -(1 << 63) - 1):
+            with pytest.raises(InvalidRequestError):
+                made.append(target, None, b"x", (), stamp, None)  # type: ignore[arg-type]  # that is the point
+        assert (target.open is not None) is begun
+        if not begun:
+            made.append(target, None, b"x", (), 5, None)
+    made.close(target)
+    assert values(target) == [b"x"]
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=20))
+def test_each_record_keeps_its_timestamp(stamps: list[int]) -> None:
+    made = accumulator(Time(), batch_bytes=2000)
+    target = lane(made, max_batch_bytes=4000)
+    for stamp in stamps:
+        made.append(target, None, b"", (), stamp, None)
+    made.close(target)
+    batch = target.closed[0]
+    assert batch.stamps == stamps
+    header, sealed = parse(serialized(batch))
+    assert header.max_timestamp_ms == max(stamps)
+    assert [header.base_timestamp_ms + record.timestamp_delta_ms for record in read(sealed)] == stamps

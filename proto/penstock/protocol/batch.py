@@ -12,6 +12,7 @@ import google_crc32c
 from google.protobuf.message import DecodeError
 
 from penstock.protocol.compression import compress, decompress
+from penstock.protocol.record_set import varint
 from penstock.v1 import record_pb2 as pb
 
 NO_PRODUCER = -1
@@ -21,6 +22,7 @@ MAX_EPOCH = 2**15 - 1
 
 # compression, record_count, records_size, base and max timestamp, producer id, epoch, base sequence, flags
 _CANONICAL = struct.Struct(">BIIqqqiiB")
+_RECORDS = b"\x7a"  # tag of RecordBatch.records
 _TRANSACTIONAL = 1
 _CONTROL = 2
 
@@ -53,6 +55,10 @@ class BatchHeader(NamedTuple):
         if self.producer_id == NO_PRODUCER:
             return -1
         return advance_sequence(self.base_sequence, self.record_count - 1)
+
+    def stamped(self, stamp: "ProducerStamp") -> "BatchHeader":
+        """Give the same header with another producer stamp."""
+        return BatchHeader(*self[:5], *stamp, *self[8:])
 
 
 class NewRecord(NamedTuple):
@@ -175,6 +181,21 @@ def seal(record_set: bytes, header: BatchHeader) -> pb.RecordBatch:
     """Make the batch of a serialized RecordSet: compress it as `header` says, fill in its size, add the CRC."""
     header = header._replace(records_size=len(record_set))
     records = compress(record_set, header.compression)
+    batch = _fields_of(header, records)
+    batch.records = records
+    return batch
+
+
+def serialized_head(header: BatchHeader, records: bytes) -> bytes:
+    """All of the serialized batch that comes before the content of `records`, which are not copied.
+
+    `records` is the message's last field: head and records together are the batch as protobuf serializes it.
+    """
+    return _fields_of(header, records).SerializeToString() + _RECORDS + varint(len(records))
+
+
+def _fields_of(header: BatchHeader, records: bytes) -> pb.RecordBatch:
+    """The batch without its records, with the CRC that covers them."""
     batch = pb.RecordBatch(
         crc32c=crc_of(header, records),
         compression=header.compression,  # type: ignore[arg-type]  # a plain int of the enum
@@ -184,7 +205,6 @@ def seal(record_set: bytes, header: BatchHeader) -> pb.RecordBatch:
         max_timestamp_ms=header.max_timestamp_ms,
         transactional=header.transactional,
         control=header.control,
-        records=records,
     )
     if header.producer_id != NO_PRODUCER:
         batch.producer_id = header.producer_id
