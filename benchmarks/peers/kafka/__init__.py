@@ -22,13 +22,13 @@ Where only the processes end, page cache survives in both modes.
 The brokers are what `config` says: the defaults of the version in pom.xml with the heap and the collector of Kafka's
 own start scripts, three replicas for internal topics, two in sync at least, no unclean election, no automatic topics.
 Each is a controller as well, so that there are three processes as of every other system. Leaders go round the brokers.
+They are warmed up (`warming`) after each start, before anything is measured, so that Java has compiled what it runs.
 
 The client is what `settings` says; its batches are as large as its project has them, unless their size is what is
 measured. librdkafka is idempotent with acks=all alone, so with acks=1 it is not. The consumer
 is assigned all partitions, because joining a group takes seconds that are not consumption; librdkafka does not check
 the CRC of what it reads (its default). Before a consume workload is measured, another consumer reads the first
-`warm_records`, also where the servers were just started: brokers keep no records in their own memory, and Java
-compiles while it runs.
+`warm_records`, also where the servers were just started: brokers keep no records in their own memory.
 """
 
 from benchmarks.peers.kafka.brokers import KafkaSystem

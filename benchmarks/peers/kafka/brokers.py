@@ -48,7 +48,7 @@ class KafkaSystem:
         self._java, self._jars = jars.java(), jars.fetch()
 
     def start(self, folder: Path) -> None:
-        """Format and start three brokers. Raises RuntimeError where one ends, TimeoutError; none is left then."""
+        """Format, start and warm up three brokers. Raises RuntimeError, TimeoutError; no process is left then."""
         self.prepare()
         self._nodes = config.make_nodes(folder, free_ports(2 * BROKERS))
         self.bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in self._nodes)
@@ -56,6 +56,7 @@ class KafkaSystem:
         try:
             self._format()
             self._launch()
+            self._warm_up()
         except BaseException:
             self.stop()
             raise
@@ -79,6 +80,7 @@ class KafkaSystem:
             administrator = Administrator(self.bootstrap)
             for workload in self._workloads:
                 administrator.lead_as_assigned(workload, BROKERS)
+            self._warm_up()
         except BaseException:
             self.stop()
             raise
@@ -122,6 +124,14 @@ class KafkaSystem:
                     raise TimeoutError(f"{node.name} does not serve:\n{_log_tail(node)}")
                 time.sleep(_POLL_S)
         Administrator(self.bootstrap).wait_brokers(BROKERS)
+
+    def _warm_up(self) -> None:
+        from benchmarks.peers.kafka import warming  # noqa: PLC0415  the client may not be installed
+
+        for topic in warming.TOPICS:
+            if topic not in self._workloads:
+                self.create(topic)
+        warming.warm_up(self.bootstrap)
 
     def _end_in_order(self) -> None:
         for process in self._processes.values():
