@@ -7,6 +7,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -216,11 +217,11 @@ async def _series(bootstrap: str, workload: Workload) -> Load:
             if number == workload.warm_records:
                 watch.start()
             done = loop.create_future()
-            began = loop.time()
+            began = time.perf_counter()
             client.send_to(0, value, lambda *_, done=done: done.set_result(None))
             await done
             if number >= workload.warm_records:
-                histogram.record(int((loop.time() - began) * 1e6))
+                histogram.record(int((time.perf_counter() - began) * 1e6))
         watch.stop()
     return watch.load(workload, workload.records, histogram)
 

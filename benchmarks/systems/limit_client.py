@@ -29,11 +29,10 @@ OnBatch: TypeAlias = Callable[[int, int, int], None]
 class Batch:
     """Records of one partition; `add` while it is open, `payload` afterwards."""
 
-    __slots__ = ("add", "count", "due_s", "lane", "payload", "record_set", "size", "waiters")
+    __slots__ = ("add", "count", "lane", "payload", "record_set", "size", "waiters")
 
-    def __init__(self, lane: "Lane", due_s: float) -> None:
+    def __init__(self, lane: "Lane") -> None:
         self.lane = lane
-        self.due_s = due_s
         self.record_set = pb.RecordSet()
         self.add = self.record_set.records.add
         self.size = 0
@@ -155,7 +154,7 @@ class Client:
     def send_batch(self, partition: int, payload: bytes, count: int) -> None:
         """Send a batch that is made already."""
         lane = self.lanes[partition]
-        batch = Batch(lane, 0.0)
+        batch = Batch(lane)
         batch.payload, batch.count, batch.size = payload, count, len(payload)
         self._used += batch.size
         lane.closed.append(batch)
@@ -187,7 +186,7 @@ class Client:
                 await self._room
 
     def _begin(self, lane: Lane) -> Batch:
-        batch = lane.open = Batch(lane, self._loop.time() + self._linger_s)
+        batch = lane.open = Batch(lane)
         lane.is_due = not self._linger_s
         if self._linger_s:
             self._open[lane] = None
@@ -198,14 +197,11 @@ class Client:
         return batch
 
     def _on_timer(self) -> None:
+        """Whatever lingers goes, so that it goes in few messages: the linger is a bound."""
         self._timer = None
-        now = self._loop.time()
-        for lane in list(self._open):
-            left = lane.open.due_s - now if lane.open is not None else 0.0
-            if left > 0.0002:
-                self._timer = self._loop.call_later(left, self._on_timer)
-                return
-            del self._open[lane]
+        lanes = list(self._open)
+        self._open.clear()
+        for lane in lanes:
             self._due(lane)
 
     def _due(self, lane: Lane) -> None:
