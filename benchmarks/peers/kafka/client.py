@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from benchmarks.pace import SETTLE_TIMEOUT_S, Pace, Stopwatch, payload
 from benchmarks.peers.kafka.settings import consumer_settings, producer_settings
@@ -216,7 +216,8 @@ def _tail(bootstrap: str, workload: Workload) -> Load:
 
     producer = Producer(producer_settings(bootstrap, workload))
     producer.list_topics(workload.name, timeout=STALL_TIMEOUT_S)
-    consumer = _assigned(bootstrap, workload)
+    consumer = _connected(bootstrap, workload)
+    _assign(consumer, workload)
     thread = threading.Thread(target=consume)
     thread.start()
     try:
@@ -234,23 +235,29 @@ def _tail(bootstrap: str, workload: Workload) -> Load:
 def _consume(bootstrap: str, workload: Workload) -> Load:
     """Both forms take lists of records from librdkafka; form "records" then looks at each."""
     if workload.warm_records:
-        consumer = _assigned(bootstrap, workload)
+        consumer = _connected(bootstrap, workload)
+        _assign(consumer, workload)
         _read(consumer, workload, workload.warm_records)
         consumer.close()
+    consumer = _connected(bootstrap, workload)
     watch = Stopwatch()
-    consumer = _assigned(bootstrap, workload)
+    _assign(consumer, workload)
     _read(consumer, workload, workload.records)
     watch.stop()
     consumer.close()
     return watch.load(workload, workload.records)
 
 
-def _assigned(bootstrap: str, workload: Workload) -> Consumer:
-    """Give a consumer of all partitions, from the start, without the delays of joining a group."""
+def _connected(bootstrap: str, workload: Workload) -> Consumer:
+    """Give a consumer that knows the topic's leaders: librdkafka takes half a second over it, which is not reading."""
     consumer = Consumer(consumer_settings(bootstrap))
-    partitions = range(workload.partitions)
-    consumer.assign([TopicPartition(workload.name, partition, OFFSET_BEGINNING) for partition in partitions])
+    consumer.list_topics(workload.name, timeout=STALL_TIMEOUT_S)
     return consumer
+
+
+def _assign(consumer: Consumer, workload: Workload) -> None:
+    """Read all partitions from their first record, without the delays of joining a group."""
+    consumer.assign([TopicPartition(workload.name, partition, 0) for partition in range(workload.partitions)])
 
 
 def _read(consumer: Consumer, workload: Workload, count: int) -> None:

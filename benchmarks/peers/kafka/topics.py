@@ -48,7 +48,7 @@ class Administrator:
         """Give every partition its first replica as a leader again, after brokers were gone."""
         wanted = [TopicPartition(workload.name, partition) for partition in range(workload.partitions)]
         _wait(lambda: self._are_in_sync(workload), f"replicas of {workload.name}")
-        self._client.elect_leaders(ElectionType.PREFERRED, wanted, request_timeout=REQUEST_TIMEOUT_S).result()
+        self._client.elect_leaders(ElectionType.PREFERRED, wanted).result()  # its timeouts raise SystemError
         _wait(lambda: self._is_ready(workload, brokers), f"leaders of {workload.name}")
 
     def check_flush(self, topic: str, *, synced: bool) -> None:
