@@ -99,7 +99,7 @@ def _throughput(summary: Summary) -> "Figure | None":
         def get(system: str, workload: str, wanted: str = figure_name) -> Spread | None:
             return summary.value(system, workload, wanted)
 
-        _bars(axes, summary.systems, names, get, unit)
+        _bars(axes, summary.systems, names, get, unit=unit)
         axes.set_ylabel(label)
     _legend(figure)
     return figure
@@ -124,17 +124,29 @@ def _ratio(summary: Summary) -> "Figure | None":
         def get(system: str, workload: str, wanted: str = figure_name) -> Spread | None:
             return summary.ratio((system, workload, wanted), (CEILING, workload, wanted))
 
-        _bars(axes, others, names, get, 1)
+        latency = figure_name == "p99_ms"
+        _bars(axes, others, names, get, base=1 if latency else 0)  # a logarithmic axis has no zero to begin at
         axes.axhline(1, color=COLOURS[CEILING], linestyle=DASHES[CEILING], linewidth=1.5)
-        if figure_name == "p99_ms":
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
+        if latency:
+            _logarithmic(axes)
         axes.set_ylabel(label)
     _legend(figure)
     return figure
 
 
-def _bars(axes: "Axes", systems: Sequence[str], names: Sequence[str], get: Get, unit: float) -> None:
+def _logarithmic(axes: "Axes") -> None:
+    """Make the y axis so, with plain numbers at 1, 2, 5, 10, ..."""
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415  slow
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=()))
+
+
+def _bars(
+    axes: "Axes", systems: Sequence[str], names: Sequence[str], get: Get, *, unit: float = 1, base: float = 0
+) -> None:
     """Groups by workload, a bar a system; whiskers from the least to the most."""
     width = 0.84 / len(systems)
     for index, system in enumerate(systems):
@@ -143,13 +155,14 @@ def _bars(axes: "Axes", systems: Sequence[str], names: Sequence[str], get: Get, 
             found = get(system, name)
             if found is not None:
                 places.append(place - 0.42 + width * (index + 0.5))
-                heights.append(found.median / unit)
+                heights.append(found.median / unit - base)
                 below.append((found.median - found.least) / unit)
                 above.append((found.most - found.median) / unit)
         axes.bar(
             places,
             heights,
             width * 0.92,
+            base,
             label=system,
             color=COLOURS.get(system, OTHER),
             hatch=HATCHES.get(system),
@@ -175,6 +188,8 @@ def _legend(figure: "Figure") -> None:
 
 def _latency(summary: Summary) -> "Figure | None":
     """Percentiles of the paced workloads, all repeats together."""
+    from matplotlib.ticker import NullLocator  # noqa: PLC0415  slow
+
     named = {w.name: w for w in summary.workloads(*LATENCY_KINDS)}
     names = [name for name in CURVES if name in named]
     if not names:
@@ -188,11 +203,10 @@ def _latency(summary: Summary) -> "Figure | None":
                 _curve(axes, system, histogram)
         axes.set_title(name)
         axes.set_xscale("log")
-        axes.set_yscale("log")
+        _logarithmic(axes)
         axes.invert_xaxis()
         axes.set_xticks([100 - tick for tick in TICKS], [f"{tick:g}" for tick in TICKS])
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("percentile")
     every[0].set_ylabel("milliseconds")
     _legend(figure)
