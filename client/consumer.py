@@ -7,13 +7,14 @@ Cancelling a poll or an iteration loses nothing: a record is given out or stays.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self, Unpack
 
 from penstock.client.catalog import KnownTopic
 from penstock.client.connection import parse_bootstrap
-from penstock.client.cursor import Cursor, FetchedBatch
-from penstock.client.errors import ClientClosedError, InvalidRequestError
+from penstock.client.cursor import Cursor
+from penstock.client.errors import ClientClosedError, InvalidRequestError, LogDamagedError
+from penstock.client.fetched import FetchedBatch
 from penstock.client.fetcher import Fetcher
 from penstock.client.offsets import list_offsets
 from penstock.client.options import ConsumerConfig, ConsumerOptions
@@ -38,6 +39,8 @@ class Consumer:
         self._seams = Seams()
         self._is_open = False
         self._turn: deque[Cursor] = deque()
+        self._left: Iterator[Record] = iter(())
+        """Of the cursor that iterating read last: what is left of its open batch. The cursor's own iterator."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -146,14 +149,13 @@ class Consumer:
 
     async def __anext__(self) -> Record:
         """Give out one record, waiting for it as long as it takes."""
+        for record in self._left:  # the next one; this is run once a record, so all else is elsewhere
+            return record
         while True:
-            if self._turn:
-                record = self._turn[0].take_one()
-                if record is not None:
-                    return record
             await self._wait_for_data(None)
             records = self._take(1)
             if records:
+                self._left = self._turn[0].left
                 return records[0]
 
     async def earliest_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -193,9 +195,15 @@ class Consumer:
             cursor = self._next_cursor()
             if cursor is None:
                 break
-            records, opened = cursor.take(max_records - len(out))
+            try:
+                records, opened = cursor.take(max_records - len(out))
+            except LogDamagedError as error:
+                self._fetcher.stop(cursor, error)
+                continue
             out += records
             self._fetcher.give_back(cursor, opened)
+        if not out:
+            self._raise_error()
         return out
 
     def _next_cursor(self) -> Cursor | None:

@@ -12,8 +12,9 @@ from typing import Literal
 
 from penstock.client.catalog import KnownTopic
 from penstock.client.consume_stream import ConsumeStream
-from penstock.client.cursor import NO_EPOCH, Cursor, FetchedBatch
+from penstock.client.cursor import NO_EPOCH, Cursor
 from penstock.client.errors import LogDamagedError, UnknownPartitionError, UnknownTopicError, is_retriable, is_unknown
+from penstock.client.fetched import FetchedBatch
 from penstock.client.offsets import list_offsets
 from penstock.client.options import ISOLATIONS, ConsumerConfig
 from penstock.client.produce_stream import end
@@ -89,6 +90,11 @@ class Fetcher:
         if cursor.paused:
             cursor.paused = False
             self._place(cursor)
+
+    def stop(self, cursor: Cursor, error: PenstockError) -> None:
+        """Read the partition no more until a seek: what was fetched of it cannot be given out."""
+        self._stop(cursor, error)
+        self.give_back(cursor, cursor.rewind())
 
     def give_back(self, cursor: Cursor, batches: Iterable[FetchedBatch]) -> None:
         """Return the credit of batches that are given out or dropped."""

@@ -6,7 +6,7 @@ from typing import Self, Unpack
 
 from penstock.client import consumer as _consumer
 from penstock.client.blocking.face import Face, soon
-from penstock.client.cursor import FetchedBatch
+from penstock.client.fetched import FetchedBatch
 from penstock.client.options import ConsumerOptions
 from penstock.client.records import Position, Record, TopicPartition
 
@@ -93,7 +93,11 @@ class Consumer(Face):
         """See penstock.client.Consumer.poll."""
         if not self._lookahead:
             self._run(self._fill(max_records, timeout))
-        return [self._lookahead.popleft() for _ in range(min(max_records, len(self._lookahead)))]
+        if len(self._lookahead) > max_records:
+            return [self._lookahead.popleft() for _ in range(max_records)]
+        records = list(self._lookahead)
+        self._lookahead.clear()
+        return records
 
     def poll_batches(self, max_batches: int = 100, timeout: float = 1.0) -> list[FetchedBatch]:
         """See penstock.client.Consumer.poll_batches."""

@@ -12,8 +12,9 @@ from unittest import mock
 from penstock.client import PenstockError, RequestTimeoutError, retry
 from penstock.client.accumulator import PendingBatch
 from penstock.client.admin import Admin
-from penstock.client.cursor import NO_EPOCH, Cursor, FetchedBatch
+from penstock.client.cursor import NO_EPOCH, Cursor
 from penstock.client.deliveries import Deliveries, _tell
+from penstock.client.fetched import FetchedBatch
 from penstock.client.records import Delivery
 from penstock.client.sequencing import Settled, Window
 from penstock.protocol.reasons import Reason
@@ -85,7 +86,7 @@ def _no_answer_is_a_failure(last: PenstockError | None, policy: retry.CallPolicy
 def _move_keeps_records(self: Any, offset: int) -> list[FetchedBatch]:
     dropped = list(self._fetched)
     self._fetched.clear()
-    self.position = self.fetch_offset = offset
+    self._end = self.fetch_offset = offset
     self.last_epoch = self._given_epoch = NO_EPOCH
     self.stopped = False
     self.above_end = self._faults = 0
