@@ -7,8 +7,8 @@ from dataclasses import replace
 from benchmarks.peers.kafka.client import KafkaDriver
 from benchmarks.workloads import ACKS_ALL, Workload
 
-_SEND = Workload("warm-up", "throughput", 6, 3, ACKS_ALL, 100, records=200_000)
-_PACE = Workload("warm-up-paced", "open_loop", 6, 3, ACKS_ALL, 1024, rate=2_000, seconds=5.0, linger_ms=1.0)
+_SEND = Workload("warm-up", "throughput", 6, 3, ACKS_ALL, 100, records=100_000)
+_PACE = Workload("warm-up-paced", "open_loop", 6, 3, ACKS_ALL, 1024, rate=2_000, seconds=3.0, linger_ms=1.0)
 TOPICS = (_SEND, _PACE)
 WORK = (_SEND, replace(_SEND, kind="consume", cold=True), _PACE)
 """`cold`: the consumer reads what is there, it fills nothing."""
