@@ -7,11 +7,10 @@ median over the repeats, and a bound. docs/performance.md shows the table.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks.summary import CEILING, PRODUCT, Spread, Summary
+from benchmarks.summary import CEILING, PRODUCT, Figure, Spread, Summary
 
-Figure = tuple[str, str, str]
-"""System, workload, figure (summary.figures)."""
 KAFKA = "kafka-synced"
+BATCHES = ("batch-64k", "batch-256k", "batch-1024k")
 State = Literal["reached", "not reached", "not measured"]
 
 
@@ -21,8 +20,8 @@ class Part:
 
     text: str
     figure: Figure
-    under: Figure | None
-    """What it is divided by."""
+    under: tuple[Figure, ...]
+    """What it is divided by: the largest of these; nothing where there are none."""
     bound: float
     at_least: bool
     strict: bool = False
@@ -61,14 +60,17 @@ def _ratio(workload: str, figure: str, system: str, bound: float, *, at_least: b
     """Penstock's figure over another system's."""
     against = "of the ceiling" if system == CEILING else "of Kafka synced"
     names = {"mb_s": "bytes/s", "records_s": "records/s", "p50_ms": "p50", "p99_ms": "p99"}
-    figures = (PRODUCT, workload, figure), (system, workload, figure)
-    return Part(f"{workload}: {names[figure]} {against}", *figures, bound, at_least)
+    own = (PRODUCT, workload, figure)
+    return Part(f"{workload}: {names[figure]} {against}", own, ((system, workload, figure),), bound, at_least)
 
 
 def _batches(workload: str) -> list[Part]:
+    """Kafka's side is its best of the three sizes: small batches do not suit its client."""
+    own = (PRODUCT, workload, "mb_s")
+    peers = tuple((KAFKA, other, "mb_s") for other in BATCHES)
     return [
         _ratio(workload, "mb_s", CEILING, 0.8, at_least=True),
-        _ratio(workload, "mb_s", KAFKA, 2.0, at_least=True),
+        Part(f"{workload}: bytes/s of Kafka synced at its best size", own, peers, 2.0, at_least=True),
     ]
 
 
@@ -77,25 +79,23 @@ def _paced(workload: str) -> list[Part]:
     return [
         _ratio(workload, "p99_ms", CEILING, 2.0, at_least=False),
         _ratio(workload, "p99_ms", KAFKA, 0.25, at_least=False),
-        Part(f"{workload}: p99.9 of its own p99", tail, (PRODUCT, workload, "p99_ms"), 3.0, at_least=False),
+        Part(f"{workload}: p99.9 of its own p99", tail, ((PRODUCT, workload, "p99_ms"),), 3.0, at_least=False),
     ]
 
 
 def _consumed(workload: str, bound: float) -> Part:
-    return Part(f"{workload}: records/s", (PRODUCT, workload, "records_s"), None, bound, at_least=True)
+    return Part(f"{workload}: records/s", (PRODUCT, workload, "records_s"), (), bound, at_least=True)
 
 
 AIMS: dict[str, list[Part]] = {
-    "batches of 64 KiB to 1 MiB, RF3 acks=all": [
-        part for size in ("64k", "256k", "1024k") for part in _batches(f"batch-{size}")
-    ],
+    "batches of 64 KiB to 1 MiB, RF3 acks=all": [part for workload in BATCHES for part in _batches(workload)],
     "one small batch in flight": [
         _ratio("series", "p50_ms", CEILING, 1.2, at_least=False),
         _ratio("series", "p99_ms", CEILING, 1.5, at_least=False),
         Part(
             "series: p99 of Kafka synced",
             (PRODUCT, "series", "p99_ms"),
-            (KAFKA, "series", "p99_ms"),
+            ((KAFKA, "series", "p99_ms"),),
             1.0,
             at_least=False,
             strict=True,
@@ -114,7 +114,7 @@ AIMS: dict[str, list[Part]] = {
         Part(
             "CPU of all nodes, of that with 10 partitions",
             (PRODUCT, "partitions-1000", "server_cpu_s"),
-            (PRODUCT, "partitions-10", "server_cpu_s"),
+            ((PRODUCT, "partitions-10", "server_cpu_s"),),
             1.5,
             at_least=False,
         )
@@ -134,7 +134,7 @@ def judge(summary: Summary, soak: dict[str, Any] | None = None) -> list[Judgemen
 
 
 def _judge(summary: Summary, work: str, part: Part) -> Judgement:
-    found = summary.value(*part.figure) if part.under is None else summary.ratio(part.figure, part.under)
+    found = summary.ratio(part.figure, *part.under) if part.under else summary.value(*part.figure)
     aim = f"{_limit(part)} {number(part.bound)}"
     if found is None:
         return Judgement(work, part.text, aim, "not measured", None, reason=_missing(summary, part))
@@ -150,7 +150,7 @@ def _limit(part: Part) -> str:
 
 def _missing(summary: Summary, part: Part) -> str:
     """Say what there is no result of."""
-    for system, workload, figure in (part.figure, *([part.under] if part.under else [])):
+    for system, workload, figure in (part.figure, *part.under):
         if system in summary.results.skipped:
             return f"{system} was skipped"
         if summary.value(system, workload, figure) is None:

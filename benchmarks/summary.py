@@ -17,7 +17,10 @@ CEILING = "limit"
 PRODUCT = "penstock"
 LATENCY_KINDS = {"open_loop", "series", "tail"}
 PERCENTS = {"p50_ms": 50.0, "p99_ms": 99.0, "p99.9_ms": 99.9}
-LOWER_IS_BETTER = {*PERCENTS, "max_ms", "server_cpu_s", "client_cpu_s", "cpu_us", "anon_mb"}
+
+
+Figure = tuple[str, str, str]
+"""System, workload, and the name of a figure (see `figures`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +92,20 @@ class Summary:
         repeats = self._runs.get((system, workload), {})
         return spread(found[figure] for found in repeats.values() if figure in found)
 
-    def ratio(self, over: tuple[str, str, str], under: tuple[str, str, str]) -> Spread | None:
-        """Divide figures (system, workload, figure) within each repeat that has both; None where no repeat has."""
-        above, below = (self._runs.get((system, workload), {}) for system, workload, _ in (over, under))
+    def ratio(self, over: Figure, *under: Figure) -> Spread | None:
+        """Divide figures within each repeat that has both; by the largest of several. None where no repeat has both."""
+        above, below = self._figure(over), [self._figure(figure) for figure in under]
         return spread(
-            above[repeat][over[2]] / below[repeat][under[2]]
-            for repeat in sorted(above.keys() & below.keys())
-            if over[2] in above[repeat] and below[repeat].get(under[2])
+            above[repeat] / max(others)
+            for repeat in sorted(above)
+            if (others := [found[repeat] for found in below if found.get(repeat)])
         )
+
+    def _figure(self, figure: Figure) -> dict[int, float]:
+        """A figure by repeat."""
+        system, workload, name = figure
+        repeats = self._runs.get((system, workload), {})
+        return {repeat: found[name] for repeat, found in repeats.items() if name in found}
 
     def histogram(self, system: str, workload: str) -> Histogram:
         """Give the latencies of all repeats together."""
@@ -105,9 +114,3 @@ class Summary:
             if (run.system, run.workload) == (system, workload) and run.load is not None:
                 whole.merge(Histogram(run.load.latency))
         return whole
-
-    def main_figure(self, workload: Workload) -> str:
-        """Give the figure that a workload is about."""
-        if workload.kind in LATENCY_KINDS:
-            return "p99_ms"
-        return "mb_s" if workload.record_bytes >= 1024 else "records_s"
