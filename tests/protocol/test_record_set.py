@@ -1,6 +1,7 @@
 """Records encoded by hand are byte for byte what protobuf makes of them; what it refuses is refused."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -135,3 +136,31 @@ def test_a_timestamp_too_far_from_its_batchs_first_is_refused() -> None:
     assert checked_timestamp(MAX_INT64, 0) == MAX_INT64
     with pytest.raises(ValueError, match="out of range"):
         checked_timestamp(MAX_INT64, -1)
+
+
+class Text(str):
+    """As applications may have them."""
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, b"x") for name in ("", "a", "\u00e9", "\ud800", b"a", b"\xc3\xa9", b"\xff", None, 1, bytearray(b"a"))),
+        *(
+            ("h", content)
+            for content in (None, b"", b"x" * 200, Bytes(b"x"), bytearray(b"x"), memoryview(b"x"), "x", 1)
+        ),
+        (Text("a"), b"x"),
+        ("long" * 100, b"x" * 20_000),
+    ],
+)
+def test_headers_are_taken_and_refused_as_protobuf_does(name: Any, content: Any) -> None:
+    record = pb.Record()
+    try:
+        record.headers.add(key="first", value=None)
+        record.headers.add(key=name, value=content)
+    except (TypeError, ValueError) as error:
+        with pytest.raises(type(error)):
+            encode_headers([("first", None), (name, content)])
+    else:
+        assert encode_headers([("first", None), (name, content)]) == record.SerializeToString()

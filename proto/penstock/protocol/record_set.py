@@ -5,10 +5,11 @@ batch is kept as columns, and most of a record's bytes are the same as its neigh
 `bytes` only, as protobuf does; reads no records.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise, repeat
+from itertools import pairwise
 from operator import index
+from typing import Any
 
 from penstock.v1 import record_pb2 as pb
 
@@ -21,7 +22,7 @@ OPENING_TABLES = 24
 
 _MIN_INT64, _MAX_INT64 = -(1 << 63), (1 << 63) - 1
 _RECORD = b"\n"  # RecordSet.records
-_OFFSET, _TIMESTAMP, _KEY, _VALUE = b"\x08", b"\x10", b"\x1a", b'"'  # the fields of Record
+_OFFSET, _TIMESTAMP, _KEY, _VALUE, _HEADER = b"\x08", b"\x10", b"\x1a", b'"', b"*"  # the fields of Record
 
 Stamps = Sequence[tuple[int, int]]
 """Runs of equal timestamps: index of the first record of the run, timestamp in ms. The first run begins at 0."""
@@ -38,6 +39,7 @@ def varint(number: int) -> bytes:
 
 
 _VARINTS = [varint(number) for number in range(TABLE_SIZE)]
+_RECORDS = [_RECORD + encoded for encoded in _VARINTS]
 _OFFSETS = [b"", *(_OFFSET + encoded for encoded in _VARINTS[1:])]
 _KEYS = [_KEY + encoded for encoded in _VARINTS]
 _VALUES = [_VALUE + encoded for encoded in _VARINTS]
@@ -63,10 +65,17 @@ def checked_timestamp(timestamp_ms: int, base_timestamp_ms: int | None = None) -
 
 def encode_headers(headers: Iterable[tuple[str, bytes | None]]) -> bytes:
     """Encode the headers of a record. Raises TypeError, ValueError for what is no header."""
-    record = pb.Record()
+    out = b""
     for name, content in headers:
-        record.headers.add(key=name, value=content)
-    return record.SerializeToString()
+        if type(name) is not str:  # bytes, or nothing: protobuf takes some
+            name = pb.Header(key=name).key  # noqa: PLW2901
+        encoded = name.encode()
+        header = b"\n" + varint(len(encoded)) + encoded if encoded else b""
+        checked = checked_content(content)
+        if checked is not None:
+            header += b"\x12" + varint(len(checked)) + checked
+        out += _HEADER + varint(len(header)) + header
+    return out
 
 
 def encode_record_set(
@@ -86,12 +95,11 @@ def encode_record_set(
         run = values[start:end]
         time = _timestamp_field(stamp_ms - base_ms)
         size = _common_size(run) if keys is None and not headers else None
-        if size is None:
-            own_keys = repeat(None) if keys is None else keys[start:end]
-            own_headers = map(headers.get, range(start, end), repeat(b"")) if headers else repeat(b"")
-            _encode_each(parts, zip(_offset_fields(start, end), own_keys, run, own_headers, strict=False), time)
-        else:
-            _encode_alike(parts, start, run, time + _value_head(size), size)
+        if size is not None:
+            parts += _encode_alike(start, run, time + _looked_up(_VALUES, _VALUE, [size])[0], size)
+            continue
+        own_headers = [headers.get(number, b"") for number in range(start, end)] if headers else None
+        parts += _encode_each(start, run, None if keys is None else keys[start:end], own_headers, time)
     return b"".join(parts)
 
 
@@ -107,17 +115,17 @@ def _common_size(run: Sequence[bytes | None]) -> int | None:
     return len(first) if alike else None
 
 
-def _encode_alike(parts: list[bytes], start: int, run: Sequence[bytes | None], middle: bytes, size: int) -> None:
-    """Append records that differ in offset and content alone."""
+def _encode_alike(start: int, run: Sequence[bytes | None], middle: bytes, size: int) -> Sequence[bytes]:
+    """Encode records that differ in offset and content alone."""
     end = start + len(run)
     following = len(middle) + size
-    woven: list[bytes | None] = [middle] * (3 * len(run))
+    woven: list[Any] = [middle] * (3 * len(run))
     if end <= TABLE_SIZE:
         woven[0::3] = _openings(following, 1 << (end - 1).bit_length())[start:end]  # rounded up: few tables
     else:
         woven[0::3] = [_opening(offset, following) for offset in _offset_fields(start, end)]
     woven[2::3] = run
-    parts += woven  # type: ignore[arg-type]  # None has no size: `run` has none
+    return woven
 
 
 @lru_cache(maxsize=OPENING_TABLES)
@@ -132,29 +140,59 @@ def _opening(offset: bytes, following: int) -> bytes:
 
 
 def _encode_each(
-    parts: list[bytes], records: Iterator[tuple[bytes, bytes | None, bytes | None, bytes]], time: bytes
-) -> None:
-    """Append records of any form: offset field, key, value, headers."""
-    varints, values = _VARINTS, _VALUES
-    for offset, key, value, headers in records:
-        head = offset + time
-        if key is not None:
-            head += _key_field(key)
-        if value is not None:
-            size = len(value)
-            head += values[size] if size < TABLE_SIZE else _value_head(size)
-            size += len(head) + len(headers)
-            parts += (_RECORD, varints[size] if size < TABLE_SIZE else varint(size), head, value, headers)
-        else:
-            parts += (_RECORD, varint(len(head) + len(headers)), head, headers)
+    start: int,
+    values: Sequence[bytes | None],
+    keys: Sequence[bytes | None] | None,
+    headers: Sequence[bytes] | None,
+    time: bytes,
+) -> Sequence[bytes]:
+    """Encode records of any form, column by column."""
+    count = len(values)
+    offsets = _offset_fields(start, start + count)
+    value_heads, contents, content_sizes = _columns_of(values, _VALUES, _VALUE)
+    fixed = len(time)
+    sizes = [
+        fixed + len(offset) + len(head) + size
+        for offset, head, size in zip(offsets, value_heads, content_sizes, strict=True)
+    ]
+    columns: list[Sequence[bytes]] = [offsets]
+    if time:
+        columns.append([time] * count)
+    if keys is not None:
+        key_heads, key_contents, key_sizes = _columns_of(keys, _KEYS, _KEY)
+        columns += (key_heads, key_contents)
+        sizes = [size + len(head) + own for size, head, own in zip(sizes, key_heads, key_sizes, strict=True)]
+    columns += (value_heads, contents)
+    if headers is not None:
+        columns.append(headers)
+        sizes = [size + len(own) for size, own in zip(sizes, headers, strict=True)]
+    columns.insert(0, _looked_up(_RECORDS, _RECORD, sizes))
+    woven = [b""] * (len(columns) * count)
+    for place, column in enumerate(columns):
+        woven[place :: len(columns)] = column
+    return woven
 
 
-def _key_field(key: bytes) -> bytes:
-    return (_KEYS[len(key)] if len(key) < TABLE_SIZE else _KEY + varint(len(key))) + key
+def _columns_of(
+    contents: Sequence[bytes | None], table: Sequence[bytes], tag: bytes
+) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[int]]:
+    """Give what stands before each content (nothing, where it is absent), the contents, and their sizes."""
+    try:
+        sizes = list(map(len, contents))  # type: ignore[arg-type]  # None has no length: below
+    except TypeError:
+        present = [content or b"" for content in contents]
+        sizes = list(map(len, present))
+        heads = _looked_up(table, tag, sizes)
+        heads = [b"" if content is None else head for content, head in zip(contents, heads, strict=True)]
+        return heads, present, sizes
+    return _looked_up(table, tag, sizes), contents, sizes  # type: ignore[return-value]  # none of them is None
 
 
-def _value_head(size: int) -> bytes:
-    return _VALUES[size] if size < TABLE_SIZE else _VALUE + varint(size)
+def _looked_up(table: Sequence[bytes], tag: bytes, numbers: Sequence[int]) -> list[bytes]:
+    """Give tag and varint of each number; `table` holds those below TABLE_SIZE."""
+    if max(numbers) < TABLE_SIZE:
+        return list(map(table.__getitem__, numbers))
+    return [table[number] if number < TABLE_SIZE else tag + varint(number) for number in numbers]
 
 
 def _offset_fields(start: int, end: int) -> list[bytes]:
