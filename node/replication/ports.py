@@ -20,6 +20,10 @@ class FollowerSlot(Protocol):
         """There may be something to send."""
         ...
 
+    def advanced(self) -> None:
+        """The high watermark or the log start moved."""
+        ...
+
     def diverge(self, leader_epoch: int, end_offset: int) -> None:
         """Send a divergence."""
         ...

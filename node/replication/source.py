@@ -27,6 +27,9 @@ COLD_READ_BYTES = 1024 * 1024
 """One cold read."""
 SLOTS_PER_STREAM = 1_000_000
 """Opens that one stream may ever make."""
+PROGRESS_DELAY_MS = 20
+"""How long a moved high watermark waits for batches to travel with. Nobody waits for it: a follower serves no reads, and
+one that becomes the leader finds the high watermark by what its own followers hold."""
 
 Context = Any  # grpc.aio.ServicerContext; its published types do not know EOF nor bytes
 
@@ -72,6 +75,10 @@ class Slot:
         """There may be something to send."""
         self._stream.queue(self)
 
+    def advanced(self) -> None:
+        """The high watermark or the log start moved."""
+        self._stream.note_advance(self)
+
     def diverge(self, leader_epoch: int, end_offset: int) -> None:
         """Send a divergence."""
         self.cold = []
@@ -107,6 +114,10 @@ class FollowerStream:
         self._context = context
         self._slots: dict[int, Slot] = {}
         self._ready: deque[Slot] = deque()
+        self._advanced: dict[Slot, None] = {}
+        """Slots whose follower does not know the newest high watermark or log start."""
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._progress_is_due = False
         self._credit = {False: 0, True: 0}
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
@@ -129,6 +140,8 @@ class FollowerStream:
         finally:
             for task in (*parts, *self._reads):
                 task.cancel()
+            if self._progress_timer is not None:
+                self._progress_timer.cancel()
             for number in list(self._slots):
                 self.close_slot(number)
 
@@ -216,6 +229,19 @@ class FollowerStream:
             self._ready.append(slot)
         self._changed.set()
 
+    def note_advance(self, slot: Slot) -> None:
+        """Tell the follower with the next message, or by itself in a while."""
+        self._advanced[slot] = None
+        if self._progress_timer is None:
+            loop = asyncio.get_running_loop()
+            self._progress_timer = loop.call_later(PROGRESS_DELAY_MS / 1000, self._on_progress_due)
+
+    def _on_progress_due(self) -> None:
+        self._progress_timer = None
+        if self._advanced:
+            self._progress_is_due = True
+            self._changed.set()
+
     async def _write(self) -> None:
         while True:
             await self._changed.wait()
@@ -226,7 +252,6 @@ class FollowerStream:
 
     def _message(self) -> bytes:
         """Everything that may be sent now, in one message; b"" for nothing."""
-        progress = pb.ReplicateResponse()
         parts: list[bytes] = []
         room = MESSAGE_BYTES
         waiting: list[Slot] = []
@@ -238,14 +263,29 @@ class FollowerStream:
             room -= self._fill(slot, parts, room)
             if self._has_more(slot):
                 waiting.append(slot)
-            self._note_progress(slot, progress)
+            if slot.sent_high_watermark < 0:
+                self._advanced[slot] = None
+                self._progress_is_due = True
         outbox, self.outbox = self.outbox, pb.ReplicateResponse()
         for slot in waiting:
             slot.queued = True
             self._ready.append(slot)
         if waiting and room <= 0:
             self._changed.set()
-        return b"".join((*parts, progress.SerializeToString(), outbox.SerializeToString()))
+        parts.append(outbox.SerializeToString())
+        if self._progress_is_due or any(parts):
+            parts.append(self._progress())
+        return b"".join(parts)
+
+    def _progress(self) -> bytes:
+        """The high watermarks and log starts that the follower does not know."""
+        self._progress_is_due = False
+        advanced, self._advanced = self._advanced, {}
+        progress = pb.ReplicateResponse()
+        for slot in advanced:
+            if slot.session.slot in self._slots:
+                self._note_progress(slot, progress)
+        return progress.SerializeToString()
 
     def _fill(self, slot: Slot, parts: list[bytes], room: int) -> int:
         """Take the slot's next batches as room and credit allow; their bytes."""
