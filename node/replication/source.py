@@ -28,8 +28,8 @@ COLD_READ_BYTES = 1024 * 1024
 SLOTS_PER_STREAM = 1_000_000
 """Opens that one stream may ever make."""
 PROGRESS_DELAY_MS = 20
-"""How long a moved high watermark waits for batches to travel with. Nobody waits for it: a follower serves no reads, and
-one that becomes the leader finds the high watermark by what its own followers hold."""
+"""How long a moved high watermark waits for batches to travel with. Nobody waits for it: a follower serves no reads,
+and one that becomes the leader finds the high watermark by what its own followers hold."""
 
 Context = Any  # grpc.aio.ServicerContext; its published types do not know EOF nor bytes
 
