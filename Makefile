@@ -48,7 +48,7 @@ chaos: $(VENV)/.installed-test $(TOXIPROXY) ## faults against real nodes: SCENAR
 	@$(BIN)/penstock-chaos run $(call option,scenario,$(SCENARIO)) $(call option,seed,$(SEED)) $(call option,seeds,$(SEEDS)) $(call option,duration,$(DURATION)) $(call option,faults,$(FAULTS)) $(call option,results,$(RESULTS)) $(call option,out,$(OUT))
 
 bench: $(VENV)/.installed-bench ## Penstock, its ceiling and what peers can be had, below 10 minutes: SYSTEMS=a,b WORKLOADS=a,b REPEATS=N OUT=folder
-	@$(BIN)/python -m benchmarks run --quick $(call option,systems,$(SYSTEMS)) $(call option,workloads,$(WORKLOADS)) $(call option,repeats,$(REPEATS)) $(call option,out,$(OUT))
+	@$(BIN)/python -m benchmarks run --quick --minutes 9.5 $(call option,systems,$(SYSTEMS)) $(call option,workloads,$(WORKLOADS)) $(call option,repeats,$(REPEATS)) $(call option,out,$(OUT))
 
 simulate: $(VENV)/.installed-test ## run simulated worlds: SEEDS=A:B WORLD=cluster|consensus|all JOBS=N RESULTS=file
 	@$(RUNNER) simulate $(call option,seeds,$(SEEDS)) $(call option,world,$(WORLD)) $(call option,jobs,$(JOBS)) $(call option,results,$(RESULTS))

@@ -1,7 +1,7 @@
 """Run the workloads on Penstock, the ceiling and the peers, and report.
 
     python -m benchmarks run [--short | --quick] [--systems a,b] [--workloads a,b] [--repeats N] [--out FOLDER]
-                             [--folder DIR] [--resume]
+                             [--folder DIR] [--minutes M] [--resume]
     python -m benchmarks report RESULTS.json ... [--into DOCUMENT] [--out FOLDER] [--soak SOAK.json]
     python -m benchmarks list
 
@@ -12,6 +12,7 @@ Exit code 0: everything ran. 1: something failed. 2: it could not begin. 130: in
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--repeats", type=int, default=0, help="default: 5; short and quick: 1")
     run.add_argument("--out", type=Path, default=Path("bench-results"), help="where the results go")
     run.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the systems' data goes")
+    run.add_argument("--minutes", type=float, default=math.inf, help="leave out what would not be done by then")
     run.add_argument(
         "--resume", action="store_true", help="go on with the results that are there: what did not fail stays"
     )
@@ -97,7 +99,8 @@ def _run(asked: argparse.Namespace) -> int:
     asked.out.mkdir(parents=True, exist_ok=True)
     results = _results(asked, chosen, short=short)
     turns = plan.turns(systems, chosen, asked.repeats or (1 if short else 5))
-    suite = Suite(Ground(asked.folder, asked.out / RESULTS, registry.system), results, turns)
+    ground = Ground(asked.folder, asked.out / RESULTS, registry.system)
+    suite = Suite(ground, results, turns, limit_s=asked.minutes * 60)
     interrupted = False
     try:
         suite.prepare(systems)
@@ -131,6 +134,7 @@ def _results(asked: argparse.Namespace, chosen: list[Workload], *, short: bool) 
         known = {w.name for w in before.workloads}
         before.workloads += [w for w in chosen if w.name not in known]
         before.skipped.clear()  # it is tried again
+        before.left_out.clear()
         return before
     if file.exists():
         file.replace(file.with_suffix(".before.json"))

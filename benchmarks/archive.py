@@ -76,6 +76,8 @@ class Results:
     runs: list[Run] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """Systems that are not available here, and why."""
+    left_out: list[str] = field(default_factory=list)
+    """Runs for which there was no time, in words."""
 
     def done(self, system: str, workload: str, repeat: int) -> bool:
         """Whether this run is there and did not fail."""
@@ -104,6 +106,7 @@ class Results:
             "machine": self.machine,
             "workloads": [workload.to_json() for workload in self.workloads],
             "skipped": self.skipped,
+            "left_out": self.left_out,
             "runs": [run.to_json() for run in self.runs],
         }
         part = path.with_suffix(".part")
@@ -124,6 +127,7 @@ def load(path: Path) -> Results:
             content["began"],
             [Run.from_json(run) for run in content["runs"]],
             content["skipped"],
+            content["left_out"],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveError(f"{path} is not a file of results: {error!r}") from error
@@ -149,6 +153,7 @@ def merge(parts: Sequence[Results]) -> Results:
     for part in parts:
         whole.runs += [Run(**{**_fields(run), "repeat": run.repeat + offset}) for run in part.runs]
         offset += max((run.repeat for run in part.runs), default=0)
+    whole.left_out = [text for part in parts for text in part.left_out]
     ran = {run.system for run in whole.runs}
     whole.skipped = {name: why for part in parts for name, why in part.skipped.items() if name not in ran}
     return whole

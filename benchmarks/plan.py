@@ -76,8 +76,12 @@ class Estimate:
         self._left = [(name, workload) for name, workload in self._left if name != system]
         self._starts = [name for name in self._starts if name != system]
 
+    def of(self, workload: Workload) -> float:
+        """Give the seconds that a workload is expected to take."""
+        return self._seen.get(workload.name, RUN_S[workload.kind] * self._factor)
+
     @property
     def left_s(self) -> float:
         """Seconds."""
-        runs = sum(self._seen.get(w.name, RUN_S[w.kind] * self._factor) for _, w in self._left)
+        runs = sum(self.of(workload) for _, workload in self._left)
         return runs + sum(self._seen.get(name, START_S) for name in self._starts)

@@ -5,6 +5,7 @@ workload that fails is recorded; neither ends the run.
 """
 
 import contextlib
+import math
 import shutil
 import signal
 import sys
@@ -40,8 +41,11 @@ class Ground:
 class Suite:
     """One run of a plan."""
 
-    def __init__(self, ground: Ground, results: Results, plan: Sequence[Turn]) -> None:
+    def __init__(self, ground: Ground, results: Results, plan: Sequence[Turn], limit_s: float = math.inf) -> None:
+        """`limit_s`: what would not be done in this time, from `run` on, is left out."""
         self._ground = ground
+        self._limit_s = limit_s
+        self._until = math.inf
         self._results = results
         self._plan = plan
         self._estimate = Estimate(plan, short=results.short)
@@ -49,6 +53,7 @@ class Suite:
     def run(self) -> None:
         """Do it all. KeyboardInterrupt passes through, when everything is stopped and what was measured is written."""
         self._save()
+        self._until = time.monotonic() + self._limit_s
         for turn in self._plan:
             if turn.system not in self._results.skipped:
                 self._turn(turn)
@@ -71,6 +76,7 @@ class Suite:
         for workload in turn.workloads:
             if workload not in left:
                 self._estimate.done(turn.system, workload, None)
+        left = [workload for workload in left if self._has_time(turn, workload)]
         if not left:
             self._estimate.started(turn.system, 0.0)
             return
@@ -80,12 +86,23 @@ class Suite:
             with self._cluster(turn.system) as servers:
                 self._estimate.started(turn.system, time.monotonic() - began)
                 for workload in left:
-                    self._one(servers, workload, turn.repeat)
+                    if self._has_time(turn, workload):
+                        self._one(servers, workload, turn.repeat)
         except UnavailableError as error:
             self._skip(turn.system, error)
             self._save()
         except Exception as error:  # noqa: BLE001 - it did not start, or did not stop: the others go on
             self._fail(turn, left, f"the servers: {error!r}")
+
+    def _has_time(self, turn: Turn, workload: Workload) -> bool:
+        """Say so, where a run is left out."""
+        if time.monotonic() + self._estimate.of(workload) <= self._until:
+            return True
+        self._results.left_out.append(f"{turn.system}: {workload.name}, repeat {turn.repeat}")
+        self._estimate.done(turn.system, workload, None)
+        self._save()
+        self._ground.say(f"  {turn.system}, {workload.name}: left out, there is no time left")
+        return False
 
     def _fail(self, turn: Turn, left: Sequence[Workload], reason: str) -> None:
         """What has no result of this turn failed."""

@@ -131,6 +131,7 @@ def _problems(summary: Summary) -> Table:
     results = summary.results
     rows = [[system, "all", "skipped: " + _one_line(why)] for system, why in results.skipped.items()]
     rows += [[run.system, f"{run.workload}, repeat {run.repeat}", _one_line(run.error)] for run in results.failed]
+    rows += [[*text.split(": ", 1), "there was no time left"] for text in results.left_out]
     return Table("What is missing", "", ["system", "workload", "reason"], rows)
 
 

@@ -119,6 +119,16 @@ def test_a_run_that_goes_on_does_what_is_missing_or_failed(tmp_path: Path) -> No
     assert "penstock start" not in bench.asked
 
 
+def test_what_there_is_no_time_for_is_left_out_and_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [workload("one"), workload("two")])
+    plan = turns(["penstock"], bench.workloads, 1)
+    Suite(Ground(bench.folder, bench.file, bench.make, DRIVE, bench.say), bench.results, plan, limit_s=0).run()
+    found = archive.load(bench.file)
+    assert not found.runs
+    assert not bench.asked
+    assert found.left_out == ["penstock: one, repeat 1", "penstock: two, repeat 1"]
+
+
 def test_penstock_and_the_ceiling_are_neighbours_and_many_partitions_come_last() -> None:
     many, few = workload("many", partitions=1000), workload("few")
     planned = turns(["kafka", "limit", "penstock"], [many, few], 2)
