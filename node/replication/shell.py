@@ -287,8 +287,8 @@ class ReplicaShell:
             act(known[0])
 
     def _advance(self, _: Advance) -> None:
-        for slot, _ in self._slots.values():
-            slot.advanced()
+        for known in self._slots.values():
+            known[0].advanced()
         self._owner.advanced()
 
     # ---- this replica's leader
