@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.peers import kafka
 from benchmarks.peers.kafka import config, jars, settings
+from benchmarks.peers.kafka.brokers import KafkaSystem
 from benchmarks.system import UnavailableError
 from benchmarks.workloads import ACKS_LEADER, Workload
 
@@ -147,7 +148,7 @@ def test_a_start_that_fails_leaves_no_process(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     monkeypatch.setattr(jars, "require_client", lambda: None)
     monkeypatch.setattr(jars, "fetch", lambda: tmp_path)
-    servers = kafka.KafkaSystem("kafka", synced=False)
+    servers = KafkaSystem("kafka", synced=False)
     spawned: list[int] = []
     whole = servers.stop
 
