@@ -12,6 +12,7 @@ from functools import partial
 import grpc
 
 from penstock.internal.v1 import data_pb2 as twin
+from penstock.node.api.consume_wire import partition_parts
 from penstock.node.api.locate import Locator
 from penstock.node.api.status import Context
 from penstock.node.config import Limits
@@ -19,11 +20,14 @@ from penstock.node.partition import Partition, ReadRequest
 from penstock.protocol.errors import PenstockError, to_status
 from penstock.protocol.limits import MAX_MESSAGE_BYTES
 from penstock.protocol.reasons import Reason
+from penstock.storage import LogBatch
 from penstock.v1 import common_pb2
 from penstock.v1 import consumer_service_pb2 as pb
 
 MAX_CREDIT = 2**62
 MAX_ASSIGNMENTS = 10_000
+MAX_READ_BYTES = 1024 * 1024
+"""Read of one partition at once: while the store is read, the node's other work waits for the thread that does it."""
 
 
 class Assignment:
@@ -56,7 +60,7 @@ class ConsumeStream:
         self._by_partition: dict[tuple[bytes, int], int] = {}
         # Assignments that may have something to send, in the order of their turns.
         self._ready: OrderedDict[int, None] = OrderedDict()
-        self._refused: list[twin.ConsumedPartition] = []
+        self._refused: list[bytes] = []  # parts of the next response
         self._records = 0  # credit
         self._bytes = 0  # credit
         self._changed = asyncio.Event()
@@ -163,7 +167,7 @@ class ConsumeStream:
             del self._by_partition[key]
 
     def _refuse(self, assignment_id: int, error: PenstockError) -> None:
-        self._refused.append(twin.ConsumedPartition(assignment_id=assignment_id, error=to_status(error)))
+        self._refused += partition_parts(twin.ConsumedPartition(assignment_id=assignment_id, error=to_status(error)))
 
     async def _send(self) -> None:
         while True:
@@ -172,24 +176,25 @@ class ConsumeStream:
             while (response := await self._gather()) is not None:
                 await self._context.write(response)
 
-    async def _gather(self) -> twin.ConsumeResponse | None:
-        """Take one response's worth of what is ready; None when there is nothing that may be sent."""
-        response = twin.ConsumeResponse(partitions=self._refused)
-        self._refused.clear()
+    async def _gather(self) -> bytes | None:
+        """Take one response's worth of what is ready, serialized; None when there is nothing that may be sent."""
+        parts, self._refused = self._refused, []
         room = self._response_bytes
         while room > 0 and self._records > 0 and self._bytes > 0 and self._ready:
             assignment_id, _ = self._ready.popitem(last=False)
             assignment = self._assignments[assignment_id]
-            part = await self._read(assignment, min(room, self._bytes))
-            if part is None:
+            batches = await self._read(assignment, min(room, self._bytes, MAX_READ_BYTES))
+            if batches is None:
                 continue
-            response.partitions.append(part)
-            sent = sum(len(stored.batch) for stored in part.batches)
+            parts += partition_parts(self._head(assignment), batches)
+            sent = sum(len(batch.payload) for batch in batches)
             room -= max(sent, 1)
             self._bytes -= sent
-        return response if response.partitions else None
+            self._records -= sum(batch.header.record_count for batch in batches)
+        return b"".join(parts) or None
 
-    async def _read(self, assignment: Assignment, max_bytes: int) -> twin.ConsumedPartition | None:
+    async def _read(self, assignment: Assignment, max_bytes: int) -> list[LogBatch] | None:
+        """What is to be sent of an assignment, which then stands after it; None: nothing."""
         partition = assignment.partition
         try:
             self._locator.check_serving()
@@ -214,22 +219,12 @@ class ConsumeStream:
         if not batches and assignment.answered:
             return None  # at the end: the next progress wakes it
         assignment.answered = True
-        part = self._head(assignment)
-        for batch in batches:
-            part.batches.add(
-                base_offset=batch.base_offset,
-                last_offset=batch.last_offset,
-                leader_epoch=batch.leader_epoch,
-                append_time_ms=batch.append_time_ms,
-                batch=batch.payload,
-            )
-            self._records -= batch.header.record_count
         if batches:
             assignment.fetch_offset = batches[-1].last_offset + 1
             assignment.last_epoch = batches[-1].leader_epoch
             if not assignment.paused:
                 self._ready[assignment.id] = None
-        return part
+        return batches
 
     def _head(self, assignment: Assignment) -> twin.ConsumedPartition:
         partition = assignment.partition

@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 
-from penstock.internal.v1 import data_pb2 as twin
 from penstock.node.api.consume import ConsumeStream, check_isolation
 from penstock.node.api.locate import Locator
 from penstock.node.api.status import Context
@@ -68,13 +67,11 @@ class ConsumerService:
                 unsubscribe()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The service for a server; Consume moves batches as bytes, by the messages' twins."""
+        """The service for a server; Consume's responses are serialized already."""
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "Consume": grpc.stream_stream_rpc_method_handler(
-                    self.consume, pb.ConsumeRequest.FromString, twin.ConsumeResponse.SerializeToString
-                ),
+                "Consume": grpc.stream_stream_rpc_method_handler(self.consume, pb.ConsumeRequest.FromString, None),
                 "ListOffsets": grpc.unary_unary_rpc_method_handler(
                     self.list_offsets, pb.ListOffsetsRequest.FromString, pb.ListOffsetsResponse.SerializeToString
                 ),
