@@ -92,7 +92,7 @@ class Environment:
         check_format(self)  # before the rest: a newer format may have other key spaces
         self.db.update({name: self.lmdb.open_db(name.encode(), create=False) for name in DATABASES})
         self._ahead = self._length()
-        self.keep_ahead()
+        self._keep_ahead(self._needed())
 
     def begin(self, *, write: bool = False) -> Any:
         """Begin a transaction; reads give memoryviews that live as long as it does."""
@@ -115,17 +115,17 @@ class Environment:
 
     def committed(self) -> None:
         """Follow a commit."""
+        info = self.lmdb.info()
         if self.options.durability == "commit":  # else the note could outlive what it is of
-            note_commit(self._lock, self.lmdb.info()["last_txnid"])
-        self.keep_ahead()
+            note_commit(self._lock, info["last_txnid"])
+        self._keep_ahead((info["last_pgno"] + 1) * self._page_bytes)
 
-    def keep_ahead(self) -> None:
+    def _keep_ahead(self, needed: int) -> None:
         """Keep the file longer than its pages.
 
         LMDB does not write pages at the end of the file that one transaction takes and frees, so a healthy file could
         be shorter than its last page; then one that was cut short could not be told, and reading it is a SIGBUS.
         """
-        needed = self._needed()
         if self._ahead - needed < AHEAD_BYTES // 2:
             self._ahead = max(self._length(), needed + AHEAD_BYTES)
             os.truncate(self.path / DATA_FILE, self._ahead)

@@ -5,7 +5,7 @@ changes in its log is in `changes`.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from penstock.storage import changes, layout
 from penstock.storage.errors import AppendFailedError, LogDroppedError, StaleEpochError, StoreFullError
@@ -59,24 +59,11 @@ class Group:
         self._starts: list[bytes] | None = None
         self._next_id = store.next_id
         self._expiry_position = store.expiry_position
-        self._perform: dict[type, Callable[[Any], Log | None]] = {
-            Append: self._append,
-            CheckpointHighWatermark: self._checkpoint,
-            ActIn: self._act_in,
-            Truncate: self._truncate,
-            CreateLog: self._create,
-            ResetLog: self._reset,
-            MoveStart: self._move_start,
-            DropLog: self._drop,
-            RecordStart: self._record_start,
-            ForgetStarts: self._forget_starts,
-            ExpireProducers: self._expire_producers,
-        }
 
     def perform(self, write: Write) -> Outcome:
         """Perform one write; a refused one changes nothing."""
         try:
-            log = self._perform[type(write)](write)
+            log = self._PERFORM[type(write)](self, write)
         except (StaleEpochError, AppendFailedError, LogDroppedError, StoreFullError) as error:
             refused = log_of(write)
             if refused is not None:
@@ -223,6 +210,20 @@ class Group:
 
     def _current_starts(self) -> list[bytes]:
         return list(self._store.recorded_starts) if self._starts is None else self._starts
+
+    _PERFORM: ClassVar[dict[type, Callable[["Group", Any], Log | None]]] = {
+        Append: _append,
+        CheckpointHighWatermark: _checkpoint,
+        ActIn: _act_in,
+        Truncate: _truncate,
+        CreateLog: _create,
+        ResetLog: _reset,
+        MoveStart: _move_start,
+        DropLog: _drop,
+        RecordStart: _record_start,
+        ForgetStarts: _forget_starts,
+        ExpireProducers: _expire_producers,
+    }
 
 
 def log_of(write: Write) -> Log | None:

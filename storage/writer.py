@@ -3,10 +3,12 @@
 Group commit: however many partitions wrote since the last round, they share one fsync.
 """
 
+import contextlib
 import logging
+import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from penstock.storage.commit import Committer
 from penstock.storage.writes import Outcome, Write
@@ -30,9 +32,10 @@ class Writer:
         self._on_commit = on_commit
         self._on_fatal = on_fatal
         self._sync_interval_s = sync_interval_ms / 1000
-        self._queue: list[Write] = []
-        self._wake = threading.Condition()
+        self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        """None: stop."""
         self._stopping = False
+        """Of the writer's thread: None was taken."""
         self._is_durable = False
         self._thread = threading.Thread(target=self._run, name="penstock-writer", daemon=True)
 
@@ -42,24 +45,14 @@ class Writer:
 
     def submit(self, write: Write) -> None:
         """Queue a write. Any thread; never blocks; the callers' credits bound the queue."""
-        with self._wake:
-            self._queue.append(write)
-            self._wake.notify()
-
-    def submit_all(self, writes: Sequence[Write]) -> None:
-        """Queue writes that belong together, in order."""
-        with self._wake:
-            self._queue.extend(writes)
-            self._wake.notify()
+        self._queue.put(write)
 
     def stop(self) -> bool:
         """Write what is queued, then end the thread; whether everything that was ever submitted is durable now.
 
         What is submitted afterwards is never written, nor answered.
         """
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
+        self._queue.put(None)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
         return self._is_durable
@@ -83,12 +76,14 @@ class Writer:
 
     def _next(self, *, idle_wait: bool) -> list[Write] | None:
         """Take what is queued, waiting for something unless there is other work; None: stopped and drained."""
-        with self._wake:
-            while idle_wait and not self._queue and not self._stopping:
-                timed_out = not self._wake.wait(self._sync_interval_s or None)
-                if timed_out:
-                    break
-            if self._stopping and not self._queue:
-                return None
-            taken, self._queue = self._queue, []
-            return taken
+        taken: list[Write] = []
+        waits = idle_wait
+        with contextlib.suppress(queue.Empty):
+            while not self._stopping:
+                write = self._queue.get(waits, self._sync_interval_s or None)
+                waits = False
+                if write is None:
+                    self._stopping = True
+                else:
+                    taken.append(write)
+        return None if self._stopping and not taken else taken
