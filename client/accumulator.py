@@ -6,7 +6,7 @@ is due (linger over, or flushed); a due batch that cannot be sent yet goes on fi
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
@@ -53,8 +53,8 @@ class Sealed(NamedTuple):
 class PendingBatch:
     """Records of one partition: open, in columns (`values`, `keys`, `headers`), or closed (`sealed`)."""
 
-    __slots__ = ("created_ms", "deadline_ms", "due", "has_waiters", "headers", "keys", "lane", "latest_ms", "sealed",
-                 "size", "stamp_runs", "timestamp_ms", "values", "waiters")  # fmt: skip
+    __slots__ = ("created_ms", "deadline_ms", "due", "full_bytes", "has_waiters", "headers", "keys", "lane",
+                 "latest_ms", "room", "sealed", "stamp_runs", "timestamp_ms", "values", "waiters")  # fmt: skip
 
     def __init__(self, lane: "Lane", created_ms: float, deadline_ms: int, timestamp_ms: int) -> None:
         self.lane = lane
@@ -62,7 +62,8 @@ class PendingBatch:
         self.deadline_ms = deadline_ms
         self.sealed: Sealed
         """Set when the batch is closed."""
-        self.size = 0
+        self.full_bytes = self.room = lane.full_bytes
+        """A batch is full at this size; what is left of it, below 0 where one record is larger."""
         self.due = False
         self.values: list[bytes | None] = []
         self.keys: list[bytes | None] | None = None
@@ -84,6 +85,11 @@ class PendingBatch:
     def record_count(self) -> int:
         """Number of records."""
         return len(self.waiters)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the records, at most."""
+        return self.full_bytes - self.room
 
     @property
     def stamps(self) -> list[int]:
@@ -126,6 +132,9 @@ class Accumulator:
         most = max_batch_bytes - BATCH_OVERHEAD
         lane.max_record_bytes = min(most, self._buffer_bytes - RECORD_MEMORY)
         lane.full_bytes = min(self.limits.batch_bytes, most)
+        if lane.open is not None:
+            lane.open.room += lane.full_bytes - lane.open.full_bytes
+            lane.open.full_bytes = lane.full_bytes
 
     def append(
         self, lane: Lane, key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int, waiter: Waiter
@@ -138,39 +147,67 @@ class Accumulator:
         if key is not None:
             size += len(key)
         if headers:
-            size += sum(HEADER_OVERHEAD + 4 * len(name) + (len(content) if content else 0) for name, content in headers)
+            size += _size_of(headers)
         used = self.used_bytes + size + RECORD_MEMORY
-        if used > self._buffer_bytes or size > lane.max_record_bytes:
-            self._refuse(lane, size)
         batch = lane.open
         begun = False
         if (
             batch is None
-            or batch.size + size > lane.full_bytes
+            or used > self._buffer_bytes
+            or size > batch.room
             or timestamp_ms != batch.timestamp_ms
             or type(timestamp_ms) is not int
             or type(value) is not bytes
-            or (key is not None and type(key) is not bytes)
+            or (key is not None and (type(key) is not bytes or batch.keys is None))
             or headers
         ):
+            if used > self._buffer_bytes or size > lane.max_record_bytes:
+                self._refuse(lane, size)
             batch, key, value = self._prepare(lane, key, value, headers, timestamp_ms, size)
             begun = not batch.waiters
-        if key is not None or batch.keys is not None:
-            _add_key(batch, key)
+        if batch.keys is not None:
+            batch.keys.append(key)
         batch.values.append(value)
         batch.waiters.append(waiter)
         if waiter is not None:
             batch.has_waiters = True
-        batch.size += size
+        batch.room -= size
         self.used_bytes = used
         return begun
+
+    def extend(self, lane: Lane, values: Sequence[bytes], start: int) -> int:
+        """Add values from `start` on to the open batch while there is room; how many.
+
+        Stops before one that `append` must look at. They have no key, no headers, no waiter, and the last one's time.
+        """
+        batch = lane.open
+        if batch is None:
+            return 0
+        room, free = batch.room, self._buffer_bytes - self.used_bytes
+        end = start
+        for value in values[start : start + room // RECORD_OVERHEAD]:
+            if type(value) is not bytes:
+                break
+            size = RECORD_OVERHEAD + len(value)
+            if size > room or size + RECORD_MEMORY > free:
+                break
+            room -= size
+            free -= size + RECORD_MEMORY
+            end += 1
+        count = end - start
+        batch.values.extend(values[start:end])
+        batch.waiters.extend([None] * count)
+        if batch.keys is not None:
+            batch.keys.extend([None] * count)
+        batch.room, self.used_bytes = room, self._buffer_bytes - free
+        return count
 
     def _prepare(
         self, lane: Lane, key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int, size: int
     ) -> tuple[PendingBatch, bytes | None, bytes | None]:
         """Check a record that is not like the one before it, and make its batch ready for it: key and value follow."""
         batch = lane.open
-        if batch is not None and batch.size + size > lane.full_bytes:
+        if batch is not None and size > batch.room:
             batch = None
         try:
             key, value = checked_content(key), checked_content(value)
@@ -186,6 +223,8 @@ class Accumulator:
             batch.latest_ms = max(batch.latest_ms, timestamp_ms)
         if content is not None:
             batch.headers[len(batch.waiters)] = content
+        if key is not None and batch.keys is None:
+            batch.keys = [None] * len(batch.waiters)
         return batch, key, value
 
     def close(self, lane: Lane) -> None:
@@ -267,8 +306,9 @@ class Accumulator:
         )
 
 
-def _add_key(batch: PendingBatch, key: bytes | None) -> None:
-    """Add the next record's key."""
-    if batch.keys is None:
-        batch.keys = [None] * len(batch.waiters)
-    batch.keys.append(key)
+def _size_of(headers: Headers) -> int:
+    """Bytes of the headers on the wire, at most."""
+    size = 0
+    for name, content in headers:
+        size += HEADER_OVERHEAD + 4 * len(name) + (len(content) if content else 0)
+    return size

@@ -4,7 +4,7 @@ import random
 
 from penstock.client.accumulator import RECORD_OVERHEAD, Accumulator
 from penstock.client.errors import UnknownPartitionError, UnknownTopicError
-from penstock.client.partitioner import next_sticky, partition_of_key
+from penstock.client.partitioner import KEY_CACHE, next_sticky, partition_of_key
 from penstock.client.produce_stream import SendLane
 from penstock.protocol.reasons import Reason
 
@@ -21,6 +21,13 @@ class Route:
         self._accumulator = accumulator
         self._rng = rng
         self._sticky = 0
+        self._lanes_of_keys: dict[bytes, SendLane] = {}
+        """Of recent keys, KEY_CACHE at most."""
+
+    def add(self, lane: SendLane) -> None:
+        """Take the next partition's lane: keys have other partitions from now on."""
+        self.lanes.append(lane)
+        self._lanes_of_keys.clear()
 
     def check_open(self) -> None:
         """Raise UnknownTopicError where nothing can be put in any more."""
@@ -30,21 +37,31 @@ class Route:
 
     def lane_of(self, key: bytes | None, partition: int | None, value: bytes | None) -> SendLane:
         """Choose the lane: the partition named, else by key, else the sticky one while its batch has room."""
-        lanes = self.lanes
         if partition is not None:
-            if 0 <= partition < len(lanes):
-                return lanes[partition]
+            if 0 <= partition < len(self.lanes):
+                return self.lanes[partition]
             raise UnknownPartitionError(
                 Reason.UNKNOWN_PARTITION,
-                f"topic {self.topic!r} has {len(lanes)} partitions, not {partition}",
+                f"topic {self.topic!r} has {len(self.lanes)} partitions, not {partition}",
                 {"topic": self.topic, "partition": str(partition)},
             )
         if key is not None:
-            return lanes[partition_of_key(key, len(lanes))]
-        lane = lanes[self._sticky]
+            return self._lanes_of_keys.get(key) or self._lane_of_key(key)
+        lane = self.lanes[self._sticky]
         batch = lane.open
-        if batch is None or batch.size + RECORD_OVERHEAD + (len(value) if value else 0) > lane.full_bytes:
+        if batch is None or batch.room < (RECORD_OVERHEAD if value is None else RECORD_OVERHEAD + len(value)):
             return self._turn(lane)
+        return lane
+
+    def last_lane(self, partition: int | None) -> SendLane:
+        """Give the lane that `lane_of` chose last for a record without a key."""
+        return self.lanes[self._sticky if partition is None else partition]
+
+    def _lane_of_key(self, key: bytes) -> SendLane:
+        lane = self.lanes[partition_of_key(key, len(self.lanes))]
+        if len(self._lanes_of_keys) >= KEY_CACHE:
+            self._lanes_of_keys.clear()
+        self._lanes_of_keys[key] = lane
         return lane
 
     def _turn(self, full: SendLane) -> SendLane:

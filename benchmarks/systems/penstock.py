@@ -170,6 +170,13 @@ class Sender:
     async def send(self, count: int) -> None:
         """Send, and wait until all is acknowledged. Raises what a record failed with."""
         self._acknowledged = 0
+        await (self._send_each(count) if self._on_delivery is not None else self._send_many(count))
+        await self.producer.flush()
+        if self._error is not None:
+            raise self._error
+        _check(self._acknowledged, count)
+
+    async def _send_each(self, count: int) -> None:
         producer, topic, value, on_delivery = self.producer, self._workload.name, self._value, self._on_delivery
         send, turn = producer.send_nowait, self._turn
         for number in range(count):
@@ -180,10 +187,18 @@ class Sender:
                 send(topic, value, on_delivery=on_delivery)
             if number % turn == 0:
                 await asyncio.sleep(0)  # what is full goes out
-        await producer.flush()
-        if self._error is not None:
-            raise self._error
-        _check(self._acknowledged, count)
+
+    async def _send_many(self, count: int) -> None:
+        producer, topic, values = self.producer, self._workload.name, [self._value] * self._turn
+        sent = 0
+        while sent < count:
+            wanted = values if count - sent >= self._turn else values[: count - sent]
+            taken = producer.send_many_nowait(topic, wanted)
+            sent += taken
+            if taken < len(wanted):
+                await producer.wait_for_room()
+            else:
+                await asyncio.sleep(0)  # what is full goes out
 
 
 async def _throughput(bootstrap: str, workload: Workload) -> Load:

@@ -1,5 +1,7 @@
 """The accumulator: bounded memory, order within a partition, nothing left behind at a flush."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -210,3 +212,39 @@ def test_each_record_keeps_its_timestamp(stamps: list[int]) -> None:
     header, sealed = parse(serialized(batch))
     assert header.max_timestamp_ms == max(stamps)
     assert [header.base_timestamp_ms + record.timestamp_delta_ms for record in read(sealed)] == stamps
+
+
+@given(st.lists(st.integers(0, 500), max_size=60), st.integers(0, 59), st.sampled_from([1_000, 4_000, 100_000]))
+def test_extending_is_appending_without_the_calls(sizes: list[int], start: int, buffer_bytes: int) -> None:
+    """What is taken at once leaves the same batches and the same counts as one by one, and stops where that would."""
+    many, single = accumulator(Time(), buffer_bytes=buffer_bytes), accumulator(Time(), buffer_bytes=buffer_bytes)
+    ours, theirs = lane(many), lane(single)
+    given_values = [bytes([size % 251]) * size for size in sizes]
+    for made, of in ((many, ours), (single, theirs)):
+        made.append(of, b"key" if start % 2 else None, b"first", (), 7, None)
+    count = many.extend(ours, given_values, start)
+    for value in given_values[start : start + count]:
+        assert not single.append(theirs, None, value, (), 7, None)  # none of them begins a batch
+    assert ours.open is not None
+    assert theirs.open is not None
+    assert many.used_bytes == single.used_bytes
+    assert ours.open.size == theirs.open.size
+    assert ours.open.record_count == theirs.open.record_count == 1 + count
+    for value in given_values[start + count : start + count + 1]:  # the next one is for `append` to look at
+        with contextlib.suppress(BufferFullError, RecordTooLargeError):
+            assert single.append(theirs, None, value, (), 7, None)
+        assert many.used_bytes <= buffer_bytes
+    many.close(ours)
+    single.close(theirs)
+    assert values(ours) == [b"first", *given_values[start : start + count]]
+    assert serialized(ours.closed[0]) == serialized(theirs.closed[0])
+    many.release(ours.closed[0])
+    assert many.used_bytes == 0
+
+
+def test_extending_needs_an_open_batch_and_stops_at_what_is_no_bytes() -> None:
+    made = accumulator(Time())
+    of = lane(made)
+    assert made.extend(of, [b"x"], 0) == 0
+    made.append(of, None, b"x", (), 7, None)
+    assert made.extend(of, [b"a", b"b", None, b"c"], 0) == 2  # type: ignore[list-item]  # a tombstone is for append

@@ -240,6 +240,41 @@ async def test_a_batch_callback_is_called_once_a_batch(cluster: Cluster) -> None
     assert [(one.base_offset, one.record_count, one.durability, one.error) for one in got] == [(0, 100, "commit", None)]
 
 
+async def test_many_values_at_once_are_all_there_in_order(cluster: Cluster) -> None:
+    cluster.create("orders", 3)
+    got: list[BatchDelivery] = []
+    wanted = [b"%d" % number for number in range(1_000)]
+    async with Producer(cluster.bootstrap(), on_batch=got.append, batch_bytes=2_000, buffer_bytes=20_000) as producer:
+        sent = rounds = 0
+        while sent < len(wanted):
+            sent += producer.send_many_nowait("orders", wanted[sent:], partition=1)
+            rounds += 1
+            await producer.wait_for_room()
+        await producer.flush()
+        assert producer.send_many_nowait("orders", [b"a", b"b"]) == 2
+    assert rounds > 1  # the memory was full in between
+    assert values(cluster, partition=1)[:1_000] == wanted
+    assert sum(one.record_count for one in got) == 1_002
+    assert [one.error for one in got] == [None] * len(got)
+
+
+async def test_many_values_of_which_one_cannot_be_sent(cluster: Cluster) -> None:
+    cluster.create("orders")
+    got: list[BatchDelivery] = []
+    async with Producer(cluster.bootstrap(), on_batch=got.append, batch_bytes=500, buffer_bytes=1_500) as producer:
+        producer.send_many_nowait("orders", [b"x"], partition=9)  # the topic is not known yet
+        with pytest.raises(UnknownPartitionError):
+            await producer.flush()
+        with pytest.raises(UnknownPartitionError):
+            producer.send_many_nowait("orders", [b"x"], partition=9)
+        with pytest.raises(RecordTooLargeError):
+            producer.send_many_nowait("orders", [b"1", b"2", b"x" * 2_000, b"3"], partition=0)
+        await producer.flush()
+        assert sum(one.record_count for one in got if one.error is None) == 2
+    with pytest.raises(ClientClosedError):
+        producer.send_many_nowait("orders", [b"x"])
+
+
 async def test_callbacks_come_in_order_and_one_that_raises_does_no_harm(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
