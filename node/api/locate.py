@@ -38,6 +38,10 @@ class Locator:
     def leader_of(self, topic_id: bytes, index: int) -> Partition:
         """Return this node's replica if it leads. Raises UNKNOWN_TOPIC, UNKNOWN_PARTITION, NOT_LEADER and the like."""
         self.check_serving()
+        return self.leading(topic_id, index)
+
+    def leading(self, topic_id: bytes, index: int) -> Partition:
+        """Do as `leader_of`, for a caller that has just called `check_serving`."""
         partition = self._replicas.find(PartitionKey(topic_id, index))
         if partition is not None and partition.is_leader:
             return partition

@@ -7,7 +7,7 @@ gathered while its last message was under way as one response. Batches are opaqu
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import Message
@@ -29,6 +29,17 @@ from penstock.v1 import producer_service_pb2 as pb
 
 SERVICE = "penstock.v1.ProducerService"
 RESULTS_PER_RESPONSE = 10_000
+
+
+_ACKS = frozenset({common_pb2.ACKS_NONE, common_pb2.ACKS_LEADER, common_pb2.ACKS_ALL})
+
+
+class _Shared(NamedTuple):
+    """What the batches of a request have in common, in the order of AppendRequest."""
+
+    acks: int
+    now_ms: int
+    deadline_ms: int
 
 
 class Budget:
@@ -111,58 +122,39 @@ class ProduceStream:
             request = await self._context.read()
             if request is grpc.aio.EOF:
                 return
-            for item in request.batches:
-                self._take(request, item)
+            self._take(request)
             if self._in_flight_bytes > self._limits.produce_stream_bytes:
                 self._room.clear()
                 await self._room.wait()
 
-    def _take(self, request: twin.ProduceRequest, item: twin.PartitionBatch) -> None:
-        payload = item.batch
-        size = len(payload)
+    def _take(self, request: twin.ProduceRequest) -> None:
+        """Append the batches of a request; what they have in common is looked at once."""
         answered = request.acks != common_pb2.ACKS_NONE
-        done = partial(self._done, item.batch_number, size, answered)
-        self._in_flight += 1
-        self._in_flight_bytes += size
-        self._budget.used += size
+        refusal, timeout_ms = None, 0
         try:
-            self._append(request, item, payload, done)
+            timeout_ms = self._check(request)
         except PenstockError as error:
-            done(self._locator.explain(error, item.topic_id, item.partition))
+            refusal = error
+        shared = _Shared(request.acks, wall_ms(), monotonic_ms() + timeout_ms)
+        for item in request.batches:
+            payload = item.batch
+            size = len(payload)
+            done = partial(self._done, item.batch_number, size, answered)
+            self._in_flight += 1
+            self._in_flight_bytes += size
+            self._budget.used += size
+            try:
+                if refusal is not None:
+                    raise refusal
+                self._append(shared, item, payload, done)
+            except PenstockError as error:
+                done(self._locator.explain(error, item.topic_id, item.partition))
 
-    def _append(
-        self,
-        request: twin.ProduceRequest,
-        item: twin.PartitionBatch,
-        payload: bytes,
-        done: Done,
-    ) -> None:
-        acks = request.acks
-        if acks not in {common_pb2.ACKS_NONE, common_pb2.ACKS_LEADER, common_pb2.ACKS_ALL}:
-            raise PenstockError(Reason.INVALID_ARGUMENT, f"acks is {acks}, not one of NONE, LEADER, ALL")
-        if self._budget.used > self._budget.limit:
-            text = (
-                f"{self._budget.used} bytes of batches are unanswered on this node, the limit is {self._budget.limit}"
-            )
-            raise PenstockError(Reason.OVERLOADED, text)
-        partition = self._locator.leader_of(item.topic_id, item.partition)
-        self._locator.check_size(item.topic_id, len(payload))
-        now_ms = wall_ms()
-        header = admit(payload, now_ms, self._limits.timestamp_future_max_ms)
-        partition.append(
-            AppendRequest(
-                header=header,
-                payload=payload,
-                acks=acks,
-                now_ms=now_ms,
-                deadline_ms=monotonic_ms() + self._timeout_ms(request),
-                expected_offset=item.expected_offset if item.HasField("expected_offset") else None,
-                leader_epoch=item.leader_epoch if item.HasField("leader_epoch") else None,
-            ),
-            done,
-        )
-
-    def _timeout_ms(self, request: twin.ProduceRequest) -> int:
+    def _check(self, request: twin.ProduceRequest) -> int:
+        """Milliseconds that the batches of a request have. Raises what refuses all of them."""
+        if request.acks not in _ACKS:
+            raise PenstockError(Reason.INVALID_ARGUMENT, f"acks is {request.acks}, not one of NONE, LEADER, ALL")
+        self._locator.check_serving()
         limit = self._limits.produce_timeout_max_ms
         if not request.HasField("timeout"):
             return limit
@@ -170,6 +162,19 @@ class ProduceStream:
         if asked <= 0:
             raise PenstockError(Reason.INVALID_ARGUMENT, f"timeout is {asked} ms; it must be above 0")
         return min(limit, asked)
+
+    def _append(self, shared: "_Shared", item: twin.PartitionBatch, payload: bytes, done: Done) -> None:
+        if self._budget.used > self._budget.limit:
+            text = (
+                f"{self._budget.used} bytes of batches are unanswered on this node, the limit is {self._budget.limit}"
+            )
+            raise PenstockError(Reason.OVERLOADED, text)
+        partition = self._locator.leading(item.topic_id, item.partition)
+        self._locator.check_size(item.topic_id, len(payload))
+        header = admit(payload, shared.now_ms, self._limits.timestamp_future_max_ms)
+        expected_offset = item.expected_offset if item.HasField("expected_offset") else None
+        leader_epoch = item.leader_epoch if item.HasField("leader_epoch") else None
+        partition.append(AppendRequest(header, payload, *shared, expected_offset, leader_epoch), done)
 
     def _done(self, batch_number: int, size: int, answered: bool, outcome: "AppendResult | PenstockError") -> None:
         self._in_flight -= 1

@@ -175,16 +175,13 @@ class Partition:
         if not items:
             return
         start = self.log_start_offset
-        core = self.shell.core
-        isr = core.leader.isr if core is not None and core.leader is not None else frozenset({self._host.node_id})
-        for item in items:
-            counted = isr if item.acks == common_pb2.ACKS_ALL else frozenset({self._host.node_id})
-            durability = self._host.durability_of(counted)
-            item.done(
-                AppendResult(
-                    item.base_offset, item.leader_epoch, item.append_time_ms, start, durability, item.duplicate
-                )
-            )
+        core, host = self.shell.core, self._host
+        own = frozenset({host.node_id})
+        isr = core.leader.isr if core is not None and core.leader is not None else own
+        all_acks, in_sync, local = common_pb2.ACKS_ALL, host.durability_of(isr), host.durability_of(own)
+        for base_offset, leader_epoch, append_time_ms, acks, duplicate, done in items:
+            durability = in_sync if acks == all_acks else local
+            done(AppendResult(base_offset, leader_epoch, append_time_ms, start, durability, duplicate))
 
     def _fail(self, items: list[_Append], reason: Reason, text: str) -> None:
         for item in items:
@@ -314,14 +311,17 @@ class Partition:
     # ---- checks
 
     def _check_leading(self, leader_epoch: int | None) -> None:
-        if not self.is_leader:
+        core = self.shell.core
+        if core is None or core.role is not Role.LEADING or core.view is None:
             raise PenstockError(Reason.NOT_LEADER, f"this node does not lead partition {self._name()}")
-        if leader_epoch is not None and leader_epoch < self.leader_epoch:  # rule 3: stale is fenced
-            text = f"partition {self._name()} is in leader epoch {self.leader_epoch}, the request names {leader_epoch}"
-            raise PenstockError(Reason.STALE_LEADER_EPOCH, text, {"leader_epoch": str(self.leader_epoch)})
-        if leader_epoch is not None and leader_epoch > self.leader_epoch:
-            text = f"this node does not know leader epoch {leader_epoch} of partition {self._name()} yet"
-            raise PenstockError(Reason.NOT_LEADER, text)
+        known = core.view.leader_epoch
+        if leader_epoch is None or leader_epoch == known:
+            return
+        if leader_epoch < known:  # rule 3: stale is fenced
+            text = f"partition {self._name()} is in leader epoch {known}, the request names {leader_epoch}"
+            raise PenstockError(Reason.STALE_LEADER_EPOCH, text, {"leader_epoch": str(known)})
+        text = f"this node does not know leader epoch {leader_epoch} of partition {self._name()} yet"
+        raise PenstockError(Reason.NOT_LEADER, text)
 
     def _load_producer(self, producer_id: int) -> ProducerState | None:
         return None if self.shell.log is None else self.shell.log.producer(producer_id)

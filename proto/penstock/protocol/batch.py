@@ -25,6 +25,7 @@ _CANONICAL = struct.Struct(">BIIqqqiiB")
 _RECORDS = b"\x7a"  # tag of RecordBatch.records
 _TRANSACTIONAL = 1
 _CONTROL = 2
+_COMPRESSIONS = frozenset(pb.Compression.values()) - {pb.COMPRESSION_UNSPECIFIED}
 
 
 class InvalidBatchError(ValueError):
@@ -115,9 +116,10 @@ def header_of(batch: pb.RecordBatch) -> BatchHeader:
 
 def crc_of(header: BatchHeader, records: bytes) -> int:
     """CRC-32C over the canonical header (big-endian, fixed width) and the compressed records."""
-    flags = (_TRANSACTIONAL if header.transactional else 0) | (_CONTROL if header.control else 0)
-    canonical = _CANONICAL.pack(*header[:8], flags)
-    return int(google_crc32c.extend(google_crc32c.value(canonical), records))
+    *fields, transactional, control = header
+    flags = (_TRANSACTIONAL if transactional else 0) | (_CONTROL if control else 0)
+    crc: int = google_crc32c.extend(google_crc32c.value(_CANONICAL.pack(*fields, flags)), records)
+    return crc
 
 
 def parse(payload: bytes) -> tuple[BatchHeader, pb.RecordBatch]:
@@ -133,26 +135,25 @@ def parse(payload: bytes) -> tuple[BatchHeader, pb.RecordBatch]:
         raise InvalidBatchError(f"not a RecordBatch: {error}") from error
     header = header_of(batch)
     _check_form(batch, header)
-    if crc_of(header, batch.records) != batch.crc32c:
-        raise CorruptBatchError(
-            f"CRC-32C of the batch is {crc_of(header, batch.records):#010x}, not {batch.crc32c:#010x}"
-        )
+    crc = crc_of(header, batch.records)
+    if crc != batch.crc32c:
+        raise CorruptBatchError(f"CRC-32C of the batch is {crc:#010x}, not {batch.crc32c:#010x}")
     return header, batch
 
 
 def _check_form(batch: pb.RecordBatch, header: BatchHeader) -> None:
-    if header.compression == pb.COMPRESSION_UNSPECIFIED:
-        raise InvalidBatchError("compression is unspecified")
-    if header.compression not in pb.Compression.values():
-        raise InvalidBatchError(f"compression {header.compression} is unknown")
+    if header.compression not in _COMPRESSIONS:
+        known = "unspecified" if header.compression == pb.COMPRESSION_UNSPECIFIED else f"{header.compression}, unknown"
+        raise InvalidBatchError(f"compression is {known}")
     if header.record_count == 0:
         raise InvalidBatchError("record_count is 0")
     if header.record_count > MAX_SEQUENCE:
         raise InvalidBatchError(f"record_count {header.record_count} is above {MAX_SEQUENCE}")
-    stamp = (batch.HasField("producer_id"), batch.HasField("producer_epoch"), batch.HasField("base_sequence"))
-    if any(stamp) and not all(stamp):
+    has = batch.HasField
+    stamped = has("producer_id")
+    if has("producer_epoch") is not stamped or has("base_sequence") is not stamped:
         raise InvalidBatchError("producer_id, producer_epoch and base_sequence must be set together or not at all")
-    if all(stamp) and (
+    if stamped and (
         header.producer_id == NO_PRODUCER or header.base_sequence < 0 or not 0 <= header.producer_epoch <= MAX_EPOCH
     ):
         raise InvalidBatchError("producer_id must not be -1, base_sequence not negative, producer_epoch in 0..32767")
