@@ -1,6 +1,7 @@
 """The writes that a store performs, in order, group-committed; and their outcomes."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.storage.errors import StorageError
 from penstock.storage.log import Log
@@ -14,8 +15,7 @@ class CreateLog:
     key: PartitionKey
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):  # not a dataclass: the hot path makes many
     """Append batches that continue the log, none of an epoch above `leader_epoch`. Fails as a whole.
 
     Like Truncate and ResetLog it fails, too, where a write to the log before it in the same commit failed.
@@ -112,8 +112,7 @@ Write = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):  # not a dataclass: the hot path makes many
     """What became of a write: durable as the store's level says, or failed without any effect."""
 
     write: Write

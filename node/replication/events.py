@@ -67,8 +67,7 @@ class AppendRefusal(Enum):
 # ---- outputs of the leader core
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(NamedTuple):  # not a dataclass: the hot path makes many
     """The high watermark moved, or the log start did."""
 
     high_watermark: int
@@ -151,8 +150,7 @@ class SendOpen:
     position: Position
 
 
-@dataclass(frozen=True, slots=True)
-class SendFetch:
+class SendFetch(NamedTuple):  # not a dataclass: the hot path makes many
     """Send a fetch, which is also the acknowledgement of what is durable."""
 
     session: SessionKey
@@ -175,8 +173,7 @@ class Span(NamedTuple):
     leader_epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class WriteAppend:
+class WriteAppend(NamedTuple):  # not a dataclass: the hot path makes many
     """Append the received batches; report the outcome."""
 
     leader_epoch: int

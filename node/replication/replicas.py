@@ -23,6 +23,7 @@ from penstock.node.replication.source import Source
 from penstock.node.replication.tail import TailBudget
 from penstock.raft.image import MetadataImage, PartitionInfo, TopicInfo
 from penstock.storage import (
+    Append,
     CreateLog,
     DamagedStoreError,
     DropLog,
@@ -335,8 +336,8 @@ def _view_of(topic: TopicInfo, info: PartitionInfo) -> PartitionView:
 
 
 def _key_of(write: Write) -> PartitionKey | None:
+    if isinstance(write, Append):  # nearly all
+        return write.log.key
     if isinstance(write, RecordStart | ForgetStarts | ExpireProducers):
         return None
-    if isinstance(write, CreateLog | DropLog):
-        return write.key
-    return write.log.key
+    return write.key if isinstance(write, CreateLog | DropLog) else write.log.key

@@ -92,6 +92,8 @@ class ReplicaShell:
         self._failures = 0
         self._durable_end = 0
         self._error: StorageError | None = None
+        self._told = False
+        """The owner has heard of the last progress."""
         self._handlers = self._table()
 
     def _table(self) -> dict[type[Output], Callable[[Any], None]]:
@@ -222,11 +224,13 @@ class ReplicaShell:
         self._done = self._failures = 0
         end = max(self._durable_end, self.core.log.durable_end) if done else self.core.log.durable_end
         self.tail.on_durable(end)
+        self._told = False
         self.run(lambda core: core.on_commits(done, failed, end))
         if error is not None and failed:
             self._error = None
             self._on_failure(error)
-        self._owner.advanced()
+        if not self._told:
+            self._owner.advanced()
 
     def _on_failure(self, error: StorageError) -> None:
         if self.core is None:
@@ -287,6 +291,7 @@ class ReplicaShell:
             act(known[0])
 
     def _advance(self, _: Advance) -> None:
+        self._told = True
         for known in self._slots.values():
             known[0].advanced()
         self._owner.advanced()

@@ -108,8 +108,7 @@ class FollowerStream:
         self.node_id = -1
         self.node_epoch = 0
         self.stream_number = 0
-        self.outbox = pb.ReplicateResponse()
-        """All but appends and progress, which are taken from the slots when a message is made."""
+        self._outbox: pb.ReplicateResponse | None = None
         self._host = host
         self._context = context
         self._slots: dict[int, Slot] = {}
@@ -176,6 +175,13 @@ class FollowerStream:
         self._take(first)
         self._changed.set()
         return True
+
+    @property
+    def outbox(self) -> pb.ReplicateResponse:
+        """All that waits but appends and progress, which are taken from the slots when a message is made."""
+        if self._outbox is None:
+            self._outbox = pb.ReplicateResponse()
+        return self._outbox
 
     # ---- from the follower
 
@@ -266,14 +272,15 @@ class FollowerStream:
             if slot.sent_high_watermark < 0:
                 self._advanced[slot] = None
                 self._progress_is_due = True
-        outbox, self.outbox = self.outbox, pb.ReplicateResponse()
+        outbox, self._outbox = self._outbox, None
         for slot in waiting:
             slot.queued = True
             self._ready.append(slot)
         if waiting and room <= 0:
             self._changed.set()
-        parts.append(outbox.SerializeToString())
-        if self._progress_is_due or any(parts):
+        if outbox is not None:
+            parts.append(outbox.SerializeToString())
+        if self._advanced and (self._progress_is_due or parts):
             parts.append(self._progress())
         return b"".join(parts)
 

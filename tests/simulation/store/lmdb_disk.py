@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock.storage import (
+    Append,
     Committer,
     CreateLog,
     DropLog,
@@ -237,4 +238,6 @@ def _renamed(write: Write, logs: Mapping[int, Log]) -> Write:
     """The write, naming the store's present handle of its log; one of a dropped log is refused as it was."""
     if isinstance(write, CreateLog | DropLog | RecordStart | ForgetStarts | ExpireProducers):
         return write
+    if isinstance(write, Append):
+        return write._replace(log=logs.get(write.log.local, write.log))
     return replace(write, log=logs.get(write.log.local, write.log))
