@@ -38,7 +38,7 @@ class Histogram:
 
     def percentile(self, percent: float) -> float:
         """Give the smallest duration in ms that `percent` of all do not exceed (0 when empty)."""
-        wanted = max(1, -(-self.count * percent // 100))
+        wanted = max(1, -(-self.count * round(percent * 1000) // 100_000))  # whole numbers: no error of rounding
         seen = 0
         for key in sorted(self.counts):
             seen += self.counts[key]
@@ -52,6 +52,14 @@ class Histogram:
         if not self.count:
             return 0.0
         return sum(_upper(key) * count for key, count in self.counts.items()) / self.count / 1000
+
+    def powers(self) -> list[tuple[int, int]]:
+        """Rows of a power of two in us, and the count of what is below it but not below half of it; no gaps."""
+        counts: dict[int, int] = {}
+        for key, count in self.counts.items():
+            power = _upper(key).bit_length()
+            counts[power] = counts.get(power, 0) + count
+        return [(1 << power, counts.get(power, 0)) for power in range(min(counts), max(counts) + 1)] if counts else []
 
     def to_json(self) -> list[tuple[int, int]]:
         """Rows of an upper bound in us and its count, ascending; `Histogram(rows)` is this histogram again."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import typer
 
-from penstock.client.cli import broker, cluster, completion, consume, dev, produce, topic
+from penstock.client.cli import bench, broker, cluster, completion, consume, dev, produce, topic
 from penstock.client.cli.output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, report, say
 from penstock.client.cli.settings import root
 from penstock.client.devcluster import DevClusterError
@@ -32,6 +32,7 @@ produce.register(app)
 consume.register(app)
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(broker.app, name="broker")
+app.add_typer(bench.app, name="bench")
 app.add_typer(dev.app, name="dev")
 app.command("completion")(completion.completion)
 

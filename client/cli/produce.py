@@ -28,8 +28,8 @@ CHUNKS_AHEAD = 4
 FAILURES_SHOWN = 10
 RECORDS_A_TURN = 1_000
 """Records sent before the event loop gets its turn."""
-_ACKS = {"none": "none", "0": "none", "leader": "leader", "1": "leader", "all": "all", "-1": "all"}
-_COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
+ACKS = {"none": "none", "0": "none", "leader": "leader", "1": "leader", "all": "all", "-1": "all"}
+COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ def produce(  # noqa: PLR0913  the options of the command
       penstock produce orders --property parse.key=true --property key.separator=, < orders.csv
     """
     wanted = one_topic(name, topic)
-    for option, value, choices in (("--acks", acks, _ACKS), ("--compression", compression, _COMPRESSIONS)):
+    for option, value, choices in (("--acks", acks, ACKS), ("--compression", compression, COMPRESSIONS)):
         if value not in choices:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=option)
     try:
@@ -110,7 +110,7 @@ def produce(  # noqa: PLR0913  the options of the command
     options = cast(
         ProducerOptions,  # the two texts were checked above
         {
-            "acks": _ACKS[acks],
+            "acks": ACKS[acks],
             "compression": compression,
             "linger_ms": linger_ms,
             "delivery_timeout_ms": int(settings.timeout_s * 1000),
