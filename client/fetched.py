@@ -1,17 +1,18 @@
 """A batch as it was fetched, and its records, parsed when they are asked for. Pure.
 
-Making the records is most of what a consumer does, so what holds for a whole batch is found out once for the batch:
-whether any of its records has a key or headers.
+Making the records is most of what a consumer does, so they are read as columns where that can be done (nearly always):
+one list of all values, none for offsets that count on from the first. The records one by one are asked for the rest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from typing import Literal
 
 from google.protobuf.message import DecodeError
 
 from penstock.client.errors import LogDamagedError
 from penstock.client.records import Headers, Record, TopicPartition
-from penstock.internal.v1 import presence_pb2
+from penstock.internal.v1 import columns_pb2
 from penstock.protocol.batch import crc_of, header_of
 from penstock.protocol.compression import decompress
 from penstock.protocol.reasons import Reason
@@ -55,26 +56,46 @@ class FetchedBatch:
     def to_records(self) -> list[Record]:
         """Give the records as values. Raises LogDamagedError."""
         data, records = self._read()
+        count = self.record_count
+        if self._start > self.base_offset or len(records) != count:
+            return self._each(records)
+        columns = columns_pb2.RecordSetColumns.FromString(data).records
+        values, keys = columns.value, columns.key
+        if (
+            len(values) != count
+            or (keys and len(keys) != count)
+            or columns.headers
+            or list(columns.offset_delta) != list(range(1, count))
+        ):
+            return self._each(records)
+        fields = zip(
+            repeat(self.topic, count),
+            repeat(self.partition),
+            range(self.base_offset, self.base_offset + count),
+            self._times(columns, records),
+            keys or repeat(None),
+            values,
+            repeat(()),
+            repeat(self.leader_epoch),
+            strict=False,
+        )
+        return list(map(_new, repeat(Record), fields))
+
+    def _times(self, columns: columns_pb2.RecordColumns, records: Sequence[pb.Record]) -> Iterable[int]:
+        base, deltas = self._batch.base_timestamp_ms, columns.timestamp_delta_ms
+        if not deltas:
+            return repeat(base)
+        if len(deltas) == self.record_count:
+            return map(base.__add__, deltas)
+        return [base + record.timestamp_delta_ms for record in records]
+
+    def _each(self, records: Sequence[pb.Record]) -> list[Record]:
         base, time_ms, epoch = self.base_offset, self._batch.base_timestamp_ms, self.leader_epoch
         topic, partition, new = self.topic, self.partition, _new
-        present = presence_pb2.RecordSetPresence.FromString(data).records
-        if present.headers:
-            return [
-                new(Record, (topic, partition, base + record.offset_delta, time_ms + record.timestamp_delta_ms,
-                             record.key or _absent(record, "key"), record.value or _absent(record, "value"),
-                             _headers(record), epoch))
-                for record in records
-            ]  # fmt: skip
-        if present.key:
-            return [
-                new(Record, (topic, partition, base + record.offset_delta, time_ms + record.timestamp_delta_ms,
-                             record.key or _absent(record, "key"), record.value or _absent(record, "value"),
-                             (), epoch))
-                for record in records
-            ]  # fmt: skip
         return [
             new(Record, (topic, partition, base + record.offset_delta, time_ms + record.timestamp_delta_ms,
-                         None, record.value or _absent(record, "value"), (), epoch))
+                         record.key or _absent(record, "key"), record.value or _absent(record, "value"),
+                         _headers(record), epoch))
             for record in records
         ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from penstock.client.cursor import Cursor
 from penstock.client.errors import LogDamagedError
 from penstock.client.fetched import FetchedBatch
 from penstock.client.records import Record, TopicPartition
-from penstock.internal.v1 import presence_pb2
+from penstock.internal.v1 import columns_pb2
 from penstock.protocol.batch import BatchHeader, NewRecord, build, seal
 from penstock.v1 import consumer_service_pb2
 from penstock.v1 import record_pb2 as pb
@@ -48,12 +48,26 @@ def test_records_are_as_they_were_written(
     assert [BASE + record.offset_delta for record in batch.records] == [record.offset for record in expected[skipped:]]
 
 
-def test_presence_has_the_fields_of_a_record() -> None:
-    def numbers(message: type[pb.Record] | type[presence_pb2.RecordPresence]) -> dict[str, int]:
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(-2, 2), contents, contents), min_size=1, max_size=6))
+def test_records_of_a_batch_with_holes(rows: list[tuple[int, int, bytes | None, bytes | None]]) -> None:
+    """As compaction leaves it: offsets rise by more than one; none of the fields need be there."""
+    record_set, offset, expected = pb.RecordSet(), -1, []
+    for step, delta_ms, key, value in rows:
+        offset += step
+        record_set.records.add(offset_delta=offset, timestamp_delta_ms=delta_ms, key=key, value=value)
+        expected.append(Record(*HERE, BASE + offset, 50 + delta_ms, key, value, (), 4))
+    header = BatchHeader(pb.COMPRESSION_NONE, len(rows), 0, 50, 52, -1, -1, -1, transactional=False, control=False)
+    stored = pb.StoredBatch(base_offset=BASE, last_offset=BASE + offset, leader_epoch=4)
+    stored.batch.CopyFrom(seal(record_set.SerializeToString(), header))
+    assert FetchedBatch(HERE, stored, BASE, None).to_records() == expected
+
+
+def test_columns_have_the_fields_of_a_record() -> None:
+    def numbers(message: type[pb.Record] | type[columns_pb2.RecordColumns]) -> dict[str, int]:
         return {field.name: field.number for field in message.DESCRIPTOR.fields}
 
-    assert numbers(presence_pb2.RecordPresence) == numbers(pb.Record)
-    assert presence_pb2.RecordSetPresence.DESCRIPTOR.fields_by_name["records"].number == 1
+    assert numbers(columns_pb2.RecordColumns) == numbers(pb.Record)
+    assert columns_pb2.RecordSetColumns.DESCRIPTOR.fields_by_name["records"].number == 1
 
 
 def test_what_cannot_be_read_is_told_after_what_comes_before_and_is_not_skipped() -> None:

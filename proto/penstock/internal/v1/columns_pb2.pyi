@@ -19,21 +19,22 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class RecordSetPresence(_message.Message):
-    """Which fields occur in a serialized penstock.v1.RecordSet, told for all its records at once: `records` is singular
-    here, so a parser merges all of them into one message. A reader that knows that no record has a key or headers need
-    not ask each record. Never written. tests/client/test_fetched.py holds this and the RecordSet together.
+class RecordSetColumns(_message.Message):
+    """The fields of a serialized penstock.v1.RecordSet as columns: `records` is singular here, so a parser merges all of
+    them into one message, whose repeated fields hold what the records have, one after the other. A field that every
+    record has, or none, is read at once; one that only some have (a zero is not written) must be asked of each record.
+    Never written. tests/client/test_fetched.py holds this and the RecordSet together.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def records(self) -> Global___RecordPresence: ...
+    def records(self) -> Global___RecordColumns: ...
     def __init__(
         self,
         *,
-        records: Global___RecordPresence | None = ...,
+        records: Global___RecordColumns | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -41,11 +42,11 @@ class RecordSetPresence(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RecordSetPresence: _TypeAlias = RecordSetPresence  # noqa: Y015
+Global___RecordSetColumns: _TypeAlias = RecordSetColumns  # noqa: Y015
 
 @_typing.final
-class RecordPresence(_message.Message):
-    """All records of a set, merged: of a repeated field all values, of another one the last."""
+class RecordColumns(_message.Message):
+    """All records of a set, merged."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -54,11 +55,14 @@ class RecordPresence(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
-    offset_delta: _builtins.int
-    timestamp_delta_ms: _builtins.int
-    value: _builtins.bytes
+    @_builtins.property
+    def offset_delta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def timestamp_delta_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def value(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
     def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """serialized penstock.v1.Header"""
@@ -66,10 +70,10 @@ class RecordPresence(_message.Message):
     def __init__(
         self,
         *,
-        offset_delta: _builtins.int = ...,
-        timestamp_delta_ms: _builtins.int = ...,
+        offset_delta: _abc.Iterable[_builtins.int] | None = ...,
+        timestamp_delta_ms: _abc.Iterable[_builtins.int] | None = ...,
         key: _abc.Iterable[_builtins.bytes] | None = ...,
-        value: _builtins.bytes = ...,
+        value: _abc.Iterable[_builtins.bytes] | None = ...,
         headers: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -78,4 +82,4 @@ class RecordPresence(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RecordPresence: _TypeAlias = RecordPresence  # noqa: Y015
+Global___RecordColumns: _TypeAlias = RecordColumns  # noqa: Y015
