@@ -30,6 +30,9 @@ from penstock.v1 import producer_service_pb2 as pb
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 """A request is closed once its batches come to this much."""
+REQUESTS_IN_FLIGHT = 2
+"""While so many requests have no answer, only full batches go: those that are due go on filling. On a quiet cluster an
+answer is there before the next batch is due; on a busy one batches grow instead of becoming more."""
 UNANSWERED_GRACE_MS = 2_000
 """How much longer than the server's own timeout the client waits before it takes the stream for dead."""
 
@@ -77,7 +80,13 @@ class LeaderStream:
         self._clock = clock
         self._acked = request.acks != common_pb2.ACKS_NONE
         self._dirty: dict[SendLane, None] = {}
-        self._attempts: dict[int, tuple[SendLane, float]] = {}
+        self._held: dict[SendLane, None] = {}
+        """Lanes with a batch that is due and waits for an answer to a request."""
+        self._attempts: dict[int, tuple[SendLane, float, int]] = {}
+        """Under way, in order: when it went, and in which request."""
+        self._unanswered: dict[int, int] = {}
+        """Attempts without an answer by request, where there are any."""
+        self._requests = 0
         self._wake = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._finishing = False
@@ -92,11 +101,13 @@ class LeaderStream:
     def forget(self, lane: SendLane) -> None:
         """The lane has gone to another leader; its attempts here do not count any more."""
         self._dirty.pop(lane, None)
-        self._attempts = {n: entry for n, entry in self._attempts.items() if entry[0] is not lane}
+        self._held.pop(lane, None)
+        for attempt in [n for n, entry in self._attempts.items() if entry[0] is lane]:
+            self._take(attempt)
 
     def oldest_attempt_ms(self) -> float | None:
         """When the oldest attempt without an answer went out."""
-        for _, sent_ms in self._attempts.values():
+        for _, sent_ms, _ in self._attempts.values():
             return sent_ms
         return None
 
@@ -124,9 +135,7 @@ class LeaderStream:
                 continue
             backoff.reset()
             error = await self._serve(open_call(connection.channel))
-            lanes = list(dict.fromkeys(lane for lane, _ in self._attempts.values()))
-            self._attempts.clear()
-            self._owner.lost(lanes, error)
+            self._owner.lost(self._take_all(), error)
             await self._clock.sleep_ms(backoff.next_ms())
 
     async def _serve(self, call: Any) -> PenstockError:
@@ -166,19 +175,46 @@ class LeaderStream:
     async def _read(self, call: Any) -> None:
         async for response in call:
             for result in response.results:
-                lane, _ = self._attempts.pop(result.batch_number, (None, 0))
+                lane = self._take(result.batch_number)
                 if lane is not None:
                     self._owner.answered(lane, result.batch_number, result)
 
+    def _take(self, attempt: int) -> SendLane | None:
+        """Take an attempt out; None where it is not known any more."""
+        lane, _, request = self._attempts.pop(attempt, (None, 0, 0))
+        if lane is None:
+            return None
+        self._unanswered[request] -= 1
+        if not self._unanswered[request]:
+            del self._unanswered[request]
+            self._let_go()
+        return lane
+
+    def _take_all(self) -> list[SendLane]:
+        """Take all attempts out; their lanes."""
+        lanes = list(dict.fromkeys(lane for lane, _, _ in self._attempts.values()))
+        self._attempts.clear()
+        self._unanswered.clear()
+        self._let_go()
+        return lanes
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._dirty |= self._held
+            self._held.clear()
+            self._wake.set()
+
     def _all_written(self) -> None:
-        attempts, self._attempts = self._attempts, {}
-        for attempt, (lane, _) in attempts.items():
+        written = [(attempt, lane) for attempt, (lane, _, _) in self._attempts.items()]
+        self._take_all()
+        for attempt, lane in written:
             self._owner.written(lane, attempt)
 
     def _collect(self) -> bytes | None:
         """Take what the marked lanes may send now, up to MAX_REQUEST_BYTES."""
         now_ms = self._clock.monotonic_ms()
         request = ProduceRequest(self._template)
+        self._requests += 1
         while self._dirty and request.size < MAX_REQUEST_BYTES:
             lane = next(iter(self._dirty))
             flight = self._next_of(lane, now_ms)
@@ -191,6 +227,9 @@ class LeaderStream:
     def _next_of(self, lane: SendLane, now_ms: float) -> Flight[PendingBatch] | None:
         flight = lane.window.next_to_send(now_ms)
         if flight is None and lane.open is not None and lane.open.due and lane.window.has_room and not lane.closed:
+            if len(self._unanswered) >= REQUESTS_IN_FLIGHT and self._requests not in self._unanswered:
+                self._held[lane] = None
+                return None
             self._accumulator.close(lane)
             flight = lane.window.next_to_send(now_ms)
         return flight
@@ -205,7 +244,8 @@ class LeaderStream:
         )
         request.add(place, flight.batch.sealed, flight.stamp)
         lane.window.sent(flight, attempt)
-        self._attempts[attempt] = (lane, now_ms)
+        self._attempts[attempt] = (lane, now_ms, self._requests)
+        self._unanswered[self._requests] = self._unanswered.get(self._requests, 0) + 1
 
 
 async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:

@@ -101,6 +101,20 @@ class Producer(Face):
         stamp = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
         self._hand_over((topic, value, key, headers, stamp, partition, on_delivery), wait=False)
 
+    def send_many_nowait(self, topic: str, values: Sequence[bytes], *, partition: int | None = None) -> int:
+        """Hand over many records without keys in order; how many were taken: fewer where there is no room.
+
+        What is wrong with a record itself is reported by the next flush.
+        """
+        stamp = time.time_ns() // 1_000_000
+        with self._changed:
+            for taken, value in enumerate(values):
+                try:
+                    self._hand_over((topic, value, None, (), stamp, partition, None), wait=False)
+                except BufferFullError:
+                    return taken
+        return len(values)
+
     def wait_for_room(self) -> None:
         """Wait until send_nowait has room again."""
         with self._changed:

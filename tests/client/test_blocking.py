@@ -8,6 +8,7 @@ import pytest
 
 import penstock.client
 from penstock.client import (
+    BatchDelivery,
     BufferFullError,
     ClientClosedError,
     Delivery,
@@ -18,6 +19,7 @@ from penstock.client import (
     UnknownTopicError,
     blocking,
 )
+from penstock.client.blocking.producer import HANDOVER_RECORDS
 from penstock.client.loop_thread import LoopThread
 from tests.client.conftest import ServedCluster
 
@@ -85,6 +87,22 @@ def test_callbacks_and_errors(served: ServedCluster) -> None:
         assert producer.send("orders", b"", timestamp_ms=wrong).exception(60)
     with pytest.raises(ClientClosedError):
         producer.send("orders", b"x")
+
+
+def test_many_values_at_once(served: ServedCluster) -> None:
+    served.cluster.create("orders")
+    got: list[BatchDelivery] = []
+    with blocking.Producer(served.cluster.bootstrap(), on_batch=got.append) as producer:
+        values = [b"%d" % number for number in range(2 * HANDOVER_RECORDS)]
+        sent, rounds = 0, 0
+        while sent < len(values):
+            sent += producer.send_many_nowait("orders", values[sent:])
+            rounds += 1
+            producer.wait_for_room()
+        producer.flush()
+    assert rounds > 1
+    assert sum(batch.record_count for batch in got) == len(values)
+    assert [batch.error for batch in got if batch.error is not None] == []
 
 
 def test_many_threads_share_a_producer(served: ServedCluster) -> None:
