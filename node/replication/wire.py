@@ -9,29 +9,20 @@ from collections.abc import Iterable
 from penstock.internal.v1 import data_pb2
 from penstock.internal.v1 import replication_pb2 as pb
 from penstock.node.replication.events import Position, RefusalKind
+from penstock.node.stored_batch import prefix_of
 from penstock.protocol.batch import CorruptBatchError, crc_of, header_of
+from penstock.protocol.record_set import varint
 from penstock.storage import EpochStart, LogBatch, ReplicaSeed
 from penstock.storage.producers import ProducerBatch, ProducerState
 from penstock.v1 import record_pb2
 
 _APPENDS = bytes([2 << 3 | 2])  # ReplicateResponse.appends
 _BATCHES = bytes([3 << 3 | 2])  # PartitionAppend.batches
-_PAYLOAD = bytes([5 << 3 | 2])  # StoredBatch.batch
 REFUSALS = {
     RefusalKind.NOT_LEADER: pb.REFUSAL_REASON_NOT_LEADER,
     RefusalKind.NOT_REPLICA: pb.REFUSAL_REASON_NOT_REPLICA,
     RefusalKind.UNKNOWN_PARTITION: pb.REFUSAL_REASON_UNKNOWN_PARTITION,
 }
-
-
-def varint(value: int) -> bytes:
-    """A non-negative number as protobuf writes it."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def append_parts(slot: int, batches: Iterable[LogBatch], *, cold: bool) -> list[bytes]:
@@ -40,22 +31,10 @@ def append_parts(slot: int, batches: Iterable[LogBatch], *, cold: bool) -> list[
     parts = [head]
     size = len(head)
     for batch in batches:
-        prefix = _batch_prefix(batch)
-        parts += (prefix, batch.payload)
-        size += len(prefix) + len(batch.payload)
+        prefix = prefix_of(batch)
+        parts += (_BATCHES, prefix, batch.payload)
+        size += len(_BATCHES) + len(prefix) + len(batch.payload)
     return [_APPENDS, varint(size), *parts]
-
-
-def _batch_prefix(batch: LogBatch) -> bytes:
-    place = data_pb2.StoredBatch(
-        base_offset=batch.base_offset,
-        last_offset=batch.last_offset,
-        leader_epoch=batch.leader_epoch,
-        append_time_ms=batch.append_time_ms,
-    ).SerializeToString()
-    payload = varint(len(batch.payload))
-    size = len(place) + 1 + len(payload) + len(batch.payload)
-    return b"".join((_BATCHES, varint(size), place, _PAYLOAD, payload))
 
 
 def batch_of(stored: data_pb2.StoredBatch) -> LogBatch:
