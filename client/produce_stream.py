@@ -30,9 +30,11 @@ from penstock.v1 import producer_service_pb2 as pb
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 """A request is closed once its batches come to this much."""
-REQUESTS_IN_FLIGHT = 2
-"""While so many requests have no answer, only full batches go: those that are due go on filling. On a quiet cluster an
-answer is there before the next batch is due; on a busy one batches grow instead of becoming more."""
+HOLD_MS = 50
+"""A request waits so long at most for the answer to the one before it: meanwhile its batches go on filling. On a quiet
+cluster the answer is there before the next batch is due; on a busy one requests and batches grow instead of becoming
+more. Bounded, because an answer can be far away, or wait for one partition's replicas while other partitions are well.
+"""
 UNANSWERED_GRACE_MS = 2_000
 """How much longer than the server's own timeout the client waits before it takes the stream for dead."""
 
@@ -80,13 +82,14 @@ class LeaderStream:
         self._clock = clock
         self._acked = request.acks != common_pb2.ACKS_NONE
         self._dirty: dict[SendLane, None] = {}
-        self._held: dict[SendLane, None] = {}
-        """Lanes with a batch that is due and waits for an answer to a request."""
         self._attempts: dict[int, tuple[SendLane, float, int]] = {}
         """Under way, in order: when it went, and in which request."""
-        self._unanswered: dict[int, int] = {}
-        """Attempts without an answer by request, where there are any."""
         self._requests = 0
+        self._sent_ms = 0.0
+        """When the last request went out."""
+        self._unanswered = 0
+        """Its attempts without an answer."""
+        self._hold: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._finishing = False
@@ -101,7 +104,6 @@ class LeaderStream:
     def forget(self, lane: SendLane) -> None:
         """The lane has gone to another leader; its attempts here do not count any more."""
         self._dirty.pop(lane, None)
-        self._held.pop(lane, None)
         for attempt in [n for n, entry in self._attempts.items() if entry[0] is lane]:
             self._take(attempt)
 
@@ -164,7 +166,7 @@ class LeaderStream:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while (request := self._collect()) is not None:
+            while self._may_send() and (request := self._collect()) is not None:
                 await call.write(request)
                 if not self._acked:
                     self._all_written()
@@ -184,25 +186,20 @@ class LeaderStream:
         lane, _, request = self._attempts.pop(attempt, (None, 0, 0))
         if lane is None:
             return None
-        self._unanswered[request] -= 1
-        if not self._unanswered[request]:
-            del self._unanswered[request]
-            self._let_go()
+        if request == self._requests:
+            self._unanswered -= 1
+            if self._dirty and not self._unanswered:
+                self._wake.set()
         return lane
 
     def _take_all(self) -> list[SendLane]:
         """Take all attempts out; their lanes."""
         lanes = list(dict.fromkeys(lane for lane, _, _ in self._attempts.values()))
         self._attempts.clear()
-        self._unanswered.clear()
-        self._let_go()
-        return lanes
-
-    def _let_go(self) -> None:
-        if self._held:
-            self._dirty |= self._held
-            self._held.clear()
+        self._unanswered = 0
+        if self._dirty:
             self._wake.set()
+        return lanes
 
     def _all_written(self) -> None:
         written = [(attempt, lane) for attempt, (lane, _, _) in self._attempts.items()]
@@ -210,11 +207,25 @@ class LeaderStream:
         for attempt, lane in written:
             self._owner.written(lane, attempt)
 
+    def _may_send(self) -> bool:
+        """Whether the last request is answered, or has been for too long not; sees to it that this is asked again."""
+        wait_ms = self._sent_ms + HOLD_MS - self._clock.monotonic_ms()
+        if not self._unanswered or wait_ms <= 0:
+            return True
+        if self._hold is None:
+            self._hold = asyncio.get_running_loop().call_later(wait_ms / 1000, self._end_hold)
+        return False
+
+    def _end_hold(self) -> None:
+        self._hold = None
+        self._wake.set()
+
     def _collect(self) -> bytes | None:
         """Take what the marked lanes may send now, up to MAX_REQUEST_BYTES."""
         now_ms = self._clock.monotonic_ms()
         request = ProduceRequest(self._template)
         self._requests += 1
+        self._sent_ms, self._unanswered = now_ms, 0
         while self._dirty and request.size < MAX_REQUEST_BYTES:
             lane = next(iter(self._dirty))
             flight = self._next_of(lane, now_ms)
@@ -227,9 +238,6 @@ class LeaderStream:
     def _next_of(self, lane: SendLane, now_ms: float) -> Flight[PendingBatch] | None:
         flight = lane.window.next_to_send(now_ms)
         if flight is None and lane.open is not None and lane.open.due and lane.window.has_room and not lane.closed:
-            if len(self._unanswered) >= REQUESTS_IN_FLIGHT and self._requests not in self._unanswered:
-                self._held[lane] = None
-                return None
             self._accumulator.close(lane)
             flight = lane.window.next_to_send(now_ms)
         return flight
@@ -245,7 +253,7 @@ class LeaderStream:
         request.add(place, flight.batch.sealed, flight.stamp)
         lane.window.sent(flight, attempt)
         self._attempts[attempt] = (lane, now_ms, self._requests)
-        self._unanswered[self._requests] = self._unanswered.get(self._requests, 0) + 1
+        self._unanswered += 1
 
 
 async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.client.accumulator import Accumulator, AccumulatorLimits
 from penstock.client.clock import SystemClock
-from penstock.client.produce_stream import REQUESTS_IN_FLIGHT, LeaderStream, SendLane
+from penstock.client.produce_stream import HOLD_MS, LeaderStream, SendLane
 from penstock.client.retry import Backoff
 from penstock.client.sequencing import Window
 from penstock.v1 import common_pb2, record_pb2
@@ -27,16 +27,26 @@ class Owner:
         return self.attempts
 
 
+class Clock(SystemClock):
+    """Stands still."""
+
+    now_ms = 1_000
+
+    def monotonic_ms(self) -> int:
+        return self.now_ms
+
+
 class Bench:
     """A stream and lanes whose leader it goes to."""
 
     def __init__(self, lanes: int) -> None:
+        self.clock = Clock()
         self.accumulator = Accumulator(
             AccumulatorLimits(BATCH_BYTES, 1 << 20, 5, 1000, record_pb2.COMPRESSION_NONE), lambda: 0
         )
         owner: Any = Owner()
         template = pb.ProduceRequest(acks=common_pb2.ACKS_ALL)
-        self.stream = LeaderStream("leader", owner, self.accumulator, template, SystemClock())
+        self.stream = LeaderStream("leader", owner, self.accumulator, template, self.clock)
         self.lanes = [SendLane(b"t" * 16, "orders", partition) for partition in range(lanes)]
         for lane in self.lanes:
             lane.window = Window(lane.closed, Backoff(random.Random(1)), idempotent=True, max_in_flight=5)
@@ -52,48 +62,63 @@ class Bench:
 
     def collect(self) -> list[int]:
         """Partitions of the next request; [] for none."""
-        request = self.stream._collect()
+        request = self.stream._collect() if self.stream._may_send() else None
         return [] if request is None else [batch.partition for batch in pb.ProduceRequest.FromString(request).batches]
 
 
 @pytest.fixture
 async def bench() -> Bench:
-    made = Bench(REQUESTS_IN_FLIGHT + 2)
-    for lane in made.lanes[:REQUESTS_IN_FLIGHT]:
+    """A request is under way, with batches of the first two lanes; the other two lanes are empty."""
+    made = Bench(4)
+    for lane in made.lanes[:2]:
         made.due(lane)
-        assert made.collect() == [lane.partition]
+    assert made.collect() == [0, 1]
     return made
 
 
-async def test_a_batch_that_is_due_waits_while_requests_have_no_answer_and_goes_on_filling(bench: Bench) -> None:
-    waiting, other = bench.lanes[-2:]
+async def test_batches_wait_for_the_answer_to_the_request_before_and_go_on_filling(bench: Bench) -> None:
+    waiting, other = bench.lanes[2:]
     bench.due(waiting)
     assert bench.collect() == []
     bench.due(waiting)
-    bench.due(other)
+    bench.due(other, BATCH_BYTES - 100)
+    bench.accumulator.append(other, None, b"x" * (BATCH_BYTES - 100), (), 7, None)  # closes the one before it
     assert bench.collect() == []
-    assert bench.stream._take(1) is bench.lanes[0]  # the first request is answered
-    assert sorted(bench.collect()) == [waiting.partition, other.partition]
+    bench.stream._take(1)
+    assert bench.collect() == []  # half an answer
+    bench.stream._wake.clear()
+    bench.stream._take(2)
+    assert bench.stream._wake.is_set()
+    assert bench.collect() == [2, 3]
     assert [flight.batch.record_count for flight in waiting.window.flights] == [2]
+    assert bench.collect() == []  # of this request there is no answer
 
 
-async def test_a_full_batch_does_not_wait_and_takes_along_what_is_due(bench: Bench) -> None:
-    full, due = bench.lanes[-2:]
-    bench.due(full, BATCH_BYTES - 100)
+async def test_an_answer_that_does_not_come_holds_up_nobody_for_long(bench: Bench) -> None:
+    bench.due(bench.lanes[2])
+    bench.clock.now_ms += HOLD_MS - 1
     assert bench.collect() == []
-    bench.accumulator.append(full, None, b"x" * (BATCH_BYTES - 100), (), 7, None)  # closes the one before it
-    bench.stream.mark(full)
-    bench.due(due)
-    assert bench.collect() == [full.partition, due.partition]
+    bench.stream._wake.clear()
+    await bench.stream._wake.wait()  # it looks again by itself
+    bench.clock.now_ms += 1
+    assert bench.collect() == [2]
+    bench.stream._take(1)
+    bench.stream._take(2)
+    bench.due(bench.lanes[3])
+    assert bench.collect() == []  # an answer to an older request changes nothing
+    bench.stream._take(3)
+    assert bench.collect() == [3]
 
 
-async def test_what_waits_goes_when_the_requests_are_lost_or_their_lanes_have_gone(bench: Bench) -> None:
-    waiting = bench.lanes[-1]
-    bench.due(waiting)
+async def test_what_waits_goes_when_the_request_is_lost_or_its_lanes_have_gone(bench: Bench) -> None:
+    bench.due(bench.lanes[2])
     assert bench.collect() == []
-    bench.stream.forget(bench.lanes[0])
-    assert bench.collect() == [waiting.partition]
-    bench.due(bench.lanes[-2])
+    for lane in bench.lanes[:2]:
+        bench.stream.forget(lane)
+    assert bench.collect() == [2]
+    bench.due(bench.lanes[3])
     assert bench.collect() == []
-    assert waiting in bench.stream._take_all()
-    assert bench.collect() == [bench.lanes[-2].partition]
+    bench.stream._wake.clear()
+    assert bench.stream._take_all() == [bench.lanes[2]]
+    assert bench.stream._wake.is_set()
+    assert bench.collect() == [3]
