@@ -8,7 +8,6 @@ is due (linger over, or flushed); a due batch that cannot be sent yet goes on fi
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from penstock.client.errors import BufferFullError, InvalidRequestError, RecordTooLargeError
@@ -16,7 +15,7 @@ from penstock.client.records import Headers
 from penstock.protocol.batch import NOT_STAMPED, BatchHeader
 from penstock.protocol.compression import compress
 from penstock.protocol.reasons import Reason
-from penstock.protocol.record_set import checked_content, checked_timestamp, encode_headers, encode_record_set
+from penstock.protocol.record_set import checked_content, checked_timestamp, encode_headers, encode_record_set, unrolled
 from penstock.v1 import record_pb2 as pb
 
 RECORD_OVERHEAD = 26
@@ -94,10 +93,7 @@ class PendingBatch:
     @property
     def stamps(self) -> list[int]:
         """Timestamps of the records, in order."""
-        out: list[int] = []
-        for (start, stamp_ms), (end, _) in pairwise((*self.stamp_runs, (len(self.waiters), 0))):
-            out += [stamp_ms] * (end - start)
-        return out
+        return unrolled(self.stamp_runs, len(self.waiters))
 
 
 class Lane:

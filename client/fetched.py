@@ -1,12 +1,12 @@
 """A batch as it was fetched, and its records, parsed when they are asked for. Pure.
 
 Making the records is most of what a consumer does, so they are read as columns where that can be done (nearly always):
-one list of all values, none for offsets that count on from the first. The records one by one are asked for the rest.
+a list of all values, one of all keys. Batches for which it cannot be done are read record by record.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
-from typing import Literal
+from collections.abc import Callable, Sequence
+from itertools import groupby, repeat
+from typing import Literal, TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -16,7 +16,11 @@ from penstock.internal.v1 import columns_pb2
 from penstock.protocol.batch import crc_of, header_of
 from penstock.protocol.compression import decompress
 from penstock.protocol.reasons import Reason
+from penstock.protocol.record_set import encode_record_set, unrolled
 from penstock.v1 import record_pb2 as pb
+
+Columns: TypeAlias = tuple[list[bytes] | None, list[bytes], list[tuple[int, int]]]
+"""Keys, values, and runs of equal timestamps: index of the first record, timestamp."""
 
 _new: Callable[[type[Record], tuple[object, ...]], Record] = tuple.__new__
 """Makes a Record of a tuple of its fields, in half the time of Record(...). Every use names all the fields."""
@@ -51,28 +55,21 @@ class FetchedBatch:
     @property
     def records(self) -> Sequence[pb.Record]:
         """Parse the records from the position on: offset = base_offset + offset_delta. Raises LogDamagedError."""
-        return self._read()[1]
+        return self._parsed(self._data())
 
     def to_records(self) -> list[Record]:
         """Give the records as values. Raises LogDamagedError."""
-        data, records = self._read()
+        data = self._data()
+        columns = _columns_of(data, self.record_count, self.base_timestamp_ms) if self._is_whole else None
+        if columns is None:
+            return self._each(self._parsed(data))
+        keys, values, runs = columns
         count = self.record_count
-        if self._start > self.base_offset or len(records) != count:
-            return self._each(records)
-        columns = columns_pb2.RecordSetColumns.FromString(data).records
-        values, keys = columns.value, columns.key
-        if (
-            len(values) != count
-            or (keys and len(keys) != count)
-            or columns.headers
-            or list(columns.offset_delta) != list(range(1, count))
-        ):
-            return self._each(records)
         fields = zip(
             repeat(self.topic, count),
             repeat(self.partition),
             range(self.base_offset, self.base_offset + count),
-            self._times(columns, records),
+            repeat(runs[0][1]) if len(runs) == 1 else unrolled(runs, count),
             keys or repeat(None),
             values,
             repeat(()),
@@ -80,14 +77,6 @@ class FetchedBatch:
             strict=False,
         )
         return list(map(_new, repeat(Record), fields))
-
-    def _times(self, columns: columns_pb2.RecordColumns, records: Sequence[pb.Record]) -> Iterable[int]:
-        base, deltas = self._batch.base_timestamp_ms, columns.timestamp_delta_ms
-        if not deltas:
-            return repeat(base)
-        if len(deltas) == self.record_count:
-            return map(base.__add__, deltas)
-        return [base + record.timestamp_delta_ms for record in records]
 
     def _each(self, records: Sequence[pb.Record]) -> list[Record]:
         base, time_ms, epoch = self.base_offset, self._batch.base_timestamp_ms, self.leader_epoch
@@ -99,19 +88,30 @@ class FetchedBatch:
             for record in records
         ]  # fmt: skip
 
-    def _read(self) -> tuple[bytes, Sequence[pb.Record]]:
-        """The serialized RecordSet, and its records from the position on."""
+    def _data(self) -> bytes:
+        """The serialized RecordSet. Raises LogDamagedError."""
         batch = self._batch
         if batch.control:
-            return b"", ()
+            return b""
         try:
-            data = decompress(batch.records, batch.compression, batch.records_size)
-            records = pb.RecordSet.FromString(data).records
-        except (ValueError, KeyError, DecodeError) as error:
+            return decompress(batch.records, batch.compression, batch.records_size)
+        except (ValueError, KeyError) as error:
             raise self.damaged(f"records of the batch are not readable: {error}") from error
-        if self._start > self.base_offset:
-            return data, [record for record in records if self.base_offset + record.offset_delta >= self._start]
-        return data, records
+
+    def _parsed(self, data: bytes) -> Sequence[pb.Record]:
+        """The records of the RecordSet from the position on. Raises LogDamagedError."""
+        try:
+            records = pb.RecordSet.FromString(data).records
+        except DecodeError as error:
+            raise self.damaged(f"records of the batch are not readable: {error}") from error
+        if self._is_whole:
+            return records
+        return [record for record in records if self.base_offset + record.offset_delta >= self._start]
+
+    @property
+    def _is_whole(self) -> bool:
+        """No record of the batch is below the position."""
+        return self._start <= self.base_offset
 
     def from_offset(self, offset: int) -> "FetchedBatch":
         """Give the same batch without the records below `offset`."""
@@ -133,6 +133,28 @@ class FetchedBatch:
         """Make the error that names this batch."""
         where = f"{self.topic}-{self.partition} batch {self.base_offset}..{self.last_offset}"
         return LogDamagedError(Reason.CORRUPT_BATCH, f"{where}: {why}", {"topic": self.topic})
+
+
+def _columns_of(data: bytes, count: int, base_timestamp_ms: int) -> Columns | None:
+    """Keys (None: no record has one), values and timestamps of a RecordSet; None where that is not all there is to it.
+
+    Read as columns it does not say which record has which value, and which of them have no timestamp. What is most
+    likely is tried, and believed if it gives the same bytes.
+    """
+    try:
+        columns = columns_pb2.RecordSetColumns.FromString(data).records
+    except DecodeError:
+        return None
+    keys, values, deltas = list(columns.key) or None, list(columns.value), list(columns.timestamp_delta_ms)
+    untimed = count - len(deltas)  # a delta of 0 is not written; those are the first ones, as time goes on
+    if not values or len(values) != count or (keys and len(keys) != count) or untimed < 0:
+        return None
+    runs = [(0, base_timestamp_ms)] if untimed else []
+    begin = untimed
+    for delta, run in groupby(deltas):
+        runs.append((begin, base_timestamp_ms + delta))
+        begin += len(list(run))
+    return (keys, values, runs) if encode_record_set(values, keys, {}, runs) == data else None
 
 
 def _absent(record: pb.Record, field: Literal["key", "value"]) -> bytes | None:

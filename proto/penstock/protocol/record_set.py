@@ -45,6 +45,14 @@ _KEYS = [_KEY + encoded for encoded in _VARINTS]
 _VALUES = [_VALUE + encoded for encoded in _VARINTS]
 
 
+def unrolled(stamps: Stamps, count: int) -> list[int]:
+    """Give the timestamp of each of `count` records, in order."""
+    out: list[int] = []
+    for (start, stamp_ms), (end, _) in pairwise((*stamps, (count, 0))):
+        out += [stamp_ms] * (end - start)
+    return out
+
+
 def checked_content(content: bytes | None) -> bytes | None:
     """Give a key or value as it can be encoded. Raises TypeError for anything but bytes and None."""
     if content is None or type(content) is bytes:
