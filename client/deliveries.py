@@ -74,13 +74,14 @@ class Deliveries:
         stamps = repeat(answer.append_time_ms) if append_time else batch.stamps
         topic, partition, epoch = batch.lane.topic, batch.lane.partition, answer.leader_epoch
         kind, is_callback = type(None), False
-        for waiter, offset, stamp in zip(batch.waiters, offsets, stamps, strict=False):
+        fields = zip(repeat(topic), repeat(partition), offsets, stamps, repeat(epoch), strict=False)
+        deliveries = map(_new_delivery, repeat(Delivery), fields)
+        for waiter, delivery in zip(batch.waiters, deliveries, strict=False):
             if waiter is None:
                 continue
             if type(waiter) is not kind:  # looked at once where all are alike
                 kind = type(waiter)
                 is_callback = callable(waiter) and not isinstance(waiter, asyncio.Future)
-            delivery = _new_delivery(Delivery, (topic, partition, offset, stamp, epoch))
             if is_callback:  # as _tell does, without the call
                 try:
                     waiter(delivery, None)

@@ -20,12 +20,15 @@ class Route:
         """The topic was deleted, or the producer can send no more."""
         self._accumulator = accumulator
         self._rng = rng
-        self._sticky = 0
+        self.sticky: SendLane
+        """Where records without a key go while its batch has room; there from the first lane on."""
         self._lanes_of_keys: dict[bytes, SendLane] = {}
         """Of recent keys, KEY_CACHE at most."""
 
     def add(self, lane: SendLane) -> None:
         """Take the next partition's lane: keys have other partitions from now on."""
+        if not self.lanes:
+            self.sticky = lane
         self.lanes.append(lane)
         self._lanes_of_keys.clear()
 
@@ -47,7 +50,7 @@ class Route:
             )
         if key is not None:
             return self._lanes_of_keys.get(key) or self._lane_of_key(key)
-        lane = self.lanes[self._sticky]
+        lane = self.sticky
         batch = lane.open
         if batch is None or batch.room < (RECORD_OVERHEAD if value is None else RECORD_OVERHEAD + len(value)):
             return self._turn(lane)
@@ -55,7 +58,7 @@ class Route:
 
     def last_lane(self, partition: int | None) -> SendLane:
         """Give the lane that `lane_of` chose last for a record without a key."""
-        return self.lanes[self._sticky if partition is None else partition]
+        return self.sticky if partition is None else self.lanes[partition]
 
     def _lane_of_key(self, key: bytes) -> SendLane:
         lane = self.lanes[partition_of_key(key, len(self.lanes))]
@@ -70,10 +73,7 @@ class Route:
             self._accumulator.close(full)
             if full.stream is not None:
                 full.stream.mark(full)
-        led = [index for index, lane in enumerate(self.lanes) if lane.stream is not None]
-        if led:
-            present = led.index(self._sticky) if self._sticky in led else len(led)
-            self._sticky = led[next_sticky(self._rng, len(led), present)]
-        else:
-            self._sticky = next_sticky(self._rng, len(self.lanes), self._sticky)
-        return self.lanes[self._sticky]
+        led = [lane for lane in self.lanes if lane.stream is not None] or self.lanes
+        present = led.index(full) if full in led else len(led)
+        self.sticky = led[next_sticky(self._rng, len(led), present)]
+        return self.sticky
