@@ -4,7 +4,6 @@ Each takes the log's row and returns the new one. Invariants: batches tile [log 
 log start is the base of a batch (or the log end), so that a replica that is filled from there can append what it gets.
 """
 
-from collections.abc import Collection
 from itertools import pairwise
 
 from penstock.protocol.batch import NO_PRODUCER
@@ -16,10 +15,6 @@ from penstock.storage.producers import advance
 from penstock.storage.rows import Rows
 from penstock.storage.types import NO_EPOCH, LogBatch, LogState, ReplicaSeed
 from penstock.storage.writes import Append, ResetLog
-
-FORGET_ROWS = 4_096
-"""Undo rows that one checkpoint drops, so that it never holds up appends for long; the next one goes on. What is left
-does no harm: a cut applies undo rows from the end down, whatever the high watermark."""
 
 
 def check_append(write: Append, state: LogState) -> None:
@@ -42,17 +37,15 @@ def append(rows: Rows, producers: ProducerRows, row: LogRow, batches: tuple[LogB
     database = rows.databases["batches"]
     for batch in batches:
         key = layout.offset_key(data, batch.base_offset)
-        head = layout.pack_batch(key, batch, position)
-        rows.txn.put(key, head + batch.payload, db=database)
+        undo = b"" if batch.header.producer_id == NO_PRODUCER else _advance_producer(producers, data, batch)
+        rows.txn.put(key, layout.pack_batch(key, batch, position, undo) + batch.payload, db=database)
         if batch.leader_epoch != epoch:
             body = layout.pack_epoch(batch.base_offset, epoch)
             rows.put("epochs", layout.EPOCH_KEY.pack(data, batch.leader_epoch), body)
             epoch = batch.leader_epoch
-        if batch.header.producer_id != NO_PRODUCER:
-            _advance_producer(rows, producers, data, batch)
         maximum = max(maximum, batch.header.max_timestamp_ms)
-        position += len(head) + len(batch.payload)
-        unindexed += len(head) + len(batch.payload)
+        position += layout.BATCH_ROW_BYTES + len(batch.payload)
+        unindexed += layout.BATCH_ROW_BYTES + len(batch.payload)
         if unindexed >= layout.INDEX_BYTES:
             rows.put("times", layout.time_key(data, maximum, batch.base_offset), b"")
             unindexed = 0
@@ -63,11 +56,13 @@ def append(rows: Rows, producers: ProducerRows, row: LogRow, batches: tuple[LogB
     return LogRow(row.key, data, state, position, maximum, unindexed)
 
 
-def _advance_producer(rows: Rows, producers: ProducerRows, data: int, batch: LogBatch) -> None:
+def _advance_producer(producers: ProducerRows, data: int, batch: LogBatch) -> bytes:
+    """Know the batch of its producer; what undoes that."""
     producer_id = batch.header.producer_id
     replaced = producers.get(data, producer_id)
-    rows.put("undo", layout.offset_key(data, batch.base_offset), layout.pack_undo(producer_id, replaced))
-    producers.set(data, producer_id, advance(replaced, batch.header, batch.base_offset, batch.append_time_ms))
+    state = advance(replaced, batch.header, batch.base_offset, batch.append_time_ms)
+    producers.set(data, producer_id, state)
+    return layout.pack_undo(replaced, state)
 
 
 def truncate(rows: Rows, producers: ProducerRows, row: LogRow, end: int) -> LogRow:
@@ -81,12 +76,12 @@ def truncate(rows: Rows, producers: ProducerRows, row: LogRow, end: int) -> LogR
     head = _head_at(rows, first)
     if head is None:
         raise AppendFailedError(f"no batch of {row.key} begins at offset {end}, where it was to be cut")
-    undone = {key: layout.unpack_undo(layout.unseal(key, undo)) for key, undo in rows.pop("undo", first, beyond)}
-    for producer_id, replaced in reversed(undone.values()):
-        producers.set(data, producer_id, replaced)
-    if end < state.high_watermark:  # only after an unclean election, or at a weak durability: undo rows are gone
+    cut = [(key, layout.unpack_head(key, value)) for key, value in rows.pop("batches", first, beyond)]
+    for key, gone in reversed(cut):
+        if gone.header.producer_id != NO_PRODUCER:
+            _undo(producers, row, layout.OFFSET_KEY.unpack(key)[1], gone)
+    if end < state.high_watermark:  # only after an unclean election, or at a weak durability
         producers.trim(data, end)
-    _pop_batches(rows, row, end, undone.keys())
     size = head.position - (row.end_position - state.size_bytes)
     state = state._replace(
         log_end_offset=end,
@@ -97,13 +92,15 @@ def truncate(rows: Rows, producers: ProducerRows, row: LogRow, end: int) -> LogR
     return _cut_times(rows, row._replace(state=state, end_position=head.position))
 
 
-def _pop_batches(rows: Rows, row: LogRow, end: int, undone: Collection[bytes]) -> None:
-    """Drop the batches from `end` on; each one of a producer above the high watermark was undone."""
-    committed = layout.offset_key(row.data, row.state.high_watermark)
-    for key, value in rows.pop("batches", layout.offset_key(row.data, end), layout.LOCAL.pack(row.data + 1)):
-        head = layout.unpack_head(key, value)
-        if key >= committed and head.header.producer_id != NO_PRODUCER and key not in undone:
-            raise layout.damaged(f"the undo row of the batch of key {key.hex()} is missing")
+def _undo(producers: ProducerRows, row: LogRow, base_offset: int, head: BatchHead) -> None:
+    """Put back what the producer's newest batch replaced. One that was forgotten since stays so: it was idle before."""
+    producer_id = head.header.producer_id
+    state = producers.get(row.data, producer_id)
+    if state is None or base_offset < row.state.high_watermark:
+        return
+    if not state.batches or state.batches[-1].base_offset != base_offset:
+        raise layout.damaged(f"{row.key} does not know the batch at offset {base_offset} of producer {producer_id}")
+    producers.set(row.data, producer_id, layout.unpack_undo(head.undo, state))
 
 
 def _head_at(rows: Rows, key: bytes) -> BatchHead | None:
@@ -205,13 +202,9 @@ def _forget_epochs(rows: Rows, data: int, start: int) -> None:
             rows.delete("epochs", key)
 
 
-def checkpoint(rows: Rows, row: LogRow, asked: int) -> LogRow:
-    """Remember the high watermark, and drop undo rows below it: nothing there is truncated."""
+def checkpoint(row: LogRow, asked: int) -> LogRow:
+    """Remember the high watermark."""
     high_watermark = min(asked, row.state.log_end_offset)
     if high_watermark <= row.state.high_watermark:
         return row
-    first, below = layout.LOCAL.pack(row.data), layout.offset_key(row.data, high_watermark)
-    for dropped, _ in enumerate(rows.pop("undo", first, below)):
-        if dropped == FORGET_ROWS:
-            break
     return row._replace(state=row.state._replace(high_watermark=high_watermark))

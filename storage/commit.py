@@ -1,6 +1,6 @@
 """Group commit: many writes, one durable transaction. No thread; the writer (or a simulator) calls it.
 
-Invariants: all that a write changes is in one transaction (batch, epoch, end, producer, time, undo), so recovery is
+Invariants: all that a write changes is in one transaction (batch, epoch, end, producer, time), so recovery is
 opening the file; a write that fails changes nothing; what memory holds (rows, producers) is replaced only after the
 commit succeeded. A failed commit is never tried again where the disk failed: CommitFailedError ends the process.
 

@@ -4,7 +4,7 @@ from penstock.storage import layout
 from penstock.storage.layout import GARBAGE_ALL
 from penstock.storage.rows import Rows
 
-_SPACES = ("batches", "epochs", "times", "producers", "known", "undo")
+_SPACES = ("batches", "epochs", "times", "producers", "known")
 
 
 class _Budget:
@@ -35,11 +35,9 @@ def _delete_all(rows: Rows, data: int, budget: _Budget) -> bool:
 
 
 def _delete_below(rows: Rows, data: int, below: int, budget: _Budget) -> bool:
-    """Delete batches and undo rows below the log start, which is the base of a batch, and their time index."""
+    """Delete batches below the log start, which is the base of a batch, and their time index."""
     first, until = layout.LOCAL.pack(data), layout.offset_key(data, below)
-    return all(_delete(rows, space, first, until, budget) for space in ("batches", "undo")) and _delete_times(
-        rows, data, below, budget
-    )
+    return _delete(rows, "batches", first, until, budget) and _delete_times(rows, data, below, budget)
 
 
 def _delete(rows: Rows, space: str, first: bytes, until: bytes, budget: _Budget) -> bool:

@@ -162,7 +162,7 @@ class Group:
 
     def _checkpoint(self, write: CheckpointHighWatermark) -> Log:
         row = self._row(write.log)
-        self._logs[write.log.local] = changes.checkpoint(self._rows, row, write.high_watermark)
+        self._logs[write.log.local] = changes.checkpoint(row, write.high_watermark)
         return write.log
 
     def _act_in(self, write: ActIn) -> Log:

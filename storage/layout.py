@@ -4,17 +4,16 @@ Key spaces (named databases). A log's row has a stable local id; its data is und
 counter), which changes when the log is reset, so that a reset costs nothing and the old data goes in the background:
     store       name -> value            identity, format version, start ids, next local id
     partitions  local id -> LogRow
-    batches     p, base_offset -> BatchHead + payload
+    batches     p, base_offset -> BatchHead + what undoes it + payload
     epochs      p, leader_epoch -> start offset, the epoch before it
     times       p, running maximum timestamp, base_offset -> nothing    sparse: one in INDEX_BYTES
     producers   p, producer_id -> ProducerState
     known       p, producer_id -> nothing            the keys of `producers` once more
-    undo        p, base_offset -> producer_id and the ProducerState that the batch replaced, above the high watermark
     garbage     p -> offset              batches of p that begin below it are to be deleted; GARBAGE_ALL: all of p
 LMDB has no page checksums, so every row begins with a CRC-32C over its key and content (`seal`). A batch's covers its
-head, which has another one of the payload: many lookups need the head alone. That a row is there, in spite of a page
-that hides it, is known of batches by tiling, of epochs by a chain, of partitions by count, of undo rows by the batches
-that they undo, of producers by `known`, in other pages; a hidden row of `times` only makes a search longer.
+head and what undoes it; the head has another one of the payload: many lookups need the head alone. That a row is there,
+in spite of a page that hides it, is known of batches by tiling, of epochs by a chain, of partitions by count, of
+producers by `known`, in other pages; a hidden row of `times` only makes a search longer.
 """
 
 import struct
@@ -29,7 +28,7 @@ from penstock.storage.producers import REMEMBERED_BATCHES, ProducerBatch, Produc
 from penstock.storage.types import LogBatch, LogState, PartitionKey
 
 FORMAT_VERSION = 1
-DATABASES = ("store", "partitions", "batches", "epochs", "times", "producers", "known", "undo", "garbage")
+DATABASES = ("store", "partitions", "batches", "epochs", "times", "producers", "known", "garbage")
 GARBAGE_ALL = 2**63 - 1
 INDEX_BYTES = 64 * 1024
 REPAIR = (
@@ -50,8 +49,8 @@ MAX_SMALL_ROW = 256 * 1024
 """No row but a batch's is longer; what seems to be is damage, and may lie outside the file."""
 # after the CRC: position, CRC of the payload, last_offset, leader_epoch, append_time; then the header: compression,
 # record_count, records_size, base and max timestamp, producer id, epoch, base sequence, transactional, control; then
-# the payload's length
-_BATCH = struct.Struct(">QIqiqBIIqqqii??I")
+# the lengths of the payload and of what undoes the batch
+_BATCH = struct.Struct(">QIqiqBIIqqqii??IB")
 BATCH_ROW_BYTES = CRC_BYTES + _BATCH.size
 # topic id, index, data id, log start, log end, high watermark, last and acted epoch, size, end position, running
 # maximum, unindexed bytes
@@ -60,7 +59,10 @@ _EPOCH = struct.Struct(">Qi")
 _PRODUCER = struct.Struct(">iqB")
 _PRODUCER_BATCH = struct.Struct(">iiqq")
 _PRODUCERS = tuple(struct.Struct(">iqB" + "iiqq" * count) for count in range(REMEMBERED_BATCHES + 1))
-_UNDO = struct.Struct(">q?")
+_WHOLE, _TIME, _DROPPED = range(3)  # the first byte of what undoes a batch: what it holds
+_WHOLE_KIND = bytes([_WHOLE])
+_UNDO_TIME = struct.Struct(">Bq")
+_UNDO_DROPPED = struct.Struct(">Bqiiqq")
 
 
 class LogRow(NamedTuple):
@@ -84,10 +86,11 @@ class BatchHead(NamedTuple):
     append_time_ms: int
     header: BatchHeader
     payload_bytes: int
+    undo: bytes
 
     @property
     def row_bytes(self) -> int:
-        """What the batch counts for in sizes and positions."""
+        """What the batch counts for in sizes and positions: on all replicas the same, so without what undoes it."""
         return BATCH_ROW_BYTES + self.payload_bytes
 
 
@@ -95,7 +98,7 @@ NO_MAXIMUM = -(2**63)
 
 
 def offset_key(local: int, offset: int) -> bytes:
-    """Key in `batches` and `undo`."""
+    """Key in `batches`."""
     return OFFSET_KEY.pack(local, offset)
 
 
@@ -135,28 +138,31 @@ def unseal(key: bytes, row: "bytes | memoryview") -> bytes:
     raise damaged(f"the checksum of the row of key {key.hex()} is wrong")
 
 
-def pack_batch(key: bytes, batch: LogBatch, position: int) -> bytes:
-    """Head of a batch's row; the payload follows it."""
-    payload = batch.payload
+def pack_batch(key: bytes, batch: LogBatch, position: int, undo: bytes) -> bytes:
+    """Head of a batch's row, with what undoes it; the payload follows."""
+    _, last_offset, leader_epoch, append_time_ms, header, payload = batch
     crc = google_crc32c.value(payload)
-    _, last_offset, leader_epoch, append_time_ms, header, _ = batch
-    return seal(key, _BATCH.pack(position, crc, last_offset, leader_epoch, append_time_ms, *header, len(payload)))
+    sizes = (len(payload), len(undo))
+    return seal(key, _BATCH.pack(position, crc, last_offset, leader_epoch, append_time_ms, *header, *sizes) + undo)
 
 
 def unpack_head(key: bytes, row: memoryview) -> BatchHead:
     """Read the head of a row of `batches`; its payload is not touched. Raises DamagedStoreError."""
     if len(row) >= BATCH_ROW_BYTES:
         fields = _BATCH.unpack_from(row, CRC_BYTES)
-        crc = google_crc32c.value(key + bytes(row[CRC_BYTES:BATCH_ROW_BYTES]))
-        if _CRC.unpack_from(row)[0] == crc and fields[-1] == len(row) - BATCH_ROW_BYTES:
-            return BatchHead._make((*fields[:5], BatchHeader._make(fields[5:-1]), fields[-1]))
+        payload_bytes, undo_bytes = fields[-2:]
+        end = BATCH_ROW_BYTES + undo_bytes
+        crc = google_crc32c.value(key + bytes(row[CRC_BYTES:end]))
+        if _CRC.unpack_from(row)[0] == crc and end + payload_bytes == len(row):
+            undo = bytes(row[BATCH_ROW_BYTES:end])
+            return BatchHead._make((*fields[:5], BatchHeader._make(fields[5:-2]), payload_bytes, undo))
     raise _damaged_batch(key)
 
 
 def unpack_batch(key: bytes, row: memoryview) -> LogBatch:
     """Read a row of `batches`. Raises DamagedStoreError."""
     head = unpack_head(key, row)
-    payload = bytes(row[BATCH_ROW_BYTES:])
+    payload = bytes(row[len(row) - head.payload_bytes :])
     if google_crc32c.value(payload) != head.payload_crc:
         raise _damaged_batch(key)
     base_offset = OFFSET_KEY.unpack(key)[1]
@@ -209,15 +215,31 @@ def unpack_producer(body: bytes) -> ProducerState:
     return ProducerState(epoch, batches, timestamp_ms)
 
 
-def pack_undo(producer_id: int, replaced: ProducerState | None) -> bytes:
-    """Content of a row of `undo`."""
-    return _UNDO.pack(producer_id, replaced is not None) + (b"" if replaced is None else pack_producer(replaced))
+def pack_undo(replaced: ProducerState | None, state: ProducerState) -> bytes:
+    """What leads from a producer's state back to the one that its newest batch replaced; b"" there was none.
+
+    Short where that differs as usual: one batch less, and perhaps an older one that had to go.
+    """
+    if replaced is None:
+        return b""
+    if replaced.producer_epoch == state.producer_epoch and len(state.batches) > 1:
+        if len(replaced.batches) < len(state.batches):
+            return _UNDO_TIME.pack(_TIME, replaced.timestamp_ms)
+        return _UNDO_DROPPED.pack(_DROPPED, replaced.timestamp_ms, *replaced.batches[0])
+    return _WHOLE_KIND + pack_producer(replaced)
 
 
-def unpack_undo(body: bytes) -> tuple[int, ProducerState | None]:
-    """Return the producer id and the state to put back; None: it was not known."""
-    producer_id, known = _UNDO.unpack_from(body)
-    return producer_id, unpack_producer(body[_UNDO.size :]) if known else None
+def unpack_undo(undo: bytes, state: ProducerState) -> ProducerState | None:
+    """The state before `state`, which `pack_undo` was given."""
+    if not undo:
+        return None
+    if undo[0] == _WHOLE:
+        return unpack_producer(undo[1:])
+    batches = state.batches[:-1]
+    if undo[0] == _TIME:
+        return ProducerState(state.producer_epoch, batches, _UNDO_TIME.unpack(undo)[1])
+    _, timestamp_ms, *dropped = _UNDO_DROPPED.unpack(undo)
+    return ProducerState(state.producer_epoch, (ProducerBatch._make(dropped), *batches), timestamp_ms)
 
 
 def damaged(what: str) -> DamagedStoreError:

@@ -58,7 +58,7 @@ class ProducerRows:
         self.changed[data, producer_id] = state
 
     def trim(self, data: int, end: int) -> None:
-        """Take the batches from `end` on out of what is known, where no undo rows are left to tell what was before."""
+        """Take the batches from `end` on out of what is known, where nothing says what was before."""
         known = {producer_id for producer_id, _ in scan_producers(self._rows, data)}
         known.update(producer_id for changed, producer_id in self.changed if changed == data)
         for producer_id in known:

@@ -55,7 +55,7 @@ class MoveStart:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointHighWatermark:
-    """Remember the high watermark; what is kept to undo writes below it is dropped. Never goes back."""
+    """Remember the high watermark. Never goes back."""
 
     log: Log
     high_watermark: int

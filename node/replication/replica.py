@@ -135,8 +135,8 @@ class ReplicaCore:
         """Rule 26: the epoch is granted to this node's present registration."""
         return view.leader_node_epoch == node_epoch
 
-    def tick(self, now_ms: int) -> Outputs:
-        """Every few hundred ms."""
+    def tick(self, now_ms: int, *, checkpoint: bool = True) -> Outputs:
+        """Every few hundred ms; with `checkpoint` a high watermark that moved is written."""
         outputs: Outputs = []
         if self._act_again and self.view is not None:
             self._act_again = False
@@ -144,7 +144,7 @@ class ReplicaCore:
         if self.leader is not None:
             outputs += self.leader.tick(now_ms)
         mark = min(self.log.high_watermark, self.log.durable_end)
-        if mark != self._checkpointed and self.role is not Role.ENTERING:
+        if checkpoint and mark != self._checkpointed and self.role is not Role.ENTERING:
             self._checkpointed = mark
             outputs.append(WriteCheckpoint(mark))
         return outputs

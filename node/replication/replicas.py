@@ -43,6 +43,9 @@ COLD_READS = 4
 """Reads of the store under way at once, of followers and consumers that are behind."""
 TICK_MS = 200
 """How often `tick` is wanted."""
+CHECKPOINT_TICKS = 25
+"""In so many ticks each partition's high watermark is written once, if it moved: not all at a time, and not often, for
+the rows of a thousand partitions cost as much as their appends. A new leader learns the true one from its followers."""
 PROBES = 3
 PROBE_PAUSE_MS = 100
 
@@ -109,6 +112,7 @@ class Replicas:
         self._seams = seams
         self._fetcher = Fetcher(self, seams.rng)
         self._proposals = Proposals(seams.alter, seams.fatal)
+        self._ticks = 0
         self._partitions: dict[PartitionKey, Partition] = {}
         self._image: MetadataImage | None = None
         self._acted: dict[bytes, TopicInfo] = {}
@@ -241,10 +245,11 @@ class Replicas:
 
     def tick(self, now_ms: int) -> None:
         """Every TICK_MS: lag, deadlines, checkpoints, and what has to be tried again."""
-        for partition in list(self._partitions.values()):
+        self._ticks += 1
+        for place, partition in enumerate(list(self._partitions.values())):
             if partition.shell.log is None:
                 self.submit(CreateLog(partition.key))
-            partition.shell.tick(now_ms)
+            partition.shell.tick(now_ms, checkpoint=(place + self._ticks) % CHECKPOINT_TICKS == 0)
             partition.expire(now_ms)
 
     # ---- what replicas and streams need

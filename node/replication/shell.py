@@ -178,9 +178,9 @@ class ReplicaShell:
         """Newer metadata that includes this node's registration."""
         self.run(lambda core: core.on_view(view, node_epoch, self._host.now_ms()))
 
-    def tick(self, now_ms: int) -> None:
-        """Every few hundred ms."""
-        self.run(lambda core: core.tick(now_ms))
+    def tick(self, now_ms: int, *, checkpoint: bool = True) -> None:
+        """Every few hundred ms; with `checkpoint` a high watermark that moved is written."""
+        self.run(lambda core: core.tick(now_ms, checkpoint=checkpoint))
 
     # ---- appends of this leader
 

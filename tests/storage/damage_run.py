@@ -46,7 +46,7 @@ PRODUCERS = 500
 
 
 def fill(path: Path) -> None:
-    """Some logs with batches within a page and over it, epochs, producers, undo rows, times, a moved start."""
+    """Some logs with batches within a page and over it, epochs, producers, times, a moved start."""
     store = Store.open(formatted(path), options())
     for number in range(LOGS):
         log, end = new_log(store, number), 0

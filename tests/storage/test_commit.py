@@ -21,7 +21,6 @@ from penstock.storage import (
     StaleEpochError,
     Store,
     Truncate,
-    changes,
 )
 from tests.storage.support import append, batch, commit, done, key, new_log, new_store
 
@@ -103,7 +102,7 @@ def test_dropping_goes_on_behind_a_failure(store: Store) -> None:
 
 
 def test_a_cut_below_the_high_watermark_forgets_producers_of_the_same_group(store: Store) -> None:
-    """Their rows are not written yet, and their undo rows are gone."""
+    """Their rows are not written yet, and below the high watermark no batch says what it replaced."""
     log = new_log(store)
     new = tuple(batch(at, stamp=ProducerStamp(9, 0, at)) for at in range(4))
     done(store, Append(log, 0, new), CheckpointHighWatermark(log, 4), Truncate(log, 0, 2))
@@ -112,24 +111,6 @@ def test_a_cut_below_the_high_watermark_forgets_producers_of_the_same_group(stor
     assert [b.base_offset for b in state.batches] == [0, 1]
     done(store, Truncate(log, 0, 0))
     assert log.producer(9) is None
-
-
-def test_a_cut_among_undo_rows_that_a_checkpoint_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint drops a bounded number; those that are left below the high watermark do no harm."""
-    monkeypatch.setattr(changes, "FORGET_ROWS", 3)
-    log = new_log(store)
-    append(store, log, *(batch(at, stamp=ProducerStamp(at % 2, 0, at // 2)) for at in range(20)))
-    done(store, CheckpointHighWatermark(log, 14))
-    done(store, Truncate(log, 0, 16))
-    for producer in (0, 1):
-        state = log.producer(producer)
-        assert state is not None
-        assert [b.base_offset for b in state.batches] == list(range(producer + 6, 16, 2))
-    done(store, Truncate(log, 0, 8))
-    for producer in (0, 1):
-        state = log.producer(producer)
-        assert state is not None
-        assert [b.base_offset for b in state.batches] == [producer, producer + 2, producer + 4, producer + 6]
 
 
 def test_expiry_looks_at_all_in_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

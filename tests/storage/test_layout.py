@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from penstock.protocol.batch import BatchHeader
 from penstock.storage import DamagedStoreError, LogBatch, LogState, PartitionKey, layout
 from penstock.storage.layout import BATCH_ROW_BYTES, LogRow
-from penstock.storage.producers import ProducerBatch, ProducerState
+from penstock.storage.producers import ProducerBatch, ProducerState, advance
 
 i64 = st.integers(-(2**63), 2**63 - 1)
 i32 = st.integers(-(2**31), 2**31 - 1)
@@ -18,6 +18,7 @@ u32 = st.integers(0, 2**32 - 1)
 offset = st.integers(0, 2**63 - 1)
 headers = st.builds(BatchHeader, st.integers(0, 255), u32, u32, i64, i64, i64, i32, i32, st.booleans(), st.booleans())
 batches = st.builds(LogBatch, offset, offset, i32, i64, headers, st.binary(max_size=200))
+undo = st.binary(max_size=140)
 producers = st.builds(
     ProducerState, i32, st.lists(st.builds(ProducerBatch, i32, i32, i64, i64), max_size=5).map(tuple), i64
 )
@@ -25,22 +26,23 @@ states = st.builds(LogState, i64, i64, i64, i32, i32, u64)
 rows = st.builds(LogRow, st.builds(PartitionKey, st.binary(min_size=16, max_size=16), u32), u32, states, u64, i64, u64)
 
 
-@given(u32, batches, u64)
-def test_batches(local: int, batch: LogBatch, position: int) -> None:
+@given(u32, batches, u64, undo)
+def test_batches(local: int, batch: LogBatch, position: int, undo: bytes) -> None:
     key = layout.offset_key(local, batch.base_offset)
-    head = layout.pack_batch(key, batch, position)
+    head = layout.pack_batch(key, batch, position, undo)
     row = memoryview(head + batch.payload)
-    assert len(head) == BATCH_ROW_BYTES
+    assert len(head) == BATCH_ROW_BYTES + len(undo)
     assert layout.unpack_batch(key, row) == batch
     found = layout.unpack_head(key, row)
-    assert (found.position, found.row_bytes, found.header) == (position, len(row), batch.header)
+    assert (found.position, found.header, found.undo) == (position, batch.header, undo)
+    assert found.row_bytes == BATCH_ROW_BYTES + len(batch.payload)
     assert (found.last_offset, found.leader_epoch, found.append_time_ms) == batch[1:4]
 
 
-@given(u32, batches, st.integers(0), st.integers(0, 7))
-def test_a_changed_bit_of_a_batch_shows(local: int, batch: LogBatch, place: int, bit: int) -> None:
+@given(u32, batches, undo, st.integers(0), st.integers(0, 7))
+def test_a_changed_bit_of_a_batch_shows(local: int, batch: LogBatch, undo: bytes, place: int, bit: int) -> None:
     key = layout.offset_key(local, batch.base_offset)
-    row = bytearray(layout.pack_batch(key, batch, 0) + batch.payload)
+    row = bytearray(layout.pack_batch(key, batch, 0, undo) + batch.payload)
     row[place % len(row)] ^= 1 << bit
     with pytest.raises(DamagedStoreError, match="format --join"):
         layout.unpack_batch(key, memoryview(row))
@@ -61,9 +63,10 @@ def test_producers(state: ProducerState) -> None:
     assert layout.unpack_producer(layout.pack_producer(state)) == state
 
 
-@given(i64, st.none() | producers)
-def test_undo(producer_id: int, replaced: ProducerState | None) -> None:
-    assert layout.unpack_undo(layout.pack_undo(producer_id, replaced)) == (producer_id, replaced)
+@given(st.none() | producers, headers, st.integers(0, 2**40), i64)
+def test_undo(replaced: ProducerState | None, header: BatchHeader, base_offset: int, timestamp_ms: int) -> None:
+    state = advance(replaced, header, base_offset, timestamp_ms)
+    assert layout.unpack_undo(layout.pack_undo(replaced, state), state) == replaced
 
 
 @given(u64, i32)

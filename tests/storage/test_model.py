@@ -93,11 +93,6 @@ class StoreMachine(RuleBasedStateMachine):
         assert (rows["partitions"], rows["garbage"]) == (len(logs), 0)
         assert rows["batches"] == sum(len(model.batches) for model in logs)
         assert rows["known"] == rows["producers"] == sum(len(model.producers()) for model in logs)
-        assert rows["undo"] == sum(
-            b.header.producer_id != -1 and b.base_offset >= model.high_watermark
-            for model in logs
-            for b in model.batches
-        )
         assert (
             rows["times"] <= sum(len(b.payload) + BATCH_ROW_BYTES for m in logs for b in m.batches) // INDEX_BYTES + 3
         )

@@ -202,7 +202,7 @@ class MemoryGroup:
         known = self._own_producers(row)
         for place in range(row.stop - 1, stop - 1, -1):
             undone = row.undo[place]
-            if undone is None or row.batches[place].base_offset < row.forgotten:
+            if undone is None or undone[0] not in known or row.batches[place].base_offset < row.forgotten:
                 continue
             _set(known, *undone)
         if end < row.state.high_watermark:

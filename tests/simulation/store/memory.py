@@ -5,7 +5,7 @@ and a copy or an earlier state costs nothing. Long lists are shared: a row owns 
 only the row that owns all of them may append in place. `test_contract.py` holds it to what the real store does.
 
 Left out: damage, the file's room (a world says when it is full), deleting in the background (dropped data is gone at
-once, and its producers take no turn in ExpireProducers), and FORGET_ROWS (a checkpoint forgets all undo below it).
+once, and its producers take no turn in ExpireProducers).
 """
 
 from bisect import bisect_left
