@@ -37,8 +37,10 @@ $(TOXIPROXY): | $(VENV)/.installed-test
 demo: $(VENV)/.installed-node ## start a three-node cluster, publish, consume, kill a leader, count what is left
 	@$(BIN)/python -m deploy.demo
 
-test: $(VENV)/.installed-test $(TOXIPROXY) ## run the tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A file's tests stay in one process: what is dear (a cluster, a scenario) is then not there twice at a time.
+TEST_JOBS ?= 2
+test: $(VENV)/.installed-test $(TOXIPROXY) ## run the tests: TEST_JOBS=N processes (2), PYTEST_ARGS='tests/storage -x'
+	@$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 # $(call option,flag,value): --flag value, if there is a value.
 option = $(if $(2),--$(1) $(2))
