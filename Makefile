@@ -40,7 +40,7 @@ demo: $(VENV)/.installed-node ## start a three-node cluster, publish, consume, k
 # A file's tests stay in one process: what is dear (a cluster, a scenario) is then not there twice at a time.
 TEST_JOBS ?= 2
 test: $(VENV)/.installed-test $(TOXIPROXY) ## run the tests: TEST_JOBS=N processes (2), PYTEST_ARGS='tests/storage -x'
-	@$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # $(call option,flag,value): --flag value, if there is a value.
 option = $(if $(2),--$(1) $(2))
