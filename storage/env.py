@@ -20,6 +20,7 @@ from penstock.storage.errors import (
     ForeignStoreError,
     NewerFormatError,
     NotFormattedError,
+    OlderFormatError,
     StorageError,
     StoreLockedError,
 )
@@ -249,7 +250,7 @@ def no_store(path: Path) -> NotFormattedError:
 
 
 def check_format(environment: Environment) -> None:
-    """Raise NotFormattedError, NewerFormatError."""
+    """Raise NotFormattedError, NewerFormatError, OlderFormatError."""
     with environment.begin() as txn:
         row = txn.get(b"format", db=environment.db["store"])
         if row is None:
@@ -259,6 +260,11 @@ def check_format(environment: Environment) -> None:
         raise NewerFormatError(
             f"{environment.path} has format {version}, this version reads up to {FORMAT_VERSION}; "
             "start it with the version that wrote it, or a newer one"
+        )
+    if version < FORMAT_VERSION:
+        raise OlderFormatError(
+            f"{environment.path} has format {version}, this version reads {FORMAT_VERSION} only; "
+            f"nothing was changed: start it with the version that wrote it, or {REPAIR}"
         )
 
 

@@ -17,6 +17,10 @@ class NewerFormatError(StorageError):
     """The store was written by a newer version."""
 
 
+class OlderFormatError(StorageError):
+    """The store was written by an older version, in a form that is not read any more."""
+
+
 class StoreLockedError(StorageError):
     """Another process has the store open."""
 

@@ -27,7 +27,8 @@ from penstock.storage.errors import DamagedStoreError
 from penstock.storage.producers import REMEMBERED_BATCHES, ProducerBatch, ProducerState
 from penstock.storage.types import LogBatch, LogState, PartitionKey
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: what undoes a batch is in its row (docs/adr/0014)."""
 DATABASES = ("store", "partitions", "batches", "epochs", "times", "producers", "known", "garbage")
 GARBAGE_ALL = 2**63 - 1
 INDEX_BYTES = 64 * 1024

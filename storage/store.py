@@ -53,7 +53,8 @@ class Store:
     ) -> "Store":
         """Open a store, which must be that of `cluster_id` and `node_id` where they are given.
 
-        Raises NotFormattedError, StoreLockedError, NewerFormatError, ForeignStoreError, DamagedStoreError.
+        Raises NotFormattedError, StoreLockedError, NewerFormatError, OlderFormatError, ForeignStoreError,
+        DamagedStoreError.
         """
         environment = Environment(path, options or StoreOptions())
         try:

@@ -15,6 +15,7 @@ from penstock.storage import (
     ForeignStoreError,
     NewerFormatError,
     NotFormattedError,
+    OlderFormatError,
     StorageError,
     Store,
     StoreLockedError,
@@ -79,6 +80,15 @@ def test_newer_format(tmp_path: Path) -> None:
     raw_put(path, b"format", seal(b"format", LOCAL.pack(FORMAT_VERSION + 1)))
     with pytest.raises(NewerFormatError, match="start it with the version that wrote it, or a newer one"):
         Store.open(path, options())
+
+
+def test_older_format(tmp_path: Path) -> None:
+    path = formatted(tmp_path / "store")
+    raw_put(path, b"format", seal(b"format", LOCAL.pack(FORMAT_VERSION - 1)))
+    before = files(path)
+    with pytest.raises(OlderFormatError, match="nothing was changed: start it with the version that wrote it"):
+        Store.open(path, options())
+    assert files(path)[DATA_FILE] == before[DATA_FILE]
 
 
 def test_second_opening_in_this_process(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(index=key_index, data=st.data())
     def truncate_committed(self, index: int, data: st.DataObject) -> None:
-        """Below the checkpointed high watermark, as after an unclean election: no undo is kept for that."""
+        """Below the checkpointed high watermark, as after an unclean election: the undo is not used there."""
         self.execute()
         if (found := self.log_of(index)) is None:
             return

@@ -223,7 +223,7 @@ def _end_of_data(descriptor: int, length: int) -> int:
 
 
 def _row(store: Store, log: Log) -> Row:
-    """All that the store holds of a log, but for its undo rows and what is below its start."""
+    """All that the store holds of a log, but for what undoes its batches and what is below its start."""
     state, found = log.state, store.row(log.local)
     data = 0 if found is None else found.data
     batches = log.read(state.log_start_offset, state.log_end_offset, 2**62)

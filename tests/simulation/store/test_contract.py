@@ -395,6 +395,20 @@ def test_producers_of_the_same_group_do_not_expire_yet(node: Node) -> None:
     assert log.producer(7) is None
 
 
+def test_a_cut_does_not_bring_a_producer_back_that_was_forgotten(node: Node) -> None:
+    """What its batch replaced is older still."""
+    log = node.log()
+    first, second = (batch(at, stamp=ProducerStamp(7, 0, at), append_time_ms=10) for at in range(2))
+    node.done(Append(log, 0, (first, second)))
+    node.done(ExpireProducers(100))
+    node.done(Truncate(log, 0, 1))
+    assert log.producer(7) is None
+    node.done(Append(log, 0, (batch(1, stamp=ProducerStamp(7, 0, 0), append_time_ms=200),)))
+    assert log.producer(7) is not None
+    node.done(Truncate(log, 0, 0))
+    assert log.producer(7) is None
+
+
 def test_a_log_that_is_replaced_while_its_producers_expire_begins_empty(node: Node) -> None:
     expire, drop, create = ExpireProducers(2**40), DropLog(key(1)), CreateLog(key(1))
     for writes in ((expire, drop, expire, create, expire), (drop, create, expire)):
