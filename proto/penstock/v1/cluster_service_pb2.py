@@ -26,7 +26,7 @@ from penstock.v1 import common_pb2 as penstock_dot_v1_dot_common__pb2
 from penstock.v1 import topic_service_pb2 as penstock_dot_v1_dot_topic__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/v1/cluster_service.proto\x12\x0bpenstock.v1\x1a\x18penstock/v1/common.proto\x1a\x1fpenstock/v1/topic_service.proto\"\xb4\x01\n\x06\x42roker\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0c\n\x04rack\x18\x04 \x01(\t\x12\x12\n\nnode_epoch\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x65nced\x18\x06 \x01(\x08\x12+\n\ndurability\x18\x07 \x01(\x0e\x32\x17.penstock.v1.Durability\x12\r\n\x05voter\x18\x08 \x01(\x08\x12\x0f\n\x07version\x18\t \x01(\t\"\xc8\x01\n\x0f\x43lusterMetadata\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\x12\x17\n\ncontroller\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rfeature_level\x18\x04 \x01(\r\x12$\n\x07\x62rokers\x18\x05 \x03(\x0b\x32\x13.penstock.v1.Broker\x12\"\n\x06topics\x18\x06 \x03(\x0b\x32\x12.penstock.v1.TopicB\r\n\x0b_controller\"_\n\x12GetMetadataRequest\x12+\n\x06topics\x18\x01 \x01(\x0b\x32\x1b.penstock.v1.TopicSelection\x12\x1c\n\x14min_metadata_version\x18\x02 \x01(\x04\"2\n\x0eTopicSelection\x12\r\n\x05names\x18\x01 \x03(\t\x12\x11\n\ttopic_ids\x18\x02 \x03(\x0c\"E\n\x13GetMetadataResponse\x12.\n\x08metadata\x18\x01 \x01(\x0b\x32\x1c.penstock.v1.ClusterMetadata\"a\n\x14WatchMetadataRequest\x12+\n\x06topics\x18\x01 \x01(\x0b\x32\x1b.penstock.v1.TopicSelection\x12\x1c\n\x14min_metadata_version\x18\x02 \x01(\x04\"G\n\x15WatchMetadataResponse\x12.\n\x08metadata\x18\x01 \x01(\x0b\x32\x1c.penstock.v1.ClusterMetadata\";\n\x12ListBrokersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x96\x01\n\x13ListBrokersResponse\x12$\n\x07\x62rokers\x18\x01 \x03(\x0b\x32\x13.penstock.v1.Broker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ncontroller\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x10metadata_version\x18\x04 \x01(\x04\x42\r\n\x0b_controller\"0\n\x10GetHealthRequest\x12\x1c\n\x14min_metadata_version\x18\x01 \x01(\x04\"l\n\x11GetHealthResponse\x12\x0f\n\x07healthy\x18\x01 \x01(\x08\x12,\n\x08problems\x18\x02 \x03(\x0b\x32\x1a.penstock.v1.HealthProblem\x12\x18\n\x10metadata_version\x18\x03 \x01(\x04\"\x9d\x01\n\rHealthProblem\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12:\n\x08metadata\x18\x03 \x03(\x0b\x32(.penstock.v1.HealthProblem.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x17\n\x15GetBrokerUsageRequest\"i\n\x16GetBrokerUsageResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0b\x63pu_time_ms\x18\x02 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x03 \x01(\x04\x12\x11\n\tuptime_ms\x18\x04 \x01(\x04\x32\xb5\x03\n\x0e\x43lusterService\x12P\n\x0bGetMetadata\x12\x1f.penstock.v1.GetMetadataRequest\x1a .penstock.v1.GetMetadataResponse\x12X\n\rWatchMetadata\x12!.penstock.v1.WatchMetadataRequest\x1a\".penstock.v1.WatchMetadataResponse0\x01\x12P\n\x0bListBrokers\x12\x1f.penstock.v1.ListBrokersRequest\x1a .penstock.v1.ListBrokersResponse\x12J\n\tGetHealth\x12\x1d.penstock.v1.GetHealthRequest\x1a\x1e.penstock.v1.GetHealthResponse\x12Y\n\x0eGetBrokerUsage\x12\".penstock.v1.GetBrokerUsageRequest\x1a#.penstock.v1.GetBrokerUsageResponseB;\n\x0f\x64\x65v.penstock.v1P\x01Z&penstock.dev/go/penstock/v1;penstockv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/v1/cluster_service.proto\x12\x0bpenstock.v1\x1a\x18penstock/v1/common.proto\x1a\x1fpenstock/v1/topic_service.proto\"\xe2\x01\n\x06\x42roker\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0c\n\x04rack\x18\x04 \x01(\t\x12\x12\n\nnode_epoch\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x65nced\x18\x06 \x01(\x08\x12+\n\ndurability\x18\x07 \x01(\x0e\x32\x17.penstock.v1.Durability\x12\r\n\x05voter\x18\x08 \x01(\x08\x12\x0f\n\x07version\x18\t \x01(\t\x12,\n\x0bstore_state\x18\n \x01(\x0e\x32\x17.penstock.v1.StoreState\"\xc8\x01\n\x0f\x43lusterMetadata\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\x12\x17\n\ncontroller\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rfeature_level\x18\x04 \x01(\r\x12$\n\x07\x62rokers\x18\x05 \x03(\x0b\x32\x13.penstock.v1.Broker\x12\"\n\x06topics\x18\x06 \x03(\x0b\x32\x12.penstock.v1.TopicB\r\n\x0b_controller\"_\n\x12GetMetadataRequest\x12+\n\x06topics\x18\x01 \x01(\x0b\x32\x1b.penstock.v1.TopicSelection\x12\x1c\n\x14min_metadata_version\x18\x02 \x01(\x04\"2\n\x0eTopicSelection\x12\r\n\x05names\x18\x01 \x03(\t\x12\x11\n\ttopic_ids\x18\x02 \x03(\x0c\"E\n\x13GetMetadataResponse\x12.\n\x08metadata\x18\x01 \x01(\x0b\x32\x1c.penstock.v1.ClusterMetadata\"a\n\x14WatchMetadataRequest\x12+\n\x06topics\x18\x01 \x01(\x0b\x32\x1b.penstock.v1.TopicSelection\x12\x1c\n\x14min_metadata_version\x18\x02 \x01(\x04\"G\n\x15WatchMetadataResponse\x12.\n\x08metadata\x18\x01 \x01(\x0b\x32\x1c.penstock.v1.ClusterMetadata\";\n\x12ListBrokersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x96\x01\n\x13ListBrokersResponse\x12$\n\x07\x62rokers\x18\x01 \x03(\x0b\x32\x13.penstock.v1.Broker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ncontroller\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x10metadata_version\x18\x04 \x01(\x04\x42\r\n\x0b_controller\"0\n\x10GetHealthRequest\x12\x1c\n\x14min_metadata_version\x18\x01 \x01(\x04\"l\n\x11GetHealthResponse\x12\x0f\n\x07healthy\x18\x01 \x01(\x08\x12,\n\x08problems\x18\x02 \x03(\x0b\x32\x1a.penstock.v1.HealthProblem\x12\x18\n\x10metadata_version\x18\x03 \x01(\x04\"\x9d\x01\n\rHealthProblem\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12:\n\x08metadata\x18\x03 \x03(\x0b\x32(.penstock.v1.HealthProblem.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x17\n\x15GetBrokerUsageRequest\"\x9c\x02\n\x16GetBrokerUsageResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x13\n\x0b\x63pu_time_ms\x18\x02 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x03 \x01(\x04\x12\x11\n\tuptime_ms\x18\x04 \x01(\x04\x12\x18\n\x10store_used_bytes\x18\x05 \x01(\x04\x12\x1c\n\x14store_capacity_bytes\x18\x06 \x01(\x04\x12\x18\n\x10store_disk_bytes\x18\x07 \x01(\x04\x12\x17\n\x0f\x64isk_free_bytes\x18\x08 \x01(\x04\x12,\n\x0bstore_state\x18\t \x01(\x0e\x32\x17.penstock.v1.StoreState\x12\x18\n\x10retention_paused\x18\n \x01(\x08\"`\n\x0fListLogsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttopic_ids\x18\x03 \x03(\x0c\x12\x13\n\x0bstrays_only\x18\x04 \x01(\x08\"`\n\x10ListLogsResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\"\n\x04logs\x18\x02 \x03(\x0b\x32\x14.penstock.v1.LogInfo\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\xee\x01\n\x07LogInfo\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x18\n\x10log_start_offset\x18\x03 \x01(\x03\x12\x16\n\x0elog_end_offset\x18\x04 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x14\n\x0crecord_count\x18\x07 \x01(\x04\x12\x0e\n\x06leader\x18\x08 \x01(\x08\x12\r\n\x05stray\x18\t \x01(\x08\x12\x16\n\x0e\x63leaned_offset\x18\n \x01(\x03\x12\x13\n\x0b\x64irty_bytes\x18\x0b \x01(\x04\",\n\x13\x43ompactStoreRequest\x12\x15\n\rvalidate_only\x18\x01 \x01(\x08\"O\n\x14\x43ompactStoreResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\r\x12\x12\n\nused_bytes\x18\x02 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x04\x32\xd3\x04\n\x0e\x43lusterService\x12P\n\x0bGetMetadata\x12\x1f.penstock.v1.GetMetadataRequest\x1a .penstock.v1.GetMetadataResponse\x12X\n\rWatchMetadata\x12!.penstock.v1.WatchMetadataRequest\x1a\".penstock.v1.WatchMetadataResponse0\x01\x12P\n\x0bListBrokers\x12\x1f.penstock.v1.ListBrokersRequest\x1a .penstock.v1.ListBrokersResponse\x12J\n\tGetHealth\x12\x1d.penstock.v1.GetHealthRequest\x1a\x1e.penstock.v1.GetHealthResponse\x12Y\n\x0eGetBrokerUsage\x12\".penstock.v1.GetBrokerUsageRequest\x1a#.penstock.v1.GetBrokerUsageResponse\x12G\n\x08ListLogs\x12\x1c.penstock.v1.ListLogsRequest\x1a\x1d.penstock.v1.ListLogsResponse\x12S\n\x0c\x43ompactStore\x12 .penstock.v1.CompactStoreRequest\x1a!.penstock.v1.CompactStoreResponseB;\n\x0f\x64\x65v.penstock.v1P\x01Z&penstock.dev/go/penstock/v1;penstockv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,35 +37,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEALTHPROBLEM_METADATAENTRY']._loaded_options = None
   _globals['_HEALTHPROBLEM_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_BROKER']._serialized_start=110
-  _globals['_BROKER']._serialized_end=290
-  _globals['_CLUSTERMETADATA']._serialized_start=293
-  _globals['_CLUSTERMETADATA']._serialized_end=493
-  _globals['_GETMETADATAREQUEST']._serialized_start=495
-  _globals['_GETMETADATAREQUEST']._serialized_end=590
-  _globals['_TOPICSELECTION']._serialized_start=592
-  _globals['_TOPICSELECTION']._serialized_end=642
-  _globals['_GETMETADATARESPONSE']._serialized_start=644
-  _globals['_GETMETADATARESPONSE']._serialized_end=713
-  _globals['_WATCHMETADATAREQUEST']._serialized_start=715
-  _globals['_WATCHMETADATAREQUEST']._serialized_end=812
-  _globals['_WATCHMETADATARESPONSE']._serialized_start=814
-  _globals['_WATCHMETADATARESPONSE']._serialized_end=885
-  _globals['_LISTBROKERSREQUEST']._serialized_start=887
-  _globals['_LISTBROKERSREQUEST']._serialized_end=946
-  _globals['_LISTBROKERSRESPONSE']._serialized_start=949
-  _globals['_LISTBROKERSRESPONSE']._serialized_end=1099
-  _globals['_GETHEALTHREQUEST']._serialized_start=1101
-  _globals['_GETHEALTHREQUEST']._serialized_end=1149
-  _globals['_GETHEALTHRESPONSE']._serialized_start=1151
-  _globals['_GETHEALTHRESPONSE']._serialized_end=1259
-  _globals['_HEALTHPROBLEM']._serialized_start=1262
-  _globals['_HEALTHPROBLEM']._serialized_end=1419
-  _globals['_HEALTHPROBLEM_METADATAENTRY']._serialized_start=1372
-  _globals['_HEALTHPROBLEM_METADATAENTRY']._serialized_end=1419
-  _globals['_GETBROKERUSAGEREQUEST']._serialized_start=1421
-  _globals['_GETBROKERUSAGEREQUEST']._serialized_end=1444
-  _globals['_GETBROKERUSAGERESPONSE']._serialized_start=1446
-  _globals['_GETBROKERUSAGERESPONSE']._serialized_end=1551
-  _globals['_CLUSTERSERVICE']._serialized_start=1554
-  _globals['_CLUSTERSERVICE']._serialized_end=1991
+  _globals['_BROKER']._serialized_end=336
+  _globals['_CLUSTERMETADATA']._serialized_start=339
+  _globals['_CLUSTERMETADATA']._serialized_end=539
+  _globals['_GETMETADATAREQUEST']._serialized_start=541
+  _globals['_GETMETADATAREQUEST']._serialized_end=636
+  _globals['_TOPICSELECTION']._serialized_start=638
+  _globals['_TOPICSELECTION']._serialized_end=688
+  _globals['_GETMETADATARESPONSE']._serialized_start=690
+  _globals['_GETMETADATARESPONSE']._serialized_end=759
+  _globals['_WATCHMETADATAREQUEST']._serialized_start=761
+  _globals['_WATCHMETADATAREQUEST']._serialized_end=858
+  _globals['_WATCHMETADATARESPONSE']._serialized_start=860
+  _globals['_WATCHMETADATARESPONSE']._serialized_end=931
+  _globals['_LISTBROKERSREQUEST']._serialized_start=933
+  _globals['_LISTBROKERSREQUEST']._serialized_end=992
+  _globals['_LISTBROKERSRESPONSE']._serialized_start=995
+  _globals['_LISTBROKERSRESPONSE']._serialized_end=1145
+  _globals['_GETHEALTHREQUEST']._serialized_start=1147
+  _globals['_GETHEALTHREQUEST']._serialized_end=1195
+  _globals['_GETHEALTHRESPONSE']._serialized_start=1197
+  _globals['_GETHEALTHRESPONSE']._serialized_end=1305
+  _globals['_HEALTHPROBLEM']._serialized_start=1308
+  _globals['_HEALTHPROBLEM']._serialized_end=1465
+  _globals['_HEALTHPROBLEM_METADATAENTRY']._serialized_start=1418
+  _globals['_HEALTHPROBLEM_METADATAENTRY']._serialized_end=1465
+  _globals['_GETBROKERUSAGEREQUEST']._serialized_start=1467
+  _globals['_GETBROKERUSAGEREQUEST']._serialized_end=1490
+  _globals['_GETBROKERUSAGERESPONSE']._serialized_start=1493
+  _globals['_GETBROKERUSAGERESPONSE']._serialized_end=1777
+  _globals['_LISTLOGSREQUEST']._serialized_start=1779
+  _globals['_LISTLOGSREQUEST']._serialized_end=1875
+  _globals['_LISTLOGSRESPONSE']._serialized_start=1877
+  _globals['_LISTLOGSRESPONSE']._serialized_end=1973
+  _globals['_LOGINFO']._serialized_start=1976
+  _globals['_LOGINFO']._serialized_end=2214
+  _globals['_COMPACTSTOREREQUEST']._serialized_start=2216
+  _globals['_COMPACTSTOREREQUEST']._serialized_end=2260
+  _globals['_COMPACTSTORERESPONSE']._serialized_start=2262
+  _globals['_COMPACTSTORERESPONSE']._serialized_end=2341
+  _globals['_CLUSTERSERVICE']._serialized_start=2344
+  _globals['_CLUSTERSERVICE']._serialized_end=2939
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class Broker(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     VOTER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    STORE_STATE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     host: _builtins.str
     """as advertised to clients"""
@@ -46,6 +47,8 @@ class Broker(_message.Message):
     voter: _builtins.bool
     """votes in the Raft quorum"""
     version: _builtins.str
+    store_state: _common_pb2.StoreState.ValueType
+    """as it was last noted in the metadata"""
     def __init__(
         self,
         *,
@@ -58,10 +61,11 @@ class Broker(_message.Message):
         durability: _common_pb2.Durability.ValueType = ...,
         voter: _builtins.bool = ...,
         version: _builtins.str = ...,
+        store_state: _common_pb2.StoreState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "fenced", b"fenced", "host", b"host", "node_epoch", b"node_epoch", "node_id", b"node_id", "port", b"port", "rack", b"rack", "version", b"version", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "fenced", b"fenced", "host", b"host", "node_epoch", b"node_epoch", "node_id", b"node_id", "port", b"port", "rack", b"rack", "store_state", b"store_state", "version", b"version", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,7 +359,9 @@ class HealthProblem(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """OFFLINE_PARTITION, UNDER_MIN_ISR, UNDER_REPLICATED, BROKER_FENCED, VOTER_NOT_ADMITTED, NO_CONTROLLER."""
+    """OFFLINE_PARTITION, UNDER_MIN_ISR, UNDER_REPLICATED, BROKER_FENCED, VOTER_NOT_ADMITTED, NO_CONTROLLER, STORE_FULL,
+    STORE_NEARLY_FULL.
+    """
     message: _builtins.str
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
@@ -397,6 +403,12 @@ class GetBrokerUsageResponse(_message.Message):
     CPU_TIME_MS_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
+    STORE_USED_BYTES_FIELD_NUMBER: _builtins.int
+    STORE_CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    STORE_DISK_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    STORE_STATE_FIELD_NUMBER: _builtins.int
+    RETENTION_PAUSED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     cpu_time_ms: _builtins.int
     """of all its threads since the process began, user and system"""
@@ -404,6 +416,17 @@ class GetBrokerUsageResponse(_message.Message):
     """memory; where the system does not tell, the most that it ever was"""
     uptime_ms: _builtins.int
     """since the process began; less than before: it was started anew"""
+    store_used_bytes: _builtins.int
+    """by rows, live ones and those that wait to be deleted"""
+    store_capacity_bytes: _builtins.int
+    """appends are refused when the used bytes come to that"""
+    store_disk_bytes: _builtins.int
+    """that the store's file takes of the disk"""
+    disk_free_bytes: _builtins.int
+    """on the store's file system"""
+    store_state: _common_pb2.StoreState.ValueType
+    retention_paused: _builtins.bool
+    """nothing is dropped by time: this node's clock is not to be trusted (rule 30)"""
     def __init__(
         self,
         *,
@@ -411,11 +434,180 @@ class GetBrokerUsageResponse(_message.Message):
         cpu_time_ms: _builtins.int = ...,
         resident_bytes: _builtins.int = ...,
         uptime_ms: _builtins.int = ...,
+        store_used_bytes: _builtins.int = ...,
+        store_capacity_bytes: _builtins.int = ...,
+        store_disk_bytes: _builtins.int = ...,
+        disk_free_bytes: _builtins.int = ...,
+        store_state: _common_pb2.StoreState.ValueType = ...,
+        retention_paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time_ms", b"cpu_time_ms", "node_id", b"node_id", "resident_bytes", b"resident_bytes", "uptime_ms", b"uptime_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time_ms", b"cpu_time_ms", "disk_free_bytes", b"disk_free_bytes", "node_id", b"node_id", "resident_bytes", b"resident_bytes", "retention_paused", b"retention_paused", "store_capacity_bytes", b"store_capacity_bytes", "store_disk_bytes", b"store_disk_bytes", "store_state", b"store_state", "store_used_bytes", b"store_used_bytes", "uptime_ms", b"uptime_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetBrokerUsageResponse: _TypeAlias = GetBrokerUsageResponse  # noqa: Y015
+
+@_typing.final
+class ListLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOPIC_IDS_FIELD_NUMBER: _builtins.int
+    STRAYS_ONLY_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """0: 100; at most 1000"""
+    page_token: _builtins.str
+    strays_only: _builtins.bool
+    """those that the metadata does not place on this node: kept, for an operator to judge"""
+    @_builtins.property
+    def topic_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """none: all"""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        topic_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        strays_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "strays_only", b"strays_only", "topic_ids", b"topic_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLogsRequest: _TypeAlias = ListLogsRequest  # noqa: Y015
+
+@_typing.final
+class ListLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogInfo]:
+        """by topic id and partition"""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        logs: _abc.Iterable[Global___LogInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "next_page_token", b"next_page_token", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLogsResponse: _TypeAlias = ListLogsResponse  # noqa: Y015
+
+@_typing.final
+class LogInfo(_message.Message):
+    """A log as the node has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
+    LOG_END_OFFSET_FIELD_NUMBER: _builtins.int
+    HIGH_WATERMARK_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    RECORD_COUNT_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    STRAY_FIELD_NUMBER: _builtins.int
+    CLEANED_OFFSET_FIELD_NUMBER: _builtins.int
+    DIRTY_BYTES_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    partition: _builtins.int
+    log_start_offset: _builtins.int
+    log_end_offset: _builtins.int
+    high_watermark: _builtins.int
+    size_bytes: _builtins.int
+    """of all its batches with their headers, as stored"""
+    record_count: _builtins.int
+    """in those batches"""
+    leader: _builtins.bool
+    """this node leads it now"""
+    stray: _builtins.bool
+    cleaned_offset: _builtins.int
+    """below it the log is compacted"""
+    dirty_bytes: _builtins.int
+    """of the batches at and after cleaned_offset"""
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+        log_start_offset: _builtins.int = ...,
+        log_end_offset: _builtins.int = ...,
+        high_watermark: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        record_count: _builtins.int = ...,
+        leader: _builtins.bool = ...,
+        stray: _builtins.bool = ...,
+        cleaned_offset: _builtins.int = ...,
+        dirty_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleaned_offset", b"cleaned_offset", "dirty_bytes", b"dirty_bytes", "high_watermark", b"high_watermark", "leader", b"leader", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "partition", b"partition", "record_count", b"record_count", "size_bytes", b"size_bytes", "stray", b"stray", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogInfo: _TypeAlias = LogInfo  # noqa: Y015
+
+@_typing.final
+class CompactStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompactStoreRequest: _TypeAlias = CompactStoreRequest  # noqa: Y015
+
+@_typing.final
+class CompactStoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    used_bytes: _builtins.int
+    """about what the copy will take"""
+    disk_bytes: _builtins.int
+    """that the store's file takes now"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "node_id", b"node_id", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompactStoreResponse: _TypeAlias = CompactStoreResponse  # noqa: Y015

@@ -60,6 +60,16 @@ class ClusterServiceStub(object):
                 request_serializer=penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageRequest.SerializeToString,
                 response_deserializer=penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageResponse.FromString,
                 _registered_method=True)
+        self.ListLogs = channel.unary_unary(
+                '/penstock.v1.ClusterService/ListLogs',
+                request_serializer=penstock_dot_v1_dot_cluster__service__pb2.ListLogsRequest.SerializeToString,
+                response_deserializer=penstock_dot_v1_dot_cluster__service__pb2.ListLogsResponse.FromString,
+                _registered_method=True)
+        self.CompactStore = channel.unary_unary(
+                '/penstock.v1.ClusterService/CompactStore',
+                request_serializer=penstock_dot_v1_dot_cluster__service__pb2.CompactStoreRequest.SerializeToString,
+                response_deserializer=penstock_dot_v1_dot_cluster__service__pb2.CompactStoreResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -100,6 +110,21 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLogs(self, request, context):
+        """The logs that the node that is asked has in its store, those of partitions that are not placed on it included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompactStore(self, request, context):
+        """Gives the store's free room back to the file system: the node that is asked leaves, copies its store, comes back and
+        catches up. Answered when it begins; refused where there is no room for the copy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -127,6 +152,16 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetBrokerUsage,
                     request_deserializer=penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageRequest.FromString,
                     response_serializer=penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageResponse.SerializeToString,
+            ),
+            'ListLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogs,
+                    request_deserializer=penstock_dot_v1_dot_cluster__service__pb2.ListLogsRequest.FromString,
+                    response_serializer=penstock_dot_v1_dot_cluster__service__pb2.ListLogsResponse.SerializeToString,
+            ),
+            'CompactStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompactStore,
+                    request_deserializer=penstock_dot_v1_dot_cluster__service__pb2.CompactStoreRequest.FromString,
+                    response_serializer=penstock_dot_v1_dot_cluster__service__pb2.CompactStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,6 +300,60 @@ class ClusterService(object):
             '/penstock.v1.ClusterService/GetBrokerUsage',
             penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageRequest.SerializeToString,
             penstock_dot_v1_dot_cluster__service__pb2.GetBrokerUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.ClusterService/ListLogs',
+            penstock_dot_v1_dot_cluster__service__pb2.ListLogsRequest.SerializeToString,
+            penstock_dot_v1_dot_cluster__service__pb2.ListLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompactStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.ClusterService/CompactStore',
+            penstock_dot_v1_dot_cluster__service__pb2.CompactStoreRequest.SerializeToString,
+            penstock_dot_v1_dot_cluster__service__pb2.CompactStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

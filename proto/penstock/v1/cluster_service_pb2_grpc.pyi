@@ -42,6 +42,12 @@ class ClusterServiceStub:
     """Is every partition served and fully replicated?"""
     GetBrokerUsage: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetBrokerUsageRequest, _cluster_service_pb2.GetBrokerUsageResponse]
     """What the process of the node that is asked has used. It answers for itself only, also while it is not serving."""
+    ListLogs: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.ListLogsRequest, _cluster_service_pb2.ListLogsResponse]
+    """The logs that the node that is asked has in its store, those of partitions that are not placed on it included."""
+    CompactStore: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.CompactStoreRequest, _cluster_service_pb2.CompactStoreResponse]
+    """Gives the store's free room back to the file system: the node that is asked leaves, copies its store, comes back and
+    catches up. Answered when it begins; refused where there is no room for the copy.
+    """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -57,6 +63,12 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """Is every partition served and fully replicated?"""
     GetBrokerUsage: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.GetBrokerUsageRequest, _cluster_service_pb2.GetBrokerUsageResponse]  # type: ignore[assignment]
     """What the process of the node that is asked has used. It answers for itself only, also while it is not serving."""
+    ListLogs: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.ListLogsRequest, _cluster_service_pb2.ListLogsResponse]  # type: ignore[assignment]
+    """The logs that the node that is asked has in its store, those of partitions that are not placed on it included."""
+    CompactStore: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.CompactStoreRequest, _cluster_service_pb2.CompactStoreResponse]  # type: ignore[assignment]
+    """Gives the store's free room back to the file system: the node that is asked leaves, copies its store, comes back and
+    catches up. Answered when it begins; refused where there is no room for the copy.
+    """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the cluster is made of. Any node answers from its applied metadata."""
@@ -99,5 +111,23 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_service_pb2.GetBrokerUsageResponse, _abc.Awaitable[_cluster_service_pb2.GetBrokerUsageResponse]]:
         """What the process of the node that is asked has used. It answers for itself only, also while it is not serving."""
+
+    @_abc_1.abstractmethod
+    def ListLogs(
+        self,
+        request: _cluster_service_pb2.ListLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_service_pb2.ListLogsResponse, _abc.Awaitable[_cluster_service_pb2.ListLogsResponse]]:
+        """The logs that the node that is asked has in its store, those of partitions that are not placed on it included."""
+
+    @_abc_1.abstractmethod
+    def CompactStore(
+        self,
+        request: _cluster_service_pb2.CompactStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_service_pb2.CompactStoreResponse, _abc.Awaitable[_cluster_service_pb2.CompactStoreResponse]]:
+        """Gives the store's free room back to the file system: the node that is asked leaves, copies its store, comes back and
+        catches up. Answered when it begins; refused where there is no room for the copy.
+        """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

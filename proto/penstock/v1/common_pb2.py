@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18penstock/v1/common.proto\x12\x0bpenstock.v1\"5\n\x0eTopicPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r*J\n\x04\x41\x63ks\x12\x14\n\x10\x41\x43KS_UNSPECIFIED\x10\x00\x12\r\n\tACKS_NONE\x10\x01\x12\x0f\n\x0b\x41\x43KS_LEADER\x10\x02\x12\x0c\n\x08\x41\x43KS_ALL\x10\x03*k\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x11\n\rDURABILITY_OS\x10\x01\x12\x17\n\x13\x44URABILITY_INTERVAL\x10\x02\x12\x15\n\x11\x44URABILITY_COMMIT\x10\x03*d\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aISOLATION_READ_UNCOMMITTED\x10\x01\x12\x1c\n\x18ISOLATION_READ_COMMITTED\x10\x02*J\n\rCleanupPolicy\x12\x1e\n\x1a\x43LEANUP_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43LEANUP_POLICY_DELETE\x10\x01*e\n\rTimestampType\x12\x1e\n\x1aTIMESTAMP_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15TIMESTAMP_TYPE_CREATE\x10\x01\x12\x19\n\x15TIMESTAMP_TYPE_APPEND\x10\x02\x42;\n\x0f\x64\x65v.penstock.v1P\x01Z&penstock.dev/go/penstock/v1;penstockv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18penstock/v1/common.proto\x12\x0bpenstock.v1\"5\n\x0eTopicPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r*J\n\x04\x41\x63ks\x12\x14\n\x10\x41\x43KS_UNSPECIFIED\x10\x00\x12\r\n\tACKS_NONE\x10\x01\x12\x0f\n\x0b\x41\x43KS_LEADER\x10\x02\x12\x0c\n\x08\x41\x43KS_ALL\x10\x03*k\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x11\n\rDURABILITY_OS\x10\x01\x12\x17\n\x13\x44URABILITY_INTERVAL\x10\x02\x12\x15\n\x11\x44URABILITY_COMMIT\x10\x03*d\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aISOLATION_READ_UNCOMMITTED\x10\x01\x12\x1c\n\x18ISOLATION_READ_COMMITTED\x10\x02*\x8d\x01\n\rCleanupPolicy\x12\x1e\n\x1a\x43LEANUP_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43LEANUP_POLICY_DELETE\x10\x01\x12\x1a\n\x16\x43LEANUP_POLICY_COMPACT\x10\x02\x12%\n!CLEANUP_POLICY_COMPACT_AND_DELETE\x10\x03*e\n\rTimestampType\x12\x1e\n\x1aTIMESTAMP_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15TIMESTAMP_TYPE_CREATE\x10\x01\x12\x19\n\x15TIMESTAMP_TYPE_APPEND\x10\x02*p\n\nStoreState\x12\x1b\n\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTORE_STATE_OK\x10\x01\x12\x1b\n\x17STORE_STATE_NEARLY_FULL\x10\x02\x12\x14\n\x10STORE_STATE_FULL\x10\x03\x42;\n\x0f\x64\x65v.penstock.v1P\x01Z&penstock.dev/go/penstock/v1;penstockv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DURABILITY']._serialized_end=279
   _globals['_ISOLATION']._serialized_start=281
   _globals['_ISOLATION']._serialized_end=381
-  _globals['_CLEANUPPOLICY']._serialized_start=383
-  _globals['_CLEANUPPOLICY']._serialized_end=457
-  _globals['_TIMESTAMPTYPE']._serialized_start=459
-  _globals['_TIMESTAMPTYPE']._serialized_end=560
+  _globals['_CLEANUPPOLICY']._serialized_start=384
+  _globals['_CLEANUPPOLICY']._serialized_end=525
+  _globals['_TIMESTAMPTYPE']._serialized_start=527
+  _globals['_TIMESTAMPTYPE']._serialized_end=628
+  _globals['_STORESTATE']._serialized_start=630
+  _globals['_STORESTATE']._serialized_end=742
   _globals['_TOPICPARTITION']._serialized_start=41
   _globals['_TOPICPARTITION']._serialized_end=94
 # @@protoc_insertion_point(module_scope)

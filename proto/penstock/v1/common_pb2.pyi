@@ -106,6 +106,11 @@ class _CleanupPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cleanup
     CLEANUP_POLICY_UNSPECIFIED: _CleanupPolicy.ValueType  # 0
     """refused"""
     CLEANUP_POLICY_DELETE: _CleanupPolicy.ValueType  # 1
+    """the oldest go, by retention_time and retention_bytes"""
+    CLEANUP_POLICY_COMPACT: _CleanupPolicy.ValueType  # 2
+    """of each key the latest stays"""
+    CLEANUP_POLICY_COMPACT_AND_DELETE: _CleanupPolicy.ValueType  # 3
+    """both"""
 
 class CleanupPolicy(_CleanupPolicy, metaclass=_CleanupPolicyEnumTypeWrapper):
     """What happens to old records of a topic."""
@@ -113,6 +118,11 @@ class CleanupPolicy(_CleanupPolicy, metaclass=_CleanupPolicyEnumTypeWrapper):
 CLEANUP_POLICY_UNSPECIFIED: CleanupPolicy.ValueType  # 0
 """refused"""
 CLEANUP_POLICY_DELETE: CleanupPolicy.ValueType  # 1
+"""the oldest go, by retention_time and retention_bytes"""
+CLEANUP_POLICY_COMPACT: CleanupPolicy.ValueType  # 2
+"""of each key the latest stays"""
+CLEANUP_POLICY_COMPACT_AND_DELETE: CleanupPolicy.ValueType  # 3
+"""both"""
 Global___CleanupPolicy: _TypeAlias = CleanupPolicy  # noqa: Y015
 
 class _TimestampType:
@@ -138,6 +148,32 @@ TIMESTAMP_TYPE_CREATE: TimestampType.ValueType  # 1
 TIMESTAMP_TYPE_APPEND: TimestampType.ValueType  # 2
 """the leader's, at append"""
 Global___TimestampType: _TypeAlias = TimestampType  # noqa: Y015
+
+class _StoreState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StoreStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StoreState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STORE_STATE_UNSPECIFIED: _StoreState.ValueType  # 0
+    """not known"""
+    STORE_STATE_OK: _StoreState.ValueType  # 1
+    STORE_STATE_NEARLY_FULL: _StoreState.ValueType  # 2
+    """above the watermark"""
+    STORE_STATE_FULL: _StoreState.ValueType  # 3
+    """appends are refused; the node leads nothing and is in no ISR where another can"""
+
+class StoreState(_StoreState, metaclass=_StoreStateEnumTypeWrapper):
+    """How much of a node's store is used."""
+
+STORE_STATE_UNSPECIFIED: StoreState.ValueType  # 0
+"""not known"""
+STORE_STATE_OK: StoreState.ValueType  # 1
+STORE_STATE_NEARLY_FULL: StoreState.ValueType  # 2
+"""above the watermark"""
+STORE_STATE_FULL: StoreState.ValueType  # 3
+"""appends are refused; the node leads nothing and is in no ISR where another can"""
+Global___StoreState: _TypeAlias = StoreState  # noqa: Y015
 
 @_typing.final
 class TopicPartition(_message.Message):

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from penstock.v1 import common_pb2 as penstock_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18penstock/v1/record.proto\x12\x0bpenstock.v1\"3\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_value\"\x98\x01\n\x06Record\x12\x14\n\x0coffset_delta\x18\x01 \x01(\r\x12\x1a\n\x12timestamp_delta_ms\x18\x02 \x01(\x12\x12\x10\n\x03key\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05value\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x12$\n\x07headers\x18\x05 \x03(\x0b\x32\x13.penstock.v1.HeaderB\x06\n\x04_keyB\x08\n\x06_value\"1\n\tRecordSet\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.penstock.v1.Record\"\xee\x02\n\x0bRecordBatch\x12\x0e\n\x06\x63rc32c\x18\x01 \x01(\x07\x12-\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32\x18.penstock.v1.Compression\x12\x14\n\x0crecord_count\x18\x03 \x01(\r\x12\x19\n\x11\x62\x61se_timestamp_ms\x18\x04 \x01(\x12\x12\x18\n\x10max_timestamp_ms\x18\x05 \x01(\x12\x12\x18\n\x0bproducer_id\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x0eproducer_epoch\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rbase_sequence\x18\x08 \x01(\x05H\x02\x88\x01\x01\x12\x15\n\rtransactional\x18\t \x01(\x08\x12\x0f\n\x07\x63ontrol\x18\n \x01(\x08\x12\x14\n\x0crecords_size\x18\x0b \x01(\r\x12\x0f\n\x07records\x18\x0f \x01(\x0c\x42\x0e\n\x0c_producer_idB\x11\n\x0f_producer_epochB\x10\n\x0e_base_sequence\"\x8e\x01\n\x0bStoredBatch\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x12\x13\n\x0blast_offset\x18\x02 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x16\n\x0e\x61ppend_time_ms\x18\x04 \x01(\x03\x12\'\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x18.penstock.v1.RecordBatch*\x99\x01\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x16\n\x12\x43OMPRESSION_SNAPPY\x10\x03\x12\x13\n\x0f\x43OMPRESSION_LZ4\x10\x04\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x05\x42;\n\x0f\x64\x65v.penstock.v1P\x01Z&penstock.dev/go/penstock/v1;penstockv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18penstock/v1/record.proto\x12\x0bpenstock.v1\x1a\x18penstock/v1/common.proto\"3\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_value\"\x98\x01\n\x06Record\x12\x14\n\x0coffset_delta\x18\x01 \x01(\r\x12\x1a\n\x12timestamp_delta_ms\x18\x02 \x01(\x12\x12\x10\n\x03key\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05value\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x12$\n\x07headers\x18\x05 \x03(\x0b\x32\x13.penstock.v1.HeaderB\x06\n\x04_keyB\x08\n\x06_value\"1\n\tRecordSet\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.penstock.v1.Record\"\xee\x02\n\x0bRecordBatch\x12\x0e\n\x06\x63rc32c\x18\x01 \x01(\x07\x12-\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32\x18.penstock.v1.Compression\x12\x14\n\x0crecord_count\x18\x03 \x01(\r\x12\x19\n\x11\x62\x61se_timestamp_ms\x18\x04 \x01(\x12\x12\x18\n\x10max_timestamp_ms\x18\x05 \x01(\x12\x12\x18\n\x0bproducer_id\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x0eproducer_epoch\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rbase_sequence\x18\x08 \x01(\x05H\x02\x88\x01\x01\x12\x15\n\rtransactional\x18\t \x01(\x08\x12\x0f\n\x07\x63ontrol\x18\n \x01(\x08\x12\x14\n\x0crecords_size\x18\x0b \x01(\r\x12\x0f\n\x07records\x18\x0f \x01(\x0c\x42\x0e\n\x0c_producer_idB\x11\n\x0f_producer_epochB\x10\n\x0e_base_sequence\"\xc2\x01\n\x0bStoredBatch\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x12\x13\n\x0blast_offset\x18\x02 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x16\n\x0e\x61ppend_time_ms\x18\x04 \x01(\x03\x12\'\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x18.penstock.v1.RecordBatch\x12\x32\n\x0etimestamp_type\x18\x06 \x01(\x0e\x32\x1a.penstock.v1.TimestampType*\x99\x01\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x16\n\x12\x43OMPRESSION_SNAPPY\x10\x03\x12\x13\n\x0f\x43OMPRESSION_LZ4\x10\x04\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x05\x42;\n\x0f\x64\x65v.penstock.v1P\x01Z&penstock.dev/go/penstock/v1;penstockv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,16 +33,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.record_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.penstock.v1P\001Z&penstock.dev/go/penstock/v1;penstockv1'
-  _globals['_COMPRESSION']._serialized_start=815
-  _globals['_COMPRESSION']._serialized_end=968
-  _globals['_HEADER']._serialized_start=41
-  _globals['_HEADER']._serialized_end=92
-  _globals['_RECORD']._serialized_start=95
-  _globals['_RECORD']._serialized_end=247
-  _globals['_RECORDSET']._serialized_start=249
-  _globals['_RECORDSET']._serialized_end=298
-  _globals['_RECORDBATCH']._serialized_start=301
-  _globals['_RECORDBATCH']._serialized_end=667
-  _globals['_STOREDBATCH']._serialized_start=670
-  _globals['_STOREDBATCH']._serialized_end=812
+  _globals['_COMPRESSION']._serialized_start=893
+  _globals['_COMPRESSION']._serialized_end=1046
+  _globals['_HEADER']._serialized_start=67
+  _globals['_HEADER']._serialized_end=118
+  _globals['_RECORD']._serialized_start=121
+  _globals['_RECORD']._serialized_end=273
+  _globals['_RECORDSET']._serialized_start=275
+  _globals['_RECORDSET']._serialized_end=324
+  _globals['_RECORDBATCH']._serialized_start=327
+  _globals['_RECORDBATCH']._serialized_end=693
+  _globals['_STOREDBATCH']._serialized_start=696
+  _globals['_STOREDBATCH']._serialized_end=890
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from penstock.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -162,7 +163,7 @@ class RecordBatch(_message.Message):
     """CRC-32C over the canonical header and `records`, see docs/protocol.md. The producer's; never rewritten."""
     compression: Global___Compression.ValueType
     record_count: _builtins.int
-    """Number of records; 1 to the broker's limit."""
+    """Number of records; 1 to the broker's limit. Compaction may leave 0."""
     base_timestamp_ms: _builtins.int
     """Timestamp of the first record, signed ms since the Unix epoch; -1 for none."""
     max_timestamp_ms: _builtins.int
@@ -224,12 +225,15 @@ class StoredBatch(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     APPEND_TIME_MS_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_TYPE_FIELD_NUMBER: _builtins.int
     base_offset: _builtins.int
     last_offset: _builtins.int
-    """Offset of the batch's last record; base_offset + record_count - 1 unless compaction removed records."""
+    """Where the batch ends: the next one begins after it. base_offset + record_count - 1 unless compaction removed records."""
     leader_epoch: _builtins.int
     append_time_ms: _builtins.int
     """When the leader appended it, ms since the Unix epoch, on the leader's clock."""
+    timestamp_type: _common_pb2.TimestampType.ValueType
+    """APPEND: the time of each record is append_time_ms. Unset: CREATE."""
     @_builtins.property
     def batch(self) -> Global___RecordBatch: ...
     def __init__(
@@ -240,10 +244,11 @@ class StoredBatch(_message.Message):
         leader_epoch: _builtins.int = ...,
         append_time_ms: _builtins.int = ...,
         batch: Global___RecordBatch | None = ...,
+        timestamp_type: _common_pb2.TimestampType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_time_ms", b"append_time_ms", "base_offset", b"base_offset", "batch", b"batch", "last_offset", b"last_offset", "leader_epoch", b"leader_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_time_ms", b"append_time_ms", "base_offset", b"base_offset", "batch", b"batch", "last_offset", b"last_offset", "leader_epoch", b"leader_epoch", "timestamp_type", b"timestamp_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

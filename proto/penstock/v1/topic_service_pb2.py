@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from penstock.v1 import common_pb2 as penstock_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock/v1/topic_service.proto\x12\x0bpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18penstock/v1/common.proto\"\x88\x03\n\x0bTopicConfig\x12 \n\x13min_insync_replicas\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x32\n\x0e\x63leanup_policy\x18\x02 \x01(\x0e\x32\x1a.penstock.v1.CleanupPolicy\x12\x31\n\x0eretention_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x0fretention_bytes\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x1c\n\x0fmax_batch_bytes\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x32\n\x0etimestamp_type\x18\x06 \x01(\x0e\x32\x1a.penstock.v1.TimestampType\x12$\n\x17unclean_leader_election\x18\x07 \x01(\x08H\x03\x88\x01\x01\x42\x16\n\x14_min_insync_replicasB\x12\n\x10_retention_bytesB\x12\n\x10_max_batch_bytesB\x1a\n\x18_unclean_leader_election\"\x99\x01\n\x05Topic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1a\n\x12replication_factor\x18\x03 \x01(\r\x12(\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x18.penstock.v1.TopicConfig\x12*\n\npartitions\x18\x05 \x03(\x0b\x32\x16.penstock.v1.Partition\"\x99\x01\n\tPartition\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08replicas\x18\x02 \x03(\r\x12\x0b\n\x03isr\x18\x03 \x03(\r\x12\x0b\n\x03\x65lr\x18\x04 \x03(\r\x12\x13\n\x06leader\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0cleader_epoch\x18\x06 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x07 \x01(\x05\x42\t\n\x07_leader\"\xdc\x01\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x1a\n\x12replication_factor\x18\x03 \x01(\r\x12(\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x18.penstock.v1.TopicConfig\x12\x33\n\x0b\x61ssignments\x18\x05 \x03(\x0b\x32\x1e.penstock.v1.ReplicaAssignment\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"%\n\x11ReplicaAssignment\x12\x10\n\x08replicas\x18\x01 \x03(\r\"R\n\x13\x43reateTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.penstock.v1.Topic\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"r\n\x11ListTopicsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x10include_internal\x18\x03 \x01(\x08\x12\x1c\n\x14min_metadata_version\x18\x04 \x01(\x04\"k\n\x12ListTopicsResponse\x12\"\n\x06topics\x18\x01 \x03(\x0b\x32\x12.penstock.v1.Topic\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10metadata_version\x18\x03 \x01(\x04\"a\n\x14\x44\x65scribeTopicRequest\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x12\n\x08topic_id\x18\x02 \x01(\x0cH\x00\x12\x1c\n\x14min_metadata_version\x18\x03 \x01(\x04\x42\x07\n\x05topic\"T\n\x15\x44\x65scribeTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.penstock.v1.Topic\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"q\n\x11\x41lterTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x18.penstock.v1.TopicConfig\x12\r\n\x05reset\x18\x03 \x03(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"Q\n\x12\x41lterTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.penstock.v1.Topic\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"O\n\x14\x41\x64\x64PartitionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"T\n\x15\x41\x64\x64PartitionsResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.penstock.v1.Topic\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"X\n\x12\x44\x65leteTopicRequest\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x12\n\x08topic_id\x18\x02 \x01(\x0cH\x00\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x42\x07\n\x05topic\"A\n\x13\x44\x65leteTopicResponse\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\x32\x80\x04\n\x0cTopicService\x12P\n\x0b\x43reateTopic\x12\x1f.penstock.v1.CreateTopicRequest\x1a .penstock.v1.CreateTopicResponse\x12M\n\nListTopics\x12\x1e.penstock.v1.ListTopicsRequest\x1a\x1f.penstock.v1.ListTopicsResponse\x12V\n\rDescribeTopic\x12!.penstock.v1.DescribeTopicRequest\x1a\".penstock.v1.DescribeTopicResponse\x12M\n\nAlterTopic\x12\x1e.penstock.v1.AlterTopicRequest\x1a\x1f.penstock.v1.AlterTopicResponse\x12V\n\rAddPartitions\x12!.penstock.v1.AddPartitionsRequest\x1a\".penstock.v1.AddPartitionsResponse\x12P\n\x0b\x44\x65leteTopic\x12\x1f.penstock.v1.DeleteTopicRequest\x1a .penstock.v1.DeleteTopicResponseB;\n\x0f\x64\x65v.penstock.v1P\x01Z&penstock.dev/go/penstock/v1;penstockv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock/v1/topic_service.proto\x12\x0bpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x18penstock/v1/common.proto\"\xd3\x05\n\x0bTopicConfig\x12 \n\x13min_insync_replicas\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x32\n\x0e\x63leanup_policy\x18\x02 \x01(\x0e\x32\x1a.penstock.v1.CleanupPolicy\x12\x31\n\x0eretention_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x0fretention_bytes\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x1c\n\x0fmax_batch_bytes\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x32\n\x0etimestamp_type\x18\x06 \x01(\x0e\x32\x1a.penstock.v1.TimestampType\x12$\n\x17unclean_leader_election\x18\x07 \x01(\x08H\x03\x88\x01\x01\x12\x38\n\x15\x64\x65lete_retention_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12min_compaction_lag\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12max_compaction_lag\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x0fmin_dirty_ratio\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x37\n\x14timestamp_before_max\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13timestamp_after_max\x18\r \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\n\x14_min_insync_replicasB\x12\n\x10_retention_bytesB\x12\n\x10_max_batch_bytesB\x1a\n\x18_unclean_leader_electionB\x12\n\x10_min_dirty_ratio\"\x99\x01\n\x05Topic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1a\n\x12replication_factor\x18\x03 \x01(\r\x12(\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x18.penstock.v1.TopicConfig\x12*\n\npartitions\x18\x05 \x03(\x0b\x32\x16.penstock.v1.Partition\"\x99\x01\n\tPartition\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08replicas\x18\x02 \x03(\r\x12\x0b\n\x03isr\x18\x03 \x03(\r\x12\x0b\n\x03\x65lr\x18\x04 \x03(\r\x12\x13\n\x06leader\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0cleader_epoch\x18\x06 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x07 \x01(\x05\x42\t\n\x07_leader\"\xdc\x01\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x1a\n\x12replication_factor\x18\x03 \x01(\r\x12(\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x18.penstock.v1.TopicConfig\x12\x33\n\x0b\x61ssignments\x18\x05 \x03(\x0b\x32\x1e.penstock.v1.ReplicaAssignment\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"%\n\x11ReplicaAssignment\x12\x10\n\x08replicas\x18\x01 \x03(\r\"R\n\x13\x43reateTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.penstock.v1.Topic\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"r\n\x11ListTopicsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x10include_internal\x18\x03 \x01(\x08\x12\x1c\n\x14min_metadata_version\x18\x04 \x01(\x04\"k\n\x12ListTopicsResponse\x12\"\n\x06topics\x18\x01 \x03(\x0b\x32\x12.penstock.v1.Topic\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10metadata_version\x18\x03 \x01(\x04\"a\n\x14\x44\x65scribeTopicRequest\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x12\n\x08topic_id\x18\x02 \x01(\x0cH\x00\x12\x1c\n\x14min_metadata_version\x18\x03 \x01(\x04\x42\x07\n\x05topic\"T\n\x15\x44\x65scribeTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.penstock.v1.Topic\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"q\n\x11\x41lterTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x18.penstock.v1.TopicConfig\x12\r\n\x05reset\x18\x03 \x03(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"Q\n\x12\x41lterTopicResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.penstock.v1.Topic\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"O\n\x14\x41\x64\x64PartitionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"T\n\x15\x41\x64\x64PartitionsResponse\x12!\n\x05topic\x18\x01 \x01(\x0b\x32\x12.penstock.v1.Topic\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"X\n\x12\x44\x65leteTopicRequest\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x12\n\x08topic_id\x18\x02 \x01(\x0cH\x00\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x42\x07\n\x05topic\"A\n\x13\x44\x65leteTopicResponse\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x18\n\x10metadata_version\x18\x02 \x01(\x04\"s\n\x15TrimPartitionsRequest\x12.\n\npartitions\x18\x01 \x03(\x0b\x32\x1a.penstock.v1.PartitionTrim\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xba\x01\n\rPartitionTrim\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x17\n\rbefore_offset\x18\x03 \x01(\x03H\x00\x12\x1d\n\x13\x62\x65\x66ore_timestamp_ms\x18\x04 \x01(\x12H\x00\x12\x14\n\neverything\x18\x05 \x01(\x08H\x00\x12\x19\n\x0cleader_epoch\x18\x06 \x01(\x05H\x01\x88\x01\x01\x42\n\n\x08positionB\x0f\n\r_leader_epoch\"K\n\x16TrimPartitionsResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .penstock.v1.PartitionTrimResult\"`\n\x13PartitionTrimResult\x12\x1a\n\x10log_start_offset\x18\x01 \x01(\x03H\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result2\xdb\x04\n\x0cTopicService\x12P\n\x0b\x43reateTopic\x12\x1f.penstock.v1.CreateTopicRequest\x1a .penstock.v1.CreateTopicResponse\x12M\n\nListTopics\x12\x1e.penstock.v1.ListTopicsRequest\x1a\x1f.penstock.v1.ListTopicsResponse\x12V\n\rDescribeTopic\x12!.penstock.v1.DescribeTopicRequest\x1a\".penstock.v1.DescribeTopicResponse\x12M\n\nAlterTopic\x12\x1e.penstock.v1.AlterTopicRequest\x1a\x1f.penstock.v1.AlterTopicResponse\x12V\n\rAddPartitions\x12!.penstock.v1.AddPartitionsRequest\x1a\".penstock.v1.AddPartitionsResponse\x12P\n\x0b\x44\x65leteTopic\x12\x1f.penstock.v1.DeleteTopicRequest\x1a .penstock.v1.DeleteTopicResponse\x12Y\n\x0eTrimPartitions\x12\".penstock.v1.TrimPartitionsRequest\x1a#.penstock.v1.TrimPartitionsResponseB;\n\x0f\x64\x65v.penstock.v1P\x01Z&penstock.dev/go/penstock/v1;penstockv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,38 +35,46 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.topic_service_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.penstock.v1P\001Z&penstock.dev/go/penstock/v1;penstockv1'
-  _globals['_TOPICCONFIG']._serialized_start=107
-  _globals['_TOPICCONFIG']._serialized_end=499
-  _globals['_TOPIC']._serialized_start=502
-  _globals['_TOPIC']._serialized_end=655
-  _globals['_PARTITION']._serialized_start=658
-  _globals['_PARTITION']._serialized_end=811
-  _globals['_CREATETOPICREQUEST']._serialized_start=814
-  _globals['_CREATETOPICREQUEST']._serialized_end=1034
-  _globals['_REPLICAASSIGNMENT']._serialized_start=1036
-  _globals['_REPLICAASSIGNMENT']._serialized_end=1073
-  _globals['_CREATETOPICRESPONSE']._serialized_start=1075
-  _globals['_CREATETOPICRESPONSE']._serialized_end=1157
-  _globals['_LISTTOPICSREQUEST']._serialized_start=1159
-  _globals['_LISTTOPICSREQUEST']._serialized_end=1273
-  _globals['_LISTTOPICSRESPONSE']._serialized_start=1275
-  _globals['_LISTTOPICSRESPONSE']._serialized_end=1382
-  _globals['_DESCRIBETOPICREQUEST']._serialized_start=1384
-  _globals['_DESCRIBETOPICREQUEST']._serialized_end=1481
-  _globals['_DESCRIBETOPICRESPONSE']._serialized_start=1483
-  _globals['_DESCRIBETOPICRESPONSE']._serialized_end=1567
-  _globals['_ALTERTOPICREQUEST']._serialized_start=1569
-  _globals['_ALTERTOPICREQUEST']._serialized_end=1682
-  _globals['_ALTERTOPICRESPONSE']._serialized_start=1684
-  _globals['_ALTERTOPICRESPONSE']._serialized_end=1765
-  _globals['_ADDPARTITIONSREQUEST']._serialized_start=1767
-  _globals['_ADDPARTITIONSREQUEST']._serialized_end=1846
-  _globals['_ADDPARTITIONSRESPONSE']._serialized_start=1848
-  _globals['_ADDPARTITIONSRESPONSE']._serialized_end=1932
-  _globals['_DELETETOPICREQUEST']._serialized_start=1934
-  _globals['_DELETETOPICREQUEST']._serialized_end=2022
-  _globals['_DELETETOPICRESPONSE']._serialized_start=2024
-  _globals['_DELETETOPICRESPONSE']._serialized_end=2089
-  _globals['_TOPICSERVICE']._serialized_start=2092
-  _globals['_TOPICSERVICE']._serialized_end=2604
+  _globals['_TOPICCONFIG']._serialized_start=132
+  _globals['_TOPICCONFIG']._serialized_end=855
+  _globals['_TOPIC']._serialized_start=858
+  _globals['_TOPIC']._serialized_end=1011
+  _globals['_PARTITION']._serialized_start=1014
+  _globals['_PARTITION']._serialized_end=1167
+  _globals['_CREATETOPICREQUEST']._serialized_start=1170
+  _globals['_CREATETOPICREQUEST']._serialized_end=1390
+  _globals['_REPLICAASSIGNMENT']._serialized_start=1392
+  _globals['_REPLICAASSIGNMENT']._serialized_end=1429
+  _globals['_CREATETOPICRESPONSE']._serialized_start=1431
+  _globals['_CREATETOPICRESPONSE']._serialized_end=1513
+  _globals['_LISTTOPICSREQUEST']._serialized_start=1515
+  _globals['_LISTTOPICSREQUEST']._serialized_end=1629
+  _globals['_LISTTOPICSRESPONSE']._serialized_start=1631
+  _globals['_LISTTOPICSRESPONSE']._serialized_end=1738
+  _globals['_DESCRIBETOPICREQUEST']._serialized_start=1740
+  _globals['_DESCRIBETOPICREQUEST']._serialized_end=1837
+  _globals['_DESCRIBETOPICRESPONSE']._serialized_start=1839
+  _globals['_DESCRIBETOPICRESPONSE']._serialized_end=1923
+  _globals['_ALTERTOPICREQUEST']._serialized_start=1925
+  _globals['_ALTERTOPICREQUEST']._serialized_end=2038
+  _globals['_ALTERTOPICRESPONSE']._serialized_start=2040
+  _globals['_ALTERTOPICRESPONSE']._serialized_end=2121
+  _globals['_ADDPARTITIONSREQUEST']._serialized_start=2123
+  _globals['_ADDPARTITIONSREQUEST']._serialized_end=2202
+  _globals['_ADDPARTITIONSRESPONSE']._serialized_start=2204
+  _globals['_ADDPARTITIONSRESPONSE']._serialized_end=2288
+  _globals['_DELETETOPICREQUEST']._serialized_start=2290
+  _globals['_DELETETOPICREQUEST']._serialized_end=2378
+  _globals['_DELETETOPICRESPONSE']._serialized_start=2380
+  _globals['_DELETETOPICRESPONSE']._serialized_end=2445
+  _globals['_TRIMPARTITIONSREQUEST']._serialized_start=2447
+  _globals['_TRIMPARTITIONSREQUEST']._serialized_end=2562
+  _globals['_PARTITIONTRIM']._serialized_start=2565
+  _globals['_PARTITIONTRIM']._serialized_end=2751
+  _globals['_TRIMPARTITIONSRESPONSE']._serialized_start=2753
+  _globals['_TRIMPARTITIONSRESPONSE']._serialized_end=2828
+  _globals['_PARTITIONTRIMRESULT']._serialized_start=2830
+  _globals['_PARTITIONTRIMRESULT']._serialized_end=2926
+  _globals['_TOPICSERVICE']._serialized_start=2929
+  _globals['_TOPICSERVICE']._serialized_end=3532
 # @@protoc_insertion_point(module_scope)

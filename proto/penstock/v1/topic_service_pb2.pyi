@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from penstock.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -35,19 +36,49 @@ class TopicConfig(_message.Message):
     MAX_BATCH_BYTES_FIELD_NUMBER: _builtins.int
     TIMESTAMP_TYPE_FIELD_NUMBER: _builtins.int
     UNCLEAN_LEADER_ELECTION_FIELD_NUMBER: _builtins.int
+    DELETE_RETENTION_TIME_FIELD_NUMBER: _builtins.int
+    MIN_COMPACTION_LAG_FIELD_NUMBER: _builtins.int
+    MAX_COMPACTION_LAG_FIELD_NUMBER: _builtins.int
+    MIN_DIRTY_RATIO_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_BEFORE_MAX_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_AFTER_MAX_FIELD_NUMBER: _builtins.int
     min_insync_replicas: _builtins.int
     """In-sync replicas that an acks=ALL append needs. Default: 2 where the replication factor is 3 or more, else 1."""
     cleanup_policy: _common_pb2.CleanupPolicy.ValueType
     retention_bytes: _builtins.int
-    """Oldest records are dropped while a partition is larger; 0: unlimited."""
+    """The oldest batches are dropped while those behind them hold this much or more; 0: unlimited."""
     max_batch_bytes: _builtins.int
     """Largest serialized batch."""
     timestamp_type: _common_pb2.TimestampType.ValueType
     unclean_leader_election: _builtins.bool
     """Lets a replica that may lack acknowledged records lead, when no other is left."""
+    min_dirty_ratio: _builtins.float
+    """Share of a log's bytes that must be uncompacted before it is compacted, 0 to 1. Default: 0.5."""
     @_builtins.property
     def retention_time(self) -> _duration_pb2.Duration:
         """Records older than this may be dropped; absent: kept for ever."""
+
+    @_builtins.property
+    def delete_retention_time(self) -> _duration_pb2.Duration:
+        """How long a tombstone stays, at least, in a compacted topic. Default: 24 h."""
+
+    @_builtins.property
+    def min_compaction_lag(self) -> _duration_pb2.Duration:
+        """Records younger than this are not compacted. Default: 0."""
+
+    @_builtins.property
+    def max_compaction_lag(self) -> _duration_pb2.Duration:
+        """Records older than this are compacted whatever the dirty ratio; absent: never for that reason."""
+
+    @_builtins.property
+    def timestamp_before_max(self) -> _duration_pb2.Duration:
+        """Batches whose first timestamp is further in the past are refused; absent: none. Not where timestamp_type is APPEND."""
+
+    @_builtins.property
+    def timestamp_after_max(self) -> _duration_pb2.Duration:
+        """Batches whose largest timestamp is further in the future are refused. Default: 1 h. Not where timestamp_type is
+        APPEND.
+        """
 
     def __init__(
         self,
@@ -59,13 +90,21 @@ class TopicConfig(_message.Message):
         max_batch_bytes: _builtins.int | None = ...,
         timestamp_type: _common_pb2.TimestampType.ValueType = ...,
         unclean_leader_election: _builtins.bool | None = ...,
+        delete_retention_time: _duration_pb2.Duration | None = ...,
+        min_compaction_lag: _duration_pb2.Duration | None = ...,
+        max_compaction_lag: _duration_pb2.Duration | None = ...,
+        min_dirty_ratio: _builtins.float | None = ...,
+        timestamp_before_max: _duration_pb2.Duration | None = ...,
+        timestamp_after_max: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_batch_bytes", b"_max_batch_bytes", "_min_insync_replicas", b"_min_insync_replicas", "_retention_bytes", b"_retention_bytes", "_unclean_leader_election", b"_unclean_leader_election", "max_batch_bytes", b"max_batch_bytes", "min_insync_replicas", b"min_insync_replicas", "retention_bytes", b"retention_bytes", "retention_time", b"retention_time", "unclean_leader_election", b"unclean_leader_election"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_batch_bytes", b"_max_batch_bytes", "_min_dirty_ratio", b"_min_dirty_ratio", "_min_insync_replicas", b"_min_insync_replicas", "_retention_bytes", b"_retention_bytes", "_unclean_leader_election", b"_unclean_leader_election", "delete_retention_time", b"delete_retention_time", "max_batch_bytes", b"max_batch_bytes", "max_compaction_lag", b"max_compaction_lag", "min_compaction_lag", b"min_compaction_lag", "min_dirty_ratio", b"min_dirty_ratio", "min_insync_replicas", b"min_insync_replicas", "retention_bytes", b"retention_bytes", "retention_time", b"retention_time", "timestamp_after_max", b"timestamp_after_max", "timestamp_before_max", b"timestamp_before_max", "unclean_leader_election", b"unclean_leader_election"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_batch_bytes", b"_max_batch_bytes", "_min_insync_replicas", b"_min_insync_replicas", "_retention_bytes", b"_retention_bytes", "_unclean_leader_election", b"_unclean_leader_election", "cleanup_policy", b"cleanup_policy", "max_batch_bytes", b"max_batch_bytes", "min_insync_replicas", b"min_insync_replicas", "retention_bytes", b"retention_bytes", "retention_time", b"retention_time", "timestamp_type", b"timestamp_type", "unclean_leader_election", b"unclean_leader_election"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_batch_bytes", b"_max_batch_bytes", "_min_dirty_ratio", b"_min_dirty_ratio", "_min_insync_replicas", b"_min_insync_replicas", "_retention_bytes", b"_retention_bytes", "_unclean_leader_election", b"_unclean_leader_election", "cleanup_policy", b"cleanup_policy", "delete_retention_time", b"delete_retention_time", "max_batch_bytes", b"max_batch_bytes", "max_compaction_lag", b"max_compaction_lag", "min_compaction_lag", b"min_compaction_lag", "min_dirty_ratio", b"min_dirty_ratio", "min_insync_replicas", b"min_insync_replicas", "retention_bytes", b"retention_bytes", "retention_time", b"retention_time", "timestamp_after_max", b"timestamp_after_max", "timestamp_before_max", b"timestamp_before_max", "timestamp_type", b"timestamp_type", "unclean_leader_election", b"unclean_leader_election"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_batch_bytes: _TypeAlias = _typing.Literal["max_batch_bytes"]  # noqa: Y015
     _WhichOneofArgType__max_batch_bytes: _TypeAlias = _typing.Literal["_max_batch_bytes", b"_max_batch_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__min_dirty_ratio: _TypeAlias = _typing.Literal["min_dirty_ratio"]  # noqa: Y015
+    _WhichOneofArgType__min_dirty_ratio: _TypeAlias = _typing.Literal["_min_dirty_ratio", b"_min_dirty_ratio"]  # noqa: Y015
     _WhichOneofReturnType__min_insync_replicas: _TypeAlias = _typing.Literal["min_insync_replicas"]  # noqa: Y015
     _WhichOneofArgType__min_insync_replicas: _TypeAlias = _typing.Literal["_min_insync_replicas", b"_min_insync_replicas"]  # noqa: Y015
     _WhichOneofReturnType__retention_bytes: _TypeAlias = _typing.Literal["retention_bytes"]  # noqa: Y015
@@ -74,6 +113,8 @@ class TopicConfig(_message.Message):
     _WhichOneofArgType__unclean_leader_election: _TypeAlias = _typing.Literal["_unclean_leader_election", b"_unclean_leader_election"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_batch_bytes) -> _WhichOneofReturnType__max_batch_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_dirty_ratio) -> _WhichOneofReturnType__min_dirty_ratio | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_insync_replicas) -> _WhichOneofReturnType__min_insync_replicas | None: ...
     @_typing.overload
@@ -513,3 +554,124 @@ class DeleteTopicResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteTopicResponse: _TypeAlias = DeleteTopicResponse  # noqa: Y015
+
+@_typing.final
+class TrimPartitionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionTrim]: ...
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long to wait until every in-sync replica has done so; absent: 30 s."""
+
+    def __init__(
+        self,
+        *,
+        partitions: _abc.Iterable[Global___PartitionTrim] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrimPartitionsRequest: _TypeAlias = TrimPartitionsRequest  # noqa: Y015
+
+@_typing.final
+class PartitionTrim(_message.Message):
+    """Every record below the position is deleted, as far as it is committed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    BEFORE_OFFSET_FIELD_NUMBER: _builtins.int
+    BEFORE_TIMESTAMP_MS_FIELD_NUMBER: _builtins.int
+    EVERYTHING_FIELD_NUMBER: _builtins.int
+    LEADER_EPOCH_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    partition: _builtins.int
+    before_offset: _builtins.int
+    """at most the high watermark"""
+    before_timestamp_ms: _builtins.int
+    """the offset of the first record at or after this time, else the high watermark"""
+    everything: _builtins.bool
+    """up to the high watermark; true"""
+    leader_epoch: _builtins.int
+    """refused where the partition is in another"""
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+        before_offset: _builtins.int = ...,
+        before_timestamp_ms: _builtins.int = ...,
+        everything: _builtins.bool = ...,
+        leader_epoch: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "before_offset", b"before_offset", "before_timestamp_ms", b"before_timestamp_ms", "everything", b"everything", "leader_epoch", b"leader_epoch", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "before_offset", b"before_offset", "before_timestamp_ms", b"before_timestamp_ms", "everything", b"everything", "leader_epoch", b"leader_epoch", "partition", b"partition", "position", b"position", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__leader_epoch: _TypeAlias = _typing.Literal["leader_epoch"]  # noqa: Y015
+    _WhichOneofArgType__leader_epoch: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch"]  # noqa: Y015
+    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["before_offset", "before_timestamp_ms", "everything"]  # noqa: Y015
+    _WhichOneofArgType_position: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leader_epoch) -> _WhichOneofReturnType__leader_epoch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_position) -> _WhichOneofReturnType_position | None: ...
+
+Global___PartitionTrim: _TypeAlias = PartitionTrim  # noqa: Y015
+
+@_typing.final
+class TrimPartitionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionTrimResult]:
+        """in the order asked"""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___PartitionTrimResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrimPartitionsResponse: _TypeAlias = TrimPartitionsResponse  # noqa: Y015
+
+@_typing.final
+class PartitionTrimResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    log_start_offset: _builtins.int
+    """durable on every in-sync replica; never below what was asked for"""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status: ...
+    def __init__(
+        self,
+        *,
+        log_start_offset: _builtins.int = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "log_start_offset", b"log_start_offset", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "log_start_offset", b"log_start_offset", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["log_start_offset", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___PartitionTrimResult: _TypeAlias = PartitionTrimResult  # noqa: Y015

@@ -65,6 +65,11 @@ class TopicServiceStub(object):
                 request_serializer=penstock_dot_v1_dot_topic__service__pb2.DeleteTopicRequest.SerializeToString,
                 response_deserializer=penstock_dot_v1_dot_topic__service__pb2.DeleteTopicResponse.FromString,
                 _registered_method=True)
+        self.TrimPartitions = channel.unary_unary(
+                '/penstock.v1.TopicService/TrimPartitions',
+                request_serializer=penstock_dot_v1_dot_topic__service__pb2.TrimPartitionsRequest.SerializeToString,
+                response_deserializer=penstock_dot_v1_dot_topic__service__pb2.TrimPartitionsResponse.FromString,
+                _registered_method=True)
 
 
 class TopicServiceServicer(object):
@@ -107,6 +112,13 @@ class TopicServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TrimPartitions(self, request, context):
+        """Deletes the oldest records of partitions. Answered by the leaders: each for those that it leads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TopicServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +151,11 @@ def add_TopicServiceServicer_to_server(servicer, server):
                     servicer.DeleteTopic,
                     request_deserializer=penstock_dot_v1_dot_topic__service__pb2.DeleteTopicRequest.FromString,
                     response_serializer=penstock_dot_v1_dot_topic__service__pb2.DeleteTopicResponse.SerializeToString,
+            ),
+            'TrimPartitions': grpc.unary_unary_rpc_method_handler(
+                    servicer.TrimPartitions,
+                    request_deserializer=penstock_dot_v1_dot_topic__service__pb2.TrimPartitionsRequest.FromString,
+                    response_serializer=penstock_dot_v1_dot_topic__service__pb2.TrimPartitionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -304,6 +321,33 @@ class TopicService(object):
             '/penstock.v1.TopicService/DeleteTopic',
             penstock_dot_v1_dot_topic__service__pb2.DeleteTopicRequest.SerializeToString,
             penstock_dot_v1_dot_topic__service__pb2.DeleteTopicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrimPartitions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.TopicService/TrimPartitions',
+            penstock_dot_v1_dot_topic__service__pb2.TrimPartitionsRequest.SerializeToString,
+            penstock_dot_v1_dot_topic__service__pb2.TrimPartitionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class TopicServiceStub:
     AlterTopic: _grpc.UnaryUnaryMultiCallable[_topic_service_pb2.AlterTopicRequest, _topic_service_pb2.AlterTopicResponse]
     AddPartitions: _grpc.UnaryUnaryMultiCallable[_topic_service_pb2.AddPartitionsRequest, _topic_service_pb2.AddPartitionsResponse]
     DeleteTopic: _grpc.UnaryUnaryMultiCallable[_topic_service_pb2.DeleteTopicRequest, _topic_service_pb2.DeleteTopicResponse]
+    TrimPartitions: _grpc.UnaryUnaryMultiCallable[_topic_service_pb2.TrimPartitionsRequest, _topic_service_pb2.TrimPartitionsResponse]
+    """Deletes the oldest records of partitions. Answered by the leaders: each for those that it leads."""
 
 @_typing.type_check_only
 class TopicServiceAsyncStub(TopicServiceStub):
@@ -51,6 +53,8 @@ class TopicServiceAsyncStub(TopicServiceStub):
     AlterTopic: _aio.UnaryUnaryMultiCallable[_topic_service_pb2.AlterTopicRequest, _topic_service_pb2.AlterTopicResponse]  # type: ignore[assignment]
     AddPartitions: _aio.UnaryUnaryMultiCallable[_topic_service_pb2.AddPartitionsRequest, _topic_service_pb2.AddPartitionsResponse]  # type: ignore[assignment]
     DeleteTopic: _aio.UnaryUnaryMultiCallable[_topic_service_pb2.DeleteTopicRequest, _topic_service_pb2.DeleteTopicResponse]  # type: ignore[assignment]
+    TrimPartitions: _aio.UnaryUnaryMultiCallable[_topic_service_pb2.TrimPartitionsRequest, _topic_service_pb2.TrimPartitionsResponse]  # type: ignore[assignment]
+    """Deletes the oldest records of partitions. Answered by the leaders: each for those that it leads."""
 
 class TopicServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates, changes and deletes topics. Any node answers; the controller decides."""
@@ -96,5 +100,13 @@ class TopicServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _topic_service_pb2.DeleteTopicRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_topic_service_pb2.DeleteTopicResponse, _abc.Awaitable[_topic_service_pb2.DeleteTopicResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def TrimPartitions(
+        self,
+        request: _topic_service_pb2.TrimPartitionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_topic_service_pb2.TrimPartitionsResponse, _abc.Awaitable[_topic_service_pb2.TrimPartitionsResponse]]:
+        """Deletes the oldest records of partitions. Answered by the leaders: each for those that it leads."""
 
 def add_TopicServiceServicer_to_server(servicer: TopicServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -89,20 +89,28 @@ class HeartbeatRequest(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     NODE_EPOCH_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    STORE_STATE_FIELD_NUMBER: _builtins.int
+    WALL_TIME_MS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     node_epoch: _builtins.int
     draining: _builtins.bool
     """The node wants to stop: its leaderships move away."""
+    store_state: _builtins.int
+    """penstock.v1.StoreState"""
+    wall_time_ms: _builtins.int
+    """the node's clock, ms since the Unix epoch; 0: not told"""
     def __init__(
         self,
         *,
         node_id: _builtins.int = ...,
         node_epoch: _builtins.int = ...,
         draining: _builtins.bool = ...,
+        store_state: _builtins.int = ...,
+        wall_time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "node_epoch", b"node_epoch", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "node_epoch", b"node_epoch", "node_id", b"node_id", "store_state", b"store_state", "wall_time_ms", b"wall_time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,21 +123,25 @@ class HeartbeatResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     METADATA_VERSION_FIELD_NUMBER: _builtins.int
     LEADERSHIPS_FIELD_NUMBER: _builtins.int
+    WALL_TIME_MS_FIELD_NUMBER: _builtins.int
     status: Global___HeartbeatStatus.ValueType
     metadata_version: _builtins.int
     """of the controller"""
     leaderships: _builtins.int
     """that could still move to another node; counted while draining"""
+    wall_time_ms: _builtins.int
+    """what most nodes' clocks say: their median; 0: not known"""
     def __init__(
         self,
         *,
         status: Global___HeartbeatStatus.ValueType = ...,
         metadata_version: _builtins.int = ...,
         leaderships: _builtins.int = ...,
+        wall_time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaderships", b"leaderships", "metadata_version", b"metadata_version", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaderships", b"leaderships", "metadata_version", b"metadata_version", "status", b"status", "wall_time_ms", b"wall_time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from penstock.v1 import common_pb2 as penstock_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock/internal/v1/data.proto\x12\x14penstock.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x18penstock/v1/common.proto\"\x94\x01\n\x0eProduceRequest\x12\x1f\n\x04\x61\x63ks\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Acks\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32$.penstock.internal.v1.PartitionBatch\"\xb8\x01\n\x0ePartitionBatch\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x1c\n\x0f\x65xpected_offset\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cleader_epoch\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05\x62\x61tch\x18\x06 \x01(\x0c\x42\x12\n\x10_expected_offsetB\x0f\n\r_leader_epoch\"t\n\x0bStoredBatch\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x12\x13\n\x0blast_offset\x18\x02 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x16\n\x0e\x61ppend_time_ms\x18\x04 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\x0c\"N\n\x0f\x43onsumeResponse\x12;\n\npartitions\x18\x01 \x03(\x0b\x32\'.penstock.internal.v1.ConsumedPartition\"\xe5\x01\n\x11\x43onsumedPartition\x12\x15\n\rassignment_id\x18\x01 \x01(\x04\x12\x14\n\x0cleader_epoch\x18\x02 \x01(\x05\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x03\x12\x1a\n\x12last_stable_offset\x18\x04 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x03\x12\x32\n\x07\x62\x61tches\x18\x06 \x03(\x0b\x32!.penstock.internal.v1.StoredBatch\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusBM\n\x18\x64\x65v.penstock.internal.v1P\x01Z/penstock.dev/go/penstock/internal/v1;internalv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock/internal/v1/data.proto\x12\x14penstock.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x18penstock/v1/common.proto\"\x94\x01\n\x0eProduceRequest\x12\x1f\n\x04\x61\x63ks\x18\x01 \x01(\x0e\x32\x11.penstock.v1.Acks\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32$.penstock.internal.v1.PartitionBatch\"\xb8\x01\n\x0ePartitionBatch\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x1c\n\x0f\x65xpected_offset\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cleader_epoch\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05\x62\x61tch\x18\x06 \x01(\x0c\x42\x12\n\x10_expected_offsetB\x0f\n\r_leader_epoch\"\xa8\x01\n\x0bStoredBatch\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x12\x13\n\x0blast_offset\x18\x02 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x16\n\x0e\x61ppend_time_ms\x18\x04 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\x0c\x12\x32\n\x0etimestamp_type\x18\x06 \x01(\x0e\x32\x1a.penstock.v1.TimestampType\"N\n\x0f\x43onsumeResponse\x12;\n\npartitions\x18\x01 \x03(\x0b\x32\'.penstock.internal.v1.ConsumedPartition\"\xe5\x01\n\x11\x43onsumedPartition\x12\x15\n\rassignment_id\x18\x01 \x01(\x04\x12\x14\n\x0cleader_epoch\x18\x02 \x01(\x05\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x03\x12\x1a\n\x12last_stable_offset\x18\x04 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x03\x12\x32\n\x07\x62\x61tches\x18\x06 \x03(\x0b\x32!.penstock.internal.v1.StoredBatch\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusBM\n\x18\x64\x65v.penstock.internal.v1P\x01Z/penstock.dev/go/penstock/internal/v1;internalv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCEREQUEST']._serialized_end=289
   _globals['_PARTITIONBATCH']._serialized_start=292
   _globals['_PARTITIONBATCH']._serialized_end=476
-  _globals['_STOREDBATCH']._serialized_start=478
-  _globals['_STOREDBATCH']._serialized_end=594
-  _globals['_CONSUMERESPONSE']._serialized_start=596
-  _globals['_CONSUMERESPONSE']._serialized_end=674
-  _globals['_CONSUMEDPARTITION']._serialized_start=677
-  _globals['_CONSUMEDPARTITION']._serialized_end=906
+  _globals['_STOREDBATCH']._serialized_start=479
+  _globals['_STOREDBATCH']._serialized_end=647
+  _globals['_CONSUMERESPONSE']._serialized_start=649
+  _globals['_CONSUMERESPONSE']._serialized_end=727
+  _globals['_CONSUMEDPARTITION']._serialized_start=730
+  _globals['_CONSUMEDPARTITION']._serialized_end=959
 # @@protoc_insertion_point(module_scope)

@@ -110,12 +110,14 @@ class StoredBatch(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     APPEND_TIME_MS_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_TYPE_FIELD_NUMBER: _builtins.int
     base_offset: _builtins.int
     last_offset: _builtins.int
     leader_epoch: _builtins.int
     append_time_ms: _builtins.int
     batch: _builtins.bytes
     """a serialized penstock.v1.RecordBatch"""
+    timestamp_type: _common_pb2.TimestampType.ValueType
     def __init__(
         self,
         *,
@@ -124,10 +126,11 @@ class StoredBatch(_message.Message):
         leader_epoch: _builtins.int = ...,
         append_time_ms: _builtins.int = ...,
         batch: _builtins.bytes = ...,
+        timestamp_type: _common_pb2.TimestampType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_time_ms", b"append_time_ms", "base_offset", b"base_offset", "batch", b"batch", "last_offset", b"last_offset", "leader_epoch", b"leader_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_time_ms", b"append_time_ms", "base_offset", b"base_offset", "batch", b"batch", "last_offset", b"last_offset", "leader_epoch", b"leader_epoch", "timestamp_type", b"timestamp_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

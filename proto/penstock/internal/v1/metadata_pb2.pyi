@@ -96,6 +96,7 @@ class MetadataCommand(_message.Message):
     ALLOCATE_PRODUCER_IDS_FIELD_NUMBER: _builtins.int
     REASSIGN_PARTITIONS_FIELD_NUMBER: _builtins.int
     COMPLETE_REASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    NOTE_STORE_STATE_FIELD_NUMBER: _builtins.int
     feature_level: _builtins.int
     """The feature level that a cluster must have reached for this command. Above the cluster's: refused. Above what the
     software knows: it stops.
@@ -136,6 +137,10 @@ class MetadataCommand(_message.Message):
     def complete_reassignments(self) -> Global___CompleteReassignments:
         """feature level 2"""
 
+    @_builtins.property
+    def note_store_state(self) -> Global___NoteStoreState:
+        """feature level 3"""
+
     def __init__(
         self,
         *,
@@ -156,12 +161,13 @@ class MetadataCommand(_message.Message):
         allocate_producer_ids: Global___AllocateProducerIds | None = ...,
         reassign_partitions: Global___ReassignPartitions | None = ...,
         complete_reassignments: Global___CompleteReassignments | None = ...,
+        note_store_state: Global___NoteStoreState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "note_store_state", b"note_store_state", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "feature_level", b"feature_level", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "feature_level", b"feature_level", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "note_store_state", b"note_store_state", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["genesis", "raise_feature_level", "register_node", "fence_node", "drain_node", "admit_voter", "create_topic", "alter_topic_config", "add_partitions", "delete_topic", "alter_isr", "elect_leaders", "alter_replicas", "allocate_producer_ids", "reassign_partitions", "complete_reassignments"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["genesis", "raise_feature_level", "register_node", "fence_node", "drain_node", "admit_voter", "create_topic", "alter_topic_config", "add_partitions", "delete_topic", "alter_isr", "elect_leaders", "alter_replicas", "allocate_producer_ids", "reassign_partitions", "complete_reassignments", "note_store_state"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -376,6 +382,36 @@ class DrainNode(_message.Message):
 Global___DrainNode: _TypeAlias = DrainNode  # noqa: Y015
 
 @_typing.final
+class NoteStoreState(_message.Message):
+    """How full the node's store is. FULL: it leaves each ISR that another member can keep up, and what it led there has no
+    leader; it joins none until it is full no more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NODE_EPOCH_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    node_epoch: _builtins.int
+    state: _builtins.int
+    """penstock.v1.StoreState"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        node_epoch: _builtins.int = ...,
+        state: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_epoch", b"node_epoch", "node_id", b"node_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteStoreState: _TypeAlias = NoteStoreState  # noqa: Y015
+
+@_typing.final
 class AdmitVoter(_message.Message):
     """What the Raft configuration says of a node."""
 
@@ -414,6 +450,12 @@ class StoredTopicConfig(_message.Message):
     MAX_BATCH_BYTES_FIELD_NUMBER: _builtins.int
     TIMESTAMP_TYPE_FIELD_NUMBER: _builtins.int
     UNCLEAN_LEADER_ELECTION_FIELD_NUMBER: _builtins.int
+    DELETE_RETENTION_MS_FIELD_NUMBER: _builtins.int
+    MIN_COMPACTION_LAG_MS_FIELD_NUMBER: _builtins.int
+    MAX_COMPACTION_LAG_MS_FIELD_NUMBER: _builtins.int
+    MIN_DIRTY_RATIO_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_BEFORE_MAX_MS_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_AFTER_MAX_MS_FIELD_NUMBER: _builtins.int
     min_insync_replicas: _builtins.int
     cleanup_policy: _builtins.int
     """penstock.v1.CleanupPolicy"""
@@ -424,6 +466,15 @@ class StoredTopicConfig(_message.Message):
     timestamp_type: _builtins.int
     """penstock.v1.TimestampType"""
     unclean_leader_election: _builtins.bool
+    delete_retention_ms: _builtins.int
+    """All of these: feature level 3; absent: the default."""
+    min_compaction_lag_ms: _builtins.int
+    max_compaction_lag_ms: _builtins.int
+    """absent: none"""
+    min_dirty_ratio: _builtins.float
+    timestamp_before_max_ms: _builtins.int
+    """absent: none"""
+    timestamp_after_max_ms: _builtins.int
     def __init__(
         self,
         *,
@@ -434,14 +485,45 @@ class StoredTopicConfig(_message.Message):
         max_batch_bytes: _builtins.int = ...,
         timestamp_type: _builtins.int = ...,
         unclean_leader_election: _builtins.bool = ...,
+        delete_retention_ms: _builtins.int | None = ...,
+        min_compaction_lag_ms: _builtins.int | None = ...,
+        max_compaction_lag_ms: _builtins.int | None = ...,
+        min_dirty_ratio: _builtins.float | None = ...,
+        timestamp_before_max_ms: _builtins.int | None = ...,
+        timestamp_after_max_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retention_time_ms", b"_retention_time_ms", "retention_time_ms", b"retention_time_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delete_retention_ms", b"_delete_retention_ms", "_max_compaction_lag_ms", b"_max_compaction_lag_ms", "_min_compaction_lag_ms", b"_min_compaction_lag_ms", "_min_dirty_ratio", b"_min_dirty_ratio", "_retention_time_ms", b"_retention_time_ms", "_timestamp_after_max_ms", b"_timestamp_after_max_ms", "_timestamp_before_max_ms", b"_timestamp_before_max_ms", "delete_retention_ms", b"delete_retention_ms", "max_compaction_lag_ms", b"max_compaction_lag_ms", "min_compaction_lag_ms", b"min_compaction_lag_ms", "min_dirty_ratio", b"min_dirty_ratio", "retention_time_ms", b"retention_time_ms", "timestamp_after_max_ms", b"timestamp_after_max_ms", "timestamp_before_max_ms", b"timestamp_before_max_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retention_time_ms", b"_retention_time_ms", "cleanup_policy", b"cleanup_policy", "max_batch_bytes", b"max_batch_bytes", "min_insync_replicas", b"min_insync_replicas", "retention_bytes", b"retention_bytes", "retention_time_ms", b"retention_time_ms", "timestamp_type", b"timestamp_type", "unclean_leader_election", b"unclean_leader_election"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delete_retention_ms", b"_delete_retention_ms", "_max_compaction_lag_ms", b"_max_compaction_lag_ms", "_min_compaction_lag_ms", b"_min_compaction_lag_ms", "_min_dirty_ratio", b"_min_dirty_ratio", "_retention_time_ms", b"_retention_time_ms", "_timestamp_after_max_ms", b"_timestamp_after_max_ms", "_timestamp_before_max_ms", b"_timestamp_before_max_ms", "cleanup_policy", b"cleanup_policy", "delete_retention_ms", b"delete_retention_ms", "max_batch_bytes", b"max_batch_bytes", "max_compaction_lag_ms", b"max_compaction_lag_ms", "min_compaction_lag_ms", b"min_compaction_lag_ms", "min_dirty_ratio", b"min_dirty_ratio", "min_insync_replicas", b"min_insync_replicas", "retention_bytes", b"retention_bytes", "retention_time_ms", b"retention_time_ms", "timestamp_after_max_ms", b"timestamp_after_max_ms", "timestamp_before_max_ms", b"timestamp_before_max_ms", "timestamp_type", b"timestamp_type", "unclean_leader_election", b"unclean_leader_election"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delete_retention_ms: _TypeAlias = _typing.Literal["delete_retention_ms"]  # noqa: Y015
+    _WhichOneofArgType__delete_retention_ms: _TypeAlias = _typing.Literal["_delete_retention_ms", b"_delete_retention_ms"]  # noqa: Y015
+    _WhichOneofReturnType__max_compaction_lag_ms: _TypeAlias = _typing.Literal["max_compaction_lag_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_compaction_lag_ms: _TypeAlias = _typing.Literal["_max_compaction_lag_ms", b"_max_compaction_lag_ms"]  # noqa: Y015
+    _WhichOneofReturnType__min_compaction_lag_ms: _TypeAlias = _typing.Literal["min_compaction_lag_ms"]  # noqa: Y015
+    _WhichOneofArgType__min_compaction_lag_ms: _TypeAlias = _typing.Literal["_min_compaction_lag_ms", b"_min_compaction_lag_ms"]  # noqa: Y015
+    _WhichOneofReturnType__min_dirty_ratio: _TypeAlias = _typing.Literal["min_dirty_ratio"]  # noqa: Y015
+    _WhichOneofArgType__min_dirty_ratio: _TypeAlias = _typing.Literal["_min_dirty_ratio", b"_min_dirty_ratio"]  # noqa: Y015
     _WhichOneofReturnType__retention_time_ms: _TypeAlias = _typing.Literal["retention_time_ms"]  # noqa: Y015
     _WhichOneofArgType__retention_time_ms: _TypeAlias = _typing.Literal["_retention_time_ms", b"_retention_time_ms"]  # noqa: Y015
+    _WhichOneofReturnType__timestamp_after_max_ms: _TypeAlias = _typing.Literal["timestamp_after_max_ms"]  # noqa: Y015
+    _WhichOneofArgType__timestamp_after_max_ms: _TypeAlias = _typing.Literal["_timestamp_after_max_ms", b"_timestamp_after_max_ms"]  # noqa: Y015
+    _WhichOneofReturnType__timestamp_before_max_ms: _TypeAlias = _typing.Literal["timestamp_before_max_ms"]  # noqa: Y015
+    _WhichOneofArgType__timestamp_before_max_ms: _TypeAlias = _typing.Literal["_timestamp_before_max_ms", b"_timestamp_before_max_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delete_retention_ms) -> _WhichOneofReturnType__delete_retention_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_compaction_lag_ms) -> _WhichOneofReturnType__max_compaction_lag_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_compaction_lag_ms) -> _WhichOneofReturnType__min_compaction_lag_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_dirty_ratio) -> _WhichOneofReturnType__min_dirty_ratio | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retention_time_ms) -> _WhichOneofReturnType__retention_time_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timestamp_after_max_ms) -> _WhichOneofReturnType__timestamp_after_max_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timestamp_before_max_ms) -> _WhichOneofReturnType__timestamp_before_max_ms | None: ...
 
 Global___StoredTopicConfig: _TypeAlias = StoredTopicConfig  # noqa: Y015
 
@@ -1068,6 +1150,7 @@ class NodeRecord(_message.Message):
     VOTER_FIELD_NUMBER: _builtins.int
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
     MAY_VOTE_FIELD_NUMBER: _builtins.int
+    STORE_STATE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     node_epoch: _builtins.int
     store_id: _builtins.bytes
@@ -1081,6 +1164,8 @@ class NodeRecord(_message.Message):
     voter: _builtins.bool
     journal_id: _builtins.bytes
     may_vote: _builtins.bool
+    store_state: _builtins.int
+    """penstock.v1.StoreState; 0: not noted"""
     @_builtins.property
     def client_address(self) -> Global___NodeAddress: ...
     @_builtins.property
@@ -1103,10 +1188,11 @@ class NodeRecord(_message.Message):
         voter: _builtins.bool = ...,
         journal_id: _builtins.bytes = ...,
         may_vote: _builtins.bool = ...,
+        store_state: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "peer_address", b"peer_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "draining", b"draining", "durability", b"durability", "fenced", b"fenced", "journal_id", b"journal_id", "may_vote", b"may_vote", "node_epoch", b"node_epoch", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack", "start_id", b"start_id", "store_id", b"store_id", "supported_level", b"supported_level", "version", b"version", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "draining", b"draining", "durability", b"durability", "fenced", b"fenced", "journal_id", b"journal_id", "may_vote", b"may_vote", "node_epoch", b"node_epoch", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack", "start_id", b"start_id", "store_id", b"store_id", "store_state", b"store_state", "supported_level", b"supported_level", "version", b"version", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

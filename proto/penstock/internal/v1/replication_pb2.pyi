@@ -318,19 +318,23 @@ class PartitionProgress(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     HIGH_WATERMARK_FIELD_NUMBER: _builtins.int
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
+    PASSED_OFFSET_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     high_watermark: _builtins.int
     log_start_offset: _builtins.int
+    passed_offset: _builtins.int
+    """every replica, in sync or not, has all below it (rule 19); 0: not known"""
     def __init__(
         self,
         *,
         slot: _builtins.int = ...,
         high_watermark: _builtins.int = ...,
         log_start_offset: _builtins.int = ...,
+        passed_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["high_watermark", b"high_watermark", "log_start_offset", b"log_start_offset", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high_watermark", b"high_watermark", "log_start_offset", b"log_start_offset", "passed_offset", b"passed_offset", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
