@@ -5,22 +5,20 @@ a list of all values, one of all keys. Batches for which it cannot be done are r
 """
 
 from collections.abc import Callable, Sequence
-from itertools import groupby, repeat
-from typing import Literal, TypeAlias
+from itertools import repeat
+from typing import Literal
 
 from google.protobuf.message import DecodeError
 
 from penstock.client.errors import LogDamagedError
 from penstock.client.records import Headers, Record, TopicPartition
-from penstock.internal.v1 import columns_pb2
 from penstock.protocol.batch import crc_of, header_of
+from penstock.protocol.columns import columns_of
 from penstock.protocol.compression import decompress
 from penstock.protocol.reasons import Reason
-from penstock.protocol.record_set import encode_record_set, unrolled
+from penstock.protocol.record_set import unrolled
+from penstock.v1 import common_pb2
 from penstock.v1 import record_pb2 as pb
-
-Columns: TypeAlias = tuple[list[bytes] | None, list[bytes], list[tuple[int, int]]]
-"""Keys, values, and runs of equal timestamps: index of the first record, timestamp."""
 
 _new: Callable[[type[Record], tuple[object, ...]], Record] = tuple.__new__
 """Makes a Record of a tuple of its fields, in half the time of Record(...). Every use names all the fields."""
@@ -29,8 +27,8 @@ _new: Callable[[type[Record], tuple[object, ...]], Record] = tuple.__new__
 class FetchedBatch:
     """A batch as it was fetched; its records are parsed when they are asked for."""
 
-    __slots__ = ("_batch", "_start", "append_time_ms", "base_offset", "last_offset", "leader_epoch", "partition",
-                 "record_count", "size", "source", "topic")  # fmt: skip
+    __slots__ = ("_batch", "_start", "_timestamp_type", "append_time_ms", "base_offset", "last_offset",
+                 "leader_epoch", "partition", "record_count", "size", "source", "topic")  # fmt: skip
 
     def __init__(self, partition: TopicPartition, stored: pb.StoredBatch, start: int, source: object) -> None:
         batch = stored.batch
@@ -46,6 +44,7 @@ class FetchedBatch:
         """The stream session whose credit this batch has taken."""
         self._batch = batch
         self._start = start
+        self._timestamp_type = stored.timestamp_type
 
     @property
     def base_timestamp_ms(self) -> int:
@@ -60,7 +59,8 @@ class FetchedBatch:
     def to_records(self) -> list[Record]:
         """Give the records as values. Raises LogDamagedError."""
         data = self._data()
-        columns = _columns_of(data, self.record_count, self.base_timestamp_ms) if self._is_whole else None
+        dense = self.record_count == self.last_offset - self.base_offset + 1 and not self._is_append_time
+        columns = columns_of(data, self.record_count, self.base_timestamp_ms) if self._is_whole and dense else None
         if columns is None:
             return self._each(self._parsed(data))
         keys, values, runs = columns
@@ -81,8 +81,10 @@ class FetchedBatch:
     def _each(self, records: Sequence[pb.Record]) -> list[Record]:
         base, time_ms, epoch = self.base_offset, self._batch.base_timestamp_ms, self.leader_epoch
         topic, partition, new = self.topic, self.partition, _new
+        appended_ms = self.append_time_ms if self._is_append_time else None
         return [
-            new(Record, (topic, partition, base + record.offset_delta, time_ms + record.timestamp_delta_ms,
+            new(Record, (topic, partition, base + record.offset_delta,
+                         time_ms + record.timestamp_delta_ms if appended_ms is None else appended_ms,
                          record.key or _absent(record, "key"), record.value or _absent(record, "value"),
                          _headers(record), epoch))
             for record in records
@@ -109,6 +111,11 @@ class FetchedBatch:
         return [record for record in records if self.base_offset + record.offset_delta >= self._start]
 
     @property
+    def _is_append_time(self) -> bool:
+        """The time of each record is the batch's append time."""
+        return self._timestamp_type == common_pb2.TIMESTAMP_TYPE_APPEND
+
+    @property
     def _is_whole(self) -> bool:
         """No record of the batch is below the position."""
         return self._start <= self.base_offset
@@ -121,6 +128,7 @@ class FetchedBatch:
             leader_epoch=self.leader_epoch,
             append_time_ms=self.append_time_ms,
             batch=self._batch,
+            timestamp_type=self._timestamp_type,
         )
         return FetchedBatch(TopicPartition(self.topic, self.partition), stored, offset, None)
 
@@ -133,28 +141,6 @@ class FetchedBatch:
         """Make the error that names this batch."""
         where = f"{self.topic}-{self.partition} batch {self.base_offset}..{self.last_offset}"
         return LogDamagedError(Reason.CORRUPT_BATCH, f"{where}: {why}", {"topic": self.topic})
-
-
-def _columns_of(data: bytes, count: int, base_timestamp_ms: int) -> Columns | None:
-    """Keys (None: no record has one), values and timestamps of a RecordSet; None where that is not all there is to it.
-
-    Read as columns it does not say which record has which value, and which of them have no timestamp. What is most
-    likely is tried, and believed if it gives the same bytes.
-    """
-    try:
-        columns = columns_pb2.RecordSetColumns.FromString(data).records
-    except DecodeError:
-        return None
-    keys, values, deltas = list(columns.key) or None, list(columns.value), list(columns.timestamp_delta_ms)
-    untimed = count - len(deltas)  # a delta of 0 is not written; those are the first ones, as time goes on
-    if not values or len(values) != count or (keys and len(keys) != count) or untimed < 0:
-        return None
-    runs = [(0, base_timestamp_ms)] if untimed else []
-    begin = untimed
-    for delta, run in groupby(deltas):
-        runs.append((begin, base_timestamp_ms + delta))
-        begin += len(list(run))
-    return (keys, values, runs) if encode_record_set(values, keys, {}, runs) == data else None
 
 
 def _absent(record: pb.Record, field: Literal["key", "value"]) -> bytes | None:

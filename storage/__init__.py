@@ -16,6 +16,7 @@ from penstock.storage.errors import (
     OffsetAboveEndError,
     OffsetBelowStartError,
     OlderFormatError,
+    StaleCompactionError,
     StaleEpochError,
     StorageError,
     StoreFullError,
@@ -23,12 +24,22 @@ from penstock.storage.errors import (
 )
 from penstock.storage.log import Log
 from penstock.storage.store import Store
-from penstock.storage.types import EpochEnd, EpochStart, LogBatch, LogState, PartitionKey, ReplicaSeed, StoreIdentity
+from penstock.storage.types import (
+    BatchSummary,
+    EpochEnd,
+    EpochStart,
+    LogBatch,
+    LogState,
+    PartitionKey,
+    ReplicaSeed,
+    StoreIdentity,
+)
 from penstock.storage.writer import Writer
 from penstock.storage.writes import (
     ActIn,
     Append,
     CheckpointHighWatermark,
+    Compact,
     CreateLog,
     DropLog,
     ExpireProducers,
@@ -45,8 +56,10 @@ __all__ = [
     "ActIn",
     "Append",
     "AppendFailedError",
+    "BatchSummary",
     "CheckpointHighWatermark",
     "CommitFailedError",
+    "Compact",
     "Committer",
     "CreateLog",
     "DamagedStoreError",
@@ -71,6 +84,7 @@ __all__ = [
     "RecordStart",
     "ReplicaSeed",
     "ResetLog",
+    "StaleCompactionError",
     "StaleEpochError",
     "StorageError",
     "Store",

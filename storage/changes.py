@@ -1,7 +1,9 @@
 """What a write changes in one log, inside the group's transaction: appends, cuts, resets, the start.
 
 Each takes the log's row and returns the new one. Invariants: batches tile [log start, log end); epochs never fall; the
-log start is the base of a batch (or the log end), so that a replica that is filled from there can append what it gets.
+first offset is the base of a batch (or the log end), so that a replica that is filled from there can append what it
+gets; the log start is in that batch. Sizes and record counts are exact: below `rewritten_end` by reading, above it,
+where nobody has rewritten anything, by subtracting.
 """
 
 from itertools import pairwise
@@ -33,7 +35,8 @@ def append(rows: Rows, producers: ProducerRows, row: LogRow, batches: tuple[LogB
     """Append checked batches."""
     data, state = row.data, row.state
     position, epoch = row.end_position, state.last_epoch
-    maximum, unindexed = row.max_timestamp_ms, row.unindexed_bytes
+    maximum, unindexed, rewritten_end = row.max_timestamp_ms, row.unindexed_bytes, row.rewritten_end
+    record_count = state.record_count
     database = rows.databases["batches"]
     for batch in batches:
         key = layout.offset_key(data, batch.base_offset)
@@ -43,7 +46,11 @@ def append(rows: Rows, producers: ProducerRows, row: LogRow, batches: tuple[LogB
             body = layout.pack_epoch(batch.base_offset, epoch)
             rows.put("epochs", layout.EPOCH_KEY.pack(data, batch.leader_epoch), body)
             epoch = batch.leader_epoch
-        maximum = max(maximum, batch.header.max_timestamp_ms)
+        maximum = max(maximum, batch.max_time_ms)
+        count = batch.header.record_count
+        record_count += count
+        if batch.base_offset + count <= batch.last_offset:  # the leader's compaction took some out
+            rewritten_end = batch.last_offset + 1
         position += layout.BATCH_ROW_BYTES + len(batch.payload)
         unindexed += layout.BATCH_ROW_BYTES + len(batch.payload)
         if unindexed >= layout.INDEX_BYTES:
@@ -52,44 +59,55 @@ def append(rows: Rows, producers: ProducerRows, row: LogRow, batches: tuple[LogB
     end = batches[-1].last_offset + 1 if batches else state.log_end_offset
     size = state.size_bytes + position - row.end_position
     # _replace is slow, and this is the hot path
-    state = LogState(state.log_start_offset, end, state.high_watermark, epoch, state.acted_epoch, size)
-    return LogRow(row.key, data, state, position, maximum, unindexed)
+    start, _, high_watermark, _, acted, _, first, _, cleaned, tombstones = state
+    state = LogState(start, end, high_watermark, epoch, acted, size, first, record_count, cleaned, tombstones)
+    return LogRow(row.key, data, state, position, maximum, unindexed, rewritten_end, row.cuts)
 
 
 def _advance_producer(producers: ProducerRows, data: int, batch: LogBatch) -> bytes:
     """Know the batch of its producer; what undoes that."""
     producer_id = batch.header.producer_id
     replaced = producers.get(data, producer_id)
-    state = advance(replaced, batch.header, batch.base_offset, batch.append_time_ms)
+    state = advance(replaced, batch.header, batch.base_offset, batch.append_time_ms, batch.last_offset)
     producers.set(data, producer_id, state)
     return layout.pack_undo(replaced, state)
 
 
 def truncate(rows: Rows, producers: ProducerRows, row: LogRow, end: int) -> LogRow:
-    """Drop everything from `end` on, and undo what it changed (rule 13)."""
+    """Drop everything from `end` on, and undo what it changed (rule 13).
+
+    Where compaction has made one batch of several, all of that one: what is cut too much is fetched again.
+    """
     state, data = row.state, row.data
-    if not state.log_start_offset <= end <= state.log_end_offset:
-        raise AppendFailedError(f"cannot cut {row.key}, {state.log_start_offset} to {state.log_end_offset}, at {end}")
+    if not state.first_offset <= end <= state.log_end_offset:
+        raise AppendFailedError(f"cannot cut {row.key}, {state.first_offset} to {state.log_end_offset}, at {end}")
     if end == state.log_end_offset:
         return row
-    first, beyond = layout.offset_key(data, end), layout.LOCAL.pack(data + 1)
-    head = _head_at(rows, first)
-    if head is None:
+    base, head = _batch_holding(rows, row, end)
+    if base != end and base >= row.rewritten_end:
         raise AppendFailedError(f"no batch of {row.key} begins at offset {end}, where it was to be cut")
+    end = base
+    first, beyond = layout.offset_key(data, end), layout.LOCAL.pack(data + 1)
     cut = [(key, layout.unpack_head(key, value)) for key, value in rows.pop("batches", first, beyond)]
     for key, gone in reversed(cut):
         if gone.header.producer_id != NO_PRODUCER:
             _undo(producers, row, layout.OFFSET_KEY.unpack(key)[1], gone)
     if end < state.high_watermark:  # only after an unclean election, or at a weak durability
         producers.trim(data, end)
-    size = head.position - (row.end_position - state.size_bytes)
     state = state._replace(
+        log_start_offset=min(state.log_start_offset, end),
         log_end_offset=end,
         high_watermark=min(state.high_watermark, end),
         last_epoch=_cut_epochs(rows, data, end),
-        size_bytes=size,
+        size_bytes=state.size_bytes - sum(gone.row_bytes for _, gone in cut),
+        record_count=state.record_count - sum(gone.header.record_count for _, gone in cut),
+        cleaned_offset=min(state.cleaned_offset, end),
+        tombstones_below=min(state.tombstones_below, end),
     )
-    return _cut_times(rows, row._replace(state=state, end_position=head.position))
+    cuts = row.cuts + (end < row.state.high_watermark)
+    rewritten_end = min(row.rewritten_end, end)
+    row = row._replace(state=state, end_position=head.position, rewritten_end=rewritten_end, cuts=cuts)
+    return _cut_times(rows, row)
 
 
 def _undo(producers: ProducerRows, row: LogRow, base_offset: int, head: BatchHead) -> None:
@@ -103,9 +121,13 @@ def _undo(producers: ProducerRows, row: LogRow, base_offset: int, head: BatchHea
     producers.set(row.data, producer_id, layout.unpack_undo(head.undo, state))
 
 
-def _head_at(rows: Rows, key: bytes) -> BatchHead | None:
-    found = next(rows.scan("batches", key), None)
-    return None if found is None or found[0] != key else layout.unpack_head(*found)
+def _batch_holding(rows: Rows, row: LogRow, offset: int) -> tuple[int, BatchHead]:
+    """Base and head of the batch that an offset of the log is in. Raises DamagedStoreError where there is none."""
+    found = rows.last("batches", row.data, layout.offset_key(row.data, offset + 1))
+    head = None if found is None else layout.unpack_head(*found)
+    if found is None or head is None or head.last_offset < offset:
+        raise layout.damaged(f"{row.key} has no batch at offset {offset}")
+    return layout.OFFSET_KEY.unpack(found[0])[1], head
 
 
 def _epochs(rows: Rows, data: int) -> list[tuple[bytes, int]]:
@@ -130,7 +152,7 @@ def _cut_times(rows: Rows, row: LogRow) -> LogRow:
 
     Reads no more batches than those after the last index row that is left.
     """
-    data, end, start = row.data, row.state.log_end_offset, row.state.log_start_offset
+    data, end, start = row.data, row.state.log_end_offset, row.state.first_offset
     maximum, indexed = NO_MAXIMUM, start
     while (last := rows.last("times", data)) is not None:
         layout.unseal(*last)
@@ -141,11 +163,12 @@ def _cut_times(rows: Rows, row: LogRow) -> LogRow:
             break
         rows.delete("times", last[0])
     unindexed = 0
-    for key, value in rows.scan("batches", layout.offset_key(data, indexed)):
+    begin = indexed if indexed >= end else _batch_holding(rows, row, indexed)[0]  # compaction may have merged it
+    for key, value in rows.scan("batches", layout.offset_key(data, begin)):
         head = layout.unpack_head(key, value)
         if maximum == NO_MAXIMUM or layout.OFFSET_KEY.unpack(key)[1] > indexed:
             unindexed += head.row_bytes
-        maximum = max(maximum, head.header.max_timestamp_ms)
+        maximum = max(maximum, head.max_time_ms)
     return row._replace(max_timestamp_ms=maximum, unindexed_bytes=unindexed)
 
 
@@ -171,27 +194,64 @@ def reset(rows: Rows, producers: ProducerRows, row: LogRow, data: int, seed: Rep
     for producer_id, known in seed.producers:
         producers.set(data, producer_id, known)
     start = seed.start_offset
-    state = LogState(start, start, start, former, row.state.acted_epoch, 0)
-    return LogRow(row.key, data, state, 0, NO_MAXIMUM, 0)
+    state = LogState(
+        log_start_offset=start,
+        log_end_offset=start,
+        high_watermark=start,
+        last_epoch=former,
+        acted_epoch=row.state.acted_epoch,
+        first_offset=start,
+        cleaned_offset=start,
+        tombstones_below=seed.tombstones_below,
+    )
+    return LogRow(row.key, data, state, 0, NO_MAXIMUM, 0, start)
 
 
 def move_start(rows: Rows, row: LogRow, asked: int) -> LogRow:
-    """Let the log begin with the batch that holds `asked`; what is below is deleted in the background."""
-    state, data = row.state, row.data
-    if asked <= state.log_start_offset:
+    """Let the log begin at `asked`, or at its end; the batches that are wholly below are deleted in the background.
+
+    In a part that compaction has rewritten it reads the heads of the batches that go.
+    """
+    state = row.state
+    start = min(asked, state.log_end_offset)
+    if start <= state.log_start_offset:
         return row
-    start, size = state.log_end_offset, 0
-    if asked < start:
-        found = rows.last("batches", data, layout.offset_key(data, asked + 1))
-        head = None if found is None else layout.unpack_head(*found)
-        if found is None or head is None or head.last_offset < asked:
-            raise layout.damaged(f"{row.key} has no batch at offset {asked}")
-        start, size = layout.OFFSET_KEY.unpack(found[0])[1], row.end_position - head.position
-    if start == state.log_start_offset:
-        return row
-    _forget_epochs(rows, data, start)
-    high_watermark = max(state.high_watermark, start)
-    return row._replace(state=state._replace(log_start_offset=start, high_watermark=high_watermark, size_bytes=size))
+    first, position = state.log_end_offset, row.end_position
+    if start < first:
+        first, head = _batch_holding(rows, row, start)
+        position = head.position
+    if first >= row.rewritten_end:
+        size, count = row.end_position - position, state.log_end_offset - first
+    else:
+        gone = _heads(rows, row, state.first_offset, first)
+        size = state.size_bytes - sum(head.row_bytes for _, head in gone)
+        count = state.record_count - sum(head.header.record_count for _, head in gone)
+    _forget_epochs(rows, row.data, first)
+    state = state._replace(
+        log_start_offset=start,
+        high_watermark=max(state.high_watermark, start),
+        size_bytes=size,
+        first_offset=first,
+        record_count=count,
+        cleaned_offset=max(state.cleaned_offset, first),
+    )
+    return row._replace(state=state)
+
+
+def _heads(rows: Rows, row: LogRow, start: int, end: int) -> list[tuple[int, BatchHead]]:
+    """Bases and heads of the batches that tile [start, end), which both are bases. Raises DamagedStoreError."""
+    found: list[tuple[int, BatchHead]] = []
+    expected = start
+    for key, value in rows.scan("batches", layout.offset_key(row.data, start)):
+        base = layout.OFFSET_KEY.unpack(key)[1]
+        if base != expected or expected >= end:
+            break
+        head = layout.unpack_head(key, value)
+        found.append((base, head))
+        expected = head.last_offset + 1
+    if expected != max(start, end):
+        raise layout.damaged(f"{row.key} has no batch at offset {expected}")
+    return found
 
 
 def _forget_epochs(rows: Rows, data: int, start: int) -> None:

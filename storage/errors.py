@@ -41,6 +41,10 @@ class StaleEpochError(StorageError):
     """The write is of an earlier leader epoch than the log has acted in."""
 
 
+class StaleCompactionError(StorageError):
+    """The log is no longer what the compaction has read."""
+
+
 class AppendFailedError(StorageError):
     """The batches do not continue the log, or writes before them failed."""
 

@@ -25,10 +25,10 @@ import google_crc32c
 from penstock.protocol.batch import BatchHeader
 from penstock.storage.errors import DamagedStoreError
 from penstock.storage.producers import REMEMBERED_BATCHES, ProducerBatch, ProducerState
-from penstock.storage.types import LogBatch, LogState, PartitionKey
+from penstock.storage.types import APPEND_TIME, LogBatch, LogState, PartitionKey
 
-FORMAT_VERSION = 2
-"""2: what undoes a batch is in its row (docs/adr/0014)."""
+FORMAT_VERSION = 3
+"""2: what undoes a batch is in its row (docs/adr/0014). 3: compaction (docs/adr/0015)."""
 DATABASES = ("store", "partitions", "batches", "epochs", "times", "producers", "known", "garbage")
 GARBAGE_ALL = 2**63 - 1
 INDEX_BYTES = 64 * 1024
@@ -48,14 +48,15 @@ _CRC = struct.Struct(">I")
 CRC_BYTES = _CRC.size
 MAX_SMALL_ROW = 256 * 1024
 """No row but a batch's is longer; what seems to be is damage, and may lie outside the file."""
-# after the CRC: position, CRC of the payload, last_offset, leader_epoch, append_time; then the header: compression,
-# record_count, records_size, base and max timestamp, producer id, epoch, base sequence, transactional, control; then
-# the lengths of the payload and of what undoes the batch
-_BATCH = struct.Struct(">QIqiqBIIqqqii??IB")
+# after the CRC: position, CRC of the payload, last_offset, leader_epoch, append_time, timestamp type, since when its
+# tombstones are the last of their keys; then the header: compression, record_count, records_size, base and max
+# timestamp, producer id, epoch, base sequence, transactional, control; then the lengths of the payload and of what
+# undoes the batch
+_BATCH = struct.Struct(">QIqiqBqBIIqqqii??IB")
 BATCH_ROW_BYTES = CRC_BYTES + _BATCH.size
-# topic id, index, data id, log start, log end, high watermark, last and acted epoch, size, end position, running
-# maximum, unindexed bytes
-_LOG = struct.Struct(">16sIIqqqiiQQqQ")
+# topic id, index, data id; log start, log end, high watermark, last and acted epoch, size, first offset, record count,
+# cleaned offset, tombstones below; end position, running maximum, unindexed bytes, rewritten end, cuts
+_LOG = struct.Struct(">16sIIqqqiiQqQqqQqQqI")
 _EPOCH = struct.Struct(">Qi")
 _PRODUCER = struct.Struct(">iqB")
 _PRODUCER_BATCH = struct.Struct(">iiqq")
@@ -75,16 +76,20 @@ class LogRow(NamedTuple):
     end_position: int  # bytes of all batches that were appended to this data id, less those cut off its end
     max_timestamp_ms: int  # the largest so far; NO_MAXIMUM for none
     unindexed_bytes: int  # since the last row in `times`
+    rewritten_end: int = 0  # from here on positions are exact and each offset has a record; below, compaction has been
+    cuts: int = 0  # how often records below the high watermark were cut off; a compaction goes by it
 
 
 class BatchHead(NamedTuple):
     """A row of `batches` without its payload."""
 
-    position: int  # bytes of the batches before it
+    position: int  # bytes of the batches before it, of the same data id; see LogRow.rewritten_end
     payload_crc: int
     last_offset: int
     leader_epoch: int
     append_time_ms: int
+    timestamp_type: int
+    tombstones_since_ms: int  # when compaction first found its tombstones to be the last of their keys; or NO_TIME
     header: BatchHeader
     payload_bytes: int
     undo: bytes
@@ -94,7 +99,13 @@ class BatchHead(NamedTuple):
         """What the batch counts for in sizes and positions: on all replicas the same, so without what undoes it."""
         return BATCH_ROW_BYTES + self.payload_bytes
 
+    @property
+    def max_time_ms(self) -> int:
+        """The latest time of a record, by the clock that counts."""
+        return self.append_time_ms if self.timestamp_type == APPEND_TIME else self.header.max_timestamp_ms
 
+
+NO_TIME = -1
 NO_MAXIMUM = -(2**63)
 
 
@@ -139,12 +150,13 @@ def unseal(key: bytes, row: "bytes | memoryview") -> bytes:
     raise damaged(f"the checksum of the row of key {key.hex()} is wrong")
 
 
-def pack_batch(key: bytes, batch: LogBatch, position: int, undo: bytes) -> bytes:
+def pack_batch(key: bytes, batch: LogBatch, position: int, undo: bytes, tombstones_since_ms: int = NO_TIME) -> bytes:
     """Head of a batch's row, with what undoes it; the payload follows."""
-    _, last_offset, leader_epoch, append_time_ms, header, payload = batch
+    _, last_offset, leader_epoch, append_time_ms, header, payload, timestamp_type = batch
+    times = (append_time_ms, timestamp_type, tombstones_since_ms)
     crc = google_crc32c.value(payload)
     sizes = (len(payload), len(undo))
-    return seal(key, _BATCH.pack(position, crc, last_offset, leader_epoch, append_time_ms, *header, *sizes) + undo)
+    return seal(key, _BATCH.pack(position, crc, last_offset, leader_epoch, *times, *header, *sizes) + undo)
 
 
 def unpack_head(key: bytes, row: memoryview) -> BatchHead:
@@ -156,18 +168,24 @@ def unpack_head(key: bytes, row: memoryview) -> BatchHead:
         crc = google_crc32c.value(key + bytes(row[CRC_BYTES:end]))
         if _CRC.unpack_from(row)[0] == crc and end + payload_bytes == len(row):
             undo = bytes(row[BATCH_ROW_BYTES:end])
-            return BatchHead._make((*fields[:5], BatchHeader._make(fields[5:-2]), payload_bytes, undo))
+            return BatchHead._make((*fields[:7], BatchHeader._make(fields[7:-2]), payload_bytes, undo))
     raise _damaged_batch(key)
 
 
 def unpack_batch(key: bytes, row: memoryview) -> LogBatch:
     """Read a row of `batches`. Raises DamagedStoreError."""
+    return unpack_whole(key, row)[0]
+
+
+def unpack_whole(key: bytes, row: memoryview) -> tuple[LogBatch, BatchHead]:
+    """Read a row of `batches`, its head too. Raises DamagedStoreError."""
     head = unpack_head(key, row)
     payload = bytes(row[len(row) - head.payload_bytes :])
     if google_crc32c.value(payload) != head.payload_crc:
         raise _damaged_batch(key)
     base_offset = OFFSET_KEY.unpack(key)[1]
-    return LogBatch(base_offset, head.last_offset, head.leader_epoch, head.append_time_ms, head.header, payload)
+    times = (head.append_time_ms, head.header, payload, head.timestamp_type)
+    return LogBatch(base_offset, head.last_offset, head.leader_epoch, *times), head
 
 
 def _damaged_batch(key: bytes) -> DamagedStoreError:
@@ -179,13 +197,13 @@ def _damaged_batch(key: bytes) -> DamagedStoreError:
 
 def pack_log(row: LogRow) -> bytes:
     """Content of a row of `partitions`."""
-    return _LOG.pack(*row.key, row.data, *row.state, row.end_position, row.max_timestamp_ms, row.unindexed_bytes)
+    return _LOG.pack(*row.key, row.data, *row.state, *row[3:])
 
 
 def unpack_log(body: bytes) -> LogRow:
     """Read the content of a row of `partitions`."""
     fields = _LOG.unpack(body)
-    return LogRow(PartitionKey(*fields[:2]), fields[2], LogState(*fields[3:9]), *fields[9:])
+    return LogRow(PartitionKey(*fields[:2]), fields[2], LogState(*fields[3:13]), *fields[13:])
 
 
 def pack_epoch(start_offset: int, former_epoch: int) -> bytes:

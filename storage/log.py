@@ -6,13 +6,14 @@ contradiction is a DamagedStoreError, never other data.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import lmdb
 
-from penstock.protocol.batch import InvalidBatchError, parse
+from penstock.protocol.batch import NO_PRODUCER, InvalidBatchError, parse
 from penstock.protocol.batch import read as read_records
-from penstock.storage.env import Environment
+from penstock.storage.compaction import StoredRow
+from penstock.storage.compaction_run import Stored
 from penstock.storage.errors import (
     DamagedStoreError,
     LogDroppedError,
@@ -23,27 +24,64 @@ from penstock.storage.errors import (
 from penstock.storage.layout import (
     EPOCH_KEY,
     LOCAL,
+    OFFSET_KEY,
+    BatchHead,
+    LogRow,
     damaged,
     offset_key,
     read_time_key,
     time_key,
-    unpack_batch,
     unpack_epoch,
+    unpack_head,
     unpack_log,
+    unpack_whole,
     unseal,
 )
 from penstock.storage.producer_rows import read_producer, scan_producers
 from penstock.storage.producers import ProducerState
 from penstock.storage.rows import Rows, key_of
-from penstock.storage.types import NO_EPOCH, EpochEnd, EpochStart, LogBatch, LogState, PartitionKey, ReplicaSeed
+from penstock.storage.types import (
+    APPEND_TIME,
+    NO_EPOCH,
+    BatchSummary,
+    EpochEnd,
+    EpochStart,
+    LogBatch,
+    LogState,
+    PartitionKey,
+    ReplicaSeed,
+)
+
+
+class Readable(Protocol):
+    """What is asked of an environment (storage.env)."""
+
+    db: dict[str, Any]
+
+    def begin(self) -> Any:
+        """Begin a read transaction."""
+        ...
+
+    def tell(self, error: DamagedStoreError) -> None:
+        """A read found damage."""
+        ...
 
 
 class Snapshot(NamedTuple):
     """A read transaction, and the log's row in it: the two belong together, whatever the writer does meanwhile."""
 
     rows: Rows
-    data: int
-    state: LogState
+    row: LogRow
+
+    @property
+    def data(self) -> int:
+        """Data id."""
+        return self.row.data
+
+    @property
+    def state(self) -> LogState:
+        """State of the log."""
+        return self.row.state
 
 
 class Log:
@@ -51,7 +89,7 @@ class Log:
 
     __slots__ = ("_environment", "key", "local", "state")
 
-    def __init__(self, environment: Environment, key: PartitionKey, local: int, state: LogState) -> None:
+    def __init__(self, environment: Readable, key: PartitionKey, local: int, state: LogState) -> None:
         self._environment = environment
         self.key = key
         self.local = local
@@ -75,6 +113,48 @@ class Log:
                 if room <= 0:
                     break
         return found
+
+    def summaries(self, start: int, end: int, limit: int) -> list[BatchSummary]:
+        """Up to `limit` batches from the one that holds `start` on, those that begin before `end`; payloads unread.
+
+        Raises OffsetAboveEndError, DamagedStoreError. From below the log's first batch on: from that one.
+        """
+        found: list[BatchSummary] = []
+        with self._snapshot() as snapshot:
+            start, end = max(start, snapshot.state.first_offset), min(end, snapshot.state.log_end_offset)
+            for base, head in self._heads(snapshot, start, end):
+                found.append(
+                    BatchSummary(base, head.last_offset, head.row_bytes, head.header.record_count, head.max_time_ms)
+                )
+                if len(found) >= limit:
+                    break
+        return found
+
+    def stored_rows(self, start: int, end: int, max_bytes: int) -> Stored:
+        """For compaction: see compaction_run.Source. Raises DamagedStoreError."""
+        found: list[StoredRow] = []
+        room = max_bytes
+        with self._snapshot() as snapshot:
+            row = snapshot.row
+            start = max(start, row.state.first_offset)
+            for batch, head in self._batches_and_heads(snapshot, start, end):
+                pinned = self._is_remembered(snapshot, batch)
+                found.append(StoredRow(batch, head.position, head.tombstones_since_ms, pinned))
+                room -= len(batch.payload)
+                if room <= 0:
+                    break
+            return Stored((row.data, row.cuts), row.state, found)
+
+    def dirty_bytes(self) -> int:
+        """Bytes of the batches from the cleaned offset on. Raises DamagedStoreError."""
+        with self._snapshot() as snapshot:
+            row, state = snapshot.row, snapshot.state
+            start = max(state.cleaned_offset, state.first_offset)
+            exact = max(start, row.rewritten_end)
+            dirty = sum(head.row_bytes for _, head in self._heads(snapshot, start, exact))
+            for _, head in self._heads(snapshot, exact, min(exact + 1, state.log_end_offset)):
+                dirty += row.end_position - head.position
+            return dirty
 
     def end_of_epoch(self, leader_epoch: int) -> EpochEnd | None:
         """Largest epoch of the log not above `leader_epoch`, and where it ends; None: there is none (KIP-279)."""
@@ -115,23 +195,24 @@ class Log:
             log_start = snapshot.state.log_start_offset
             start = max(self._indexed_before(snapshot, timestamp_ms), log_start)
             for batch in self._batches(snapshot, start, end):
-                if batch.header.max_timestamp_ms >= timestamp_ms:
+                if batch.max_time_ms >= timestamp_ms and batch.header.record_count:
                     found = self._record_at_or_after(batch, timestamp_ms, log_start)
                     if found is not None:
                         return found if found[0] < end else None
         return None
 
     def replica_seed(self) -> ReplicaSeed:
-        """What a replica that starts at the log start must know of the log before it (rule 14)."""
+        """What a replica that starts with this log's first batch must know of the log before it (rule 14)."""
         producers = []
         with self._snapshot() as snapshot:
-            start = snapshot.state.log_start_offset
+            start = snapshot.state.first_offset
             epochs = tuple(epoch for epoch in self._epochs(snapshot) if epoch.start_offset < start)
             for producer_id, state in scan_producers(snapshot.rows, snapshot.data):
                 before = tuple(batch for batch in state.batches if batch.last_offset < start)
                 if before:
                     producers.append((producer_id, state._replace(batches=before)))
-        return ReplicaSeed(start, epochs, tuple(producers))
+            tombstones_below = snapshot.state.tombstones_below
+        return ReplicaSeed(start, epochs, tuple(producers), tombstones_below)
 
     # ---- inside a read transaction
 
@@ -152,8 +233,7 @@ class Log:
                 body = rows.get("partitions", LOCAL.pack(self.local))
                 if body is None:
                     raise LogDroppedError(f"the log of {self.key} was dropped")
-                row = unpack_log(body)
-                yield Snapshot(rows, row.data, row.state)
+                yield Snapshot(rows, unpack_log(body))
         except lmdb.ReadersFullError as error:
             raise StorageError(f"too many readers at once: {error}") from error
         except lmdb.Error as error:
@@ -162,7 +242,7 @@ class Log:
     def _epochs(self, snapshot: Snapshot) -> list[EpochStart]:
         """The epochs; each row names the one before it, and the log's row the last one, so that none can be missing."""
         found: list[EpochStart] = []
-        start, last = snapshot.state.log_start_offset, NO_EPOCH
+        start, last = snapshot.state.first_offset, NO_EPOCH
         for key, row in snapshot.rows.scan("epochs", LOCAL.pack(snapshot.data)):
             start_offset, former = unpack_epoch(unseal(key, row))
             if former != last and (found or start_offset >= start):
@@ -173,8 +253,19 @@ class Log:
             raise damaged(f"the last epoch of {self.key} is {last}, its row says {snapshot.state.last_epoch}")
         return found
 
+    def _is_remembered(self, snapshot: Snapshot, batch: LogBatch) -> bool:
+        """Whether the log knows the batch of its producer."""
+        producer_id = batch.header.producer_id
+        if producer_id == NO_PRODUCER:
+            return False
+        state = read_producer(snapshot.rows, snapshot.data, producer_id)
+        return state is not None and any(known.base_offset == batch.base_offset for known in state.batches)
+
     def _batches(self, snapshot: Snapshot, start: int, end: int) -> Iterator[LogBatch]:
         """Batches from the one that holds `start`, while they begin before `end`; checked."""
+        return (batch for batch, _ in self._batches_and_heads(snapshot, start, end))
+
+    def _batches_and_heads(self, snapshot: Snapshot, start: int, end: int) -> Iterator[tuple[LogBatch, BatchHead]]:
         end = min(end, snapshot.state.log_end_offset)
         if start >= end:
             return
@@ -185,12 +276,31 @@ class Log:
                 key = key_of(cursor) if found else b""
                 if key[: LOCAL.size] != prefix:
                     raise damaged(f"{self.key} has no batch at offset {expected}")
-                batch = unpack_batch(key, cursor.value())
+                batch, head = unpack_whole(key, cursor.value())
                 tiles = batch.base_offset == expected or (expected == start and batch.base_offset < start)
                 if not tiles or batch.last_offset < expected:
                     raise damaged(f"{self.key} has no batch at offset {expected}, but one at {batch.base_offset}")
-                yield batch
+                yield batch, head
                 expected = batch.last_offset + 1
+                found = expected >= end or cursor.set_key(offset_key(snapshot.data, expected))
+
+    def _heads(self, snapshot: Snapshot, start: int, end: int) -> Iterator[tuple[int, BatchHead]]:
+        """Bases and heads of the batches from the one that holds `start`, while they begin before `end`; checked."""
+        expected, base = start, 0
+        if start >= end:
+            return
+        with snapshot.rows.txn.cursor(self._environment.db["batches"]) as cursor:
+            found = self._seek(cursor, offset_key(snapshot.data, start))
+            while expected < end:
+                key = key_of(cursor) if found else b""
+                if key[: LOCAL.size] != LOCAL.pack(snapshot.data):
+                    raise damaged(f"{self.key} has no batch at offset {expected}")
+                head, base = unpack_head(key, cursor.value()), OFFSET_KEY.unpack(key)[1]
+                tiles = base == expected or (expected == start and base < start)
+                if not tiles or head.last_offset < expected:
+                    raise damaged(f"{self.key} has no batch at offset {expected}, but one at {base}")
+                yield base, head
+                expected = head.last_offset + 1
                 found = expected >= end or cursor.set_key(offset_key(snapshot.data, expected))
 
     def _seek(self, cursor: Any, key: bytes) -> bool:
@@ -210,8 +320,11 @@ class Log:
     def _record_at_or_after(self, batch: LogBatch, timestamp_ms: int, log_start: int) -> tuple[int, int] | None:
         try:
             _, message = parse(batch.payload)
+            appended = batch.timestamp_type == APPEND_TIME
             for record in read_records(message):
                 timestamp = batch.header.base_timestamp_ms + record.timestamp_delta_ms
+                if appended:
+                    timestamp = batch.append_time_ms
                 offset = batch.base_offset + record.offset_delta
                 if timestamp >= timestamp_ms and offset >= log_start:
                     return offset, timestamp

@@ -81,10 +81,21 @@ def _check_request(state: ProducerState | None, header: BatchHeader) -> Verdict:
     return ACCEPT
 
 
-def advance(state: ProducerState | None, header: BatchHeader, base_offset: int, timestamp_ms: int) -> ProducerState:
-    """Return the state after the batch was appended at `base_offset`. Replicas call it without `check`."""
-    last_offset = base_offset + header.record_count - 1
-    batch = ProducerBatch(header.base_sequence, header.last_sequence, base_offset, last_offset)
+def advance(
+    state: ProducerState | None,
+    header: BatchHeader,
+    base_offset: int,
+    timestamp_ms: int,
+    last_offset: int | None = None,
+) -> ProducerState:
+    """Return the state after the batch was appended at `base_offset`. Replicas call it without `check`.
+
+    `last_offset` where compaction may have taken records out of the batch: it leaves its place, and so its sequence.
+    """
+    if last_offset is None:
+        last_offset = base_offset + header.record_count - 1
+    last_sequence = advance_sequence(header.base_sequence, last_offset - base_offset)
+    batch = ProducerBatch(header.base_sequence, last_sequence, base_offset, last_offset)
     if state is None or state.producer_epoch != header.producer_epoch or header.producer_id < NO_PRODUCER:
         return ProducerState(header.producer_epoch, (batch,), timestamp_ms)
     return ProducerState(header.producer_epoch, (*state.batches, batch)[-REMEMBERED_BATCHES:], timestamp_ms)

@@ -46,11 +46,34 @@ class ResetLog:
 
 @dataclass(frozen=True, slots=True)
 class MoveStart:
-    """Let the log begin with the batch that holds `log_start_offset`; what is below is refused now, deleted later."""
+    """Let the log begin at `log_start_offset`; what is below is refused now, and whole batches of it deleted later."""
 
     log: Log
     leader_epoch: int
     log_start_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Put `rows` in the place of the batches of [start, end), as compaction has read them; see storage.compaction.
+
+    Fails with StaleCompactionError, and changes nothing, where the log is no longer what was read: begun later, reset,
+    cut below the high watermark, or compacted by another. It may be far behind and be applied at any time.
+    """
+
+    log: Log
+    content: tuple[int, int]
+    """Data id and cuts of the log that was read (LogRow)."""
+    start: int
+    end: int
+    replaced: tuple[tuple[int, int], ...]
+    """Base offset and payload CRC of each batch that was read."""
+    rows: tuple[tuple[int, bytes], ...]
+    """Base offset and finished row of each batch that takes their place; they tile [start, end)."""
+    tombstones_below: int = 0
+    """Some of the tombstones that are left out are just below this."""
+    cleaned_offset: int = 0
+    """The log is compacted up to here once this is done; 0: not yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +126,7 @@ Write = (
     | Truncate
     | ResetLog
     | MoveStart
+    | Compact
     | CheckpointHighWatermark
     | ActIn
     | DropLog

@@ -2,11 +2,19 @@
 
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from penstock.protocol.batch import read as read_records
 from penstock.storage.producers import ProducerBatch, ProducerState
 from penstock.storage.types import EpochEnd, EpochStart, LogBatch, ReplicaSeed
-from penstock.v1 import record_pb2
+from penstock.v1 import common_pb2, record_pb2
+
+
+class ModelRecord(NamedTuple):
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    leader_epoch: int
 
 
 @dataclass
@@ -26,13 +34,21 @@ class ModelLog:
     known: dict[int, ProducerState] = field(default_factory=dict)
     known_offset: int = 0
     exact: bool = True
+    cleaned: int = 0
+    tombstones_below: int = 0
+    rewritten_end: int = 0
 
     def copy(self) -> "ModelLog":
         return replace(self, history=list(self.history), known=dict(self.known))
 
     @property
     def batches(self) -> list[LogBatch]:
-        return [batch for batch in self.history if batch.base_offset >= self.start]
+        return [batch for batch in self.history if batch.last_offset >= self.start]
+
+    @property
+    def first(self) -> int:
+        batches = self.batches
+        return batches[0].base_offset if batches else self.end
 
     @property
     def last_epoch(self) -> int:
@@ -64,13 +80,21 @@ class ModelLog:
             header = batch.header
             if header.producer_id == -1 or batch.base_offset < self.known_offset:
                 continue
-            last_sequence = (header.base_sequence + header.record_count - 1) % 2**31
+            last_sequence = (header.base_sequence + batch.last_offset - batch.base_offset) % 2**31
             place = ProducerBatch(header.base_sequence, last_sequence, batch.base_offset, batch.last_offset)
             before = states.get(header.producer_id)
             goes_on = header.producer_id >= 0 and before and before.producer_epoch == header.producer_epoch
             remembered = [*(before.batches if goes_on and before else ()), place][-5:]
             states[header.producer_id] = ProducerState(header.producer_epoch, tuple(remembered), batch.append_time_ms)
         return states
+
+    def learn_until(self, offset: int) -> None:
+        """What is known of producers as of `offset` does not come from the batches any more: they lose their stamps."""
+        if offset <= self.known_offset:
+            return
+        draft = self.copy()
+        draft.truncate(offset)
+        self.known, self.known_offset = draft.producers(), offset
 
     def learn(self, producers: dict[int, ProducerState]) -> None:
         """From the log's end on, this is known."""
@@ -93,17 +117,51 @@ class ModelLog:
             for record in read_records(record_pb2.RecordBatch.FromString(batch.payload)):
                 offset = batch.base_offset + record.offset_delta
                 timestamp = batch.header.base_timestamp_ms + record.timestamp_delta_ms
-                if timestamp >= timestamp_ms and offset < end:
+                if batch.timestamp_type == common_pb2.TIMESTAMP_TYPE_APPEND:
+                    timestamp = batch.append_time_ms
+                if timestamp >= timestamp_ms and self.start <= offset < end:
                     return offset, timestamp
         return None
+
+    def records(self) -> dict[int, "ModelRecord"]:
+        """All that can be read, by offset."""
+        found = {}
+        for batch in self.batches:
+            for record in read_records(record_pb2.RecordBatch.FromString(batch.payload)):
+                offset = batch.base_offset + record.offset_delta
+                timestamp = batch.header.base_timestamp_ms + record.timestamp_delta_ms
+                if batch.timestamp_type == common_pb2.TIMESTAMP_TYPE_APPEND:
+                    timestamp = batch.append_time_ms
+                key = record.key if record.HasField("key") else None
+                value = record.value if record.HasField("value") else None
+                if offset >= self.start:
+                    found[offset] = ModelRecord(timestamp, key, value, batch.leader_epoch)
+        return found
+
+    def superseded(self, end: int) -> set[int]:
+        """Offsets of records that have a later one of their key below `end`."""
+        latest: dict[bytes, int] = {}
+        found = set()
+        for offset, record in sorted(self.records().items()):
+            if record.key is not None and offset < end:
+                if record.key in latest:
+                    found.add(latest[record.key])
+                latest[record.key] = offset
+        return found
 
     def truncate(self, end: int) -> None:
         self.history = [batch for batch in self.history if batch.base_offset < end]
         self.end = end
+        self.start = min(self.start, end)
+        self.cleaned = min(self.cleaned, end)
+        self.rewritten_end = min(self.rewritten_end, end)
+        self.tombstones_below = min(self.tombstones_below, end)
         self.high_watermark = min(self.high_watermark, end)
 
     def reset(self, seed: ReplicaSeed) -> None:
         self.start = self.end = self.high_watermark = seed.start_offset
+        self.cleaned = self.rewritten_end = seed.start_offset
+        self.tombstones_below = seed.tombstones_below
         self.history, self.seed_epochs = [], seed.epochs
         self.learn(dict(seed.producers))
         self.exact = True

@@ -10,6 +10,7 @@ from penstock.storage.commit import Committer
 from penstock.storage.env import StoreOptions
 from penstock.storage.log import Log
 from penstock.storage.writes import Append, CreateLog, Outcome, Write
+from penstock.v1 import common_pb2
 
 CLUSTER = "test-cluster"
 NODE = 1
@@ -25,12 +26,17 @@ def batch(
     timestamps: Sequence[int] = (1_000,),
     *,
     epoch: int = 0,
-    value: bytes = b"value",
+    value: bytes | None = b"value",
     stamp: ProducerStamp = NOT_STAMPED,
     append_time_ms: int = 5_000,
+    timestamp_type: int = common_pb2.TIMESTAMP_TYPE_CREATE,
+    keyless: bool = False,
 ) -> LogBatch:
-    """A sealed batch with one record a timestamp."""
-    records = [NewRecord(b"key-%d" % index, value, timestamp) for index, timestamp in enumerate(timestamps)]
+    """A sealed batch with one record a timestamp, of keys key-0, key-1 and so on. `value` None: tombstones."""
+    records = [
+        NewRecord(None if keyless else b"key-%d" % index, value, timestamp)
+        for index, timestamp in enumerate(timestamps)
+    ]
     message = build(records, stamp=stamp)
     return LogBatch(
         base_offset,
@@ -39,6 +45,7 @@ def batch(
         append_time_ms,
         header_of(message),
         message.SerializeToString(),
+        timestamp_type,
     )
 
 

@@ -17,13 +17,15 @@ u64 = st.integers(0, 2**64 - 1)
 u32 = st.integers(0, 2**32 - 1)
 offset = st.integers(0, 2**63 - 1)
 headers = st.builds(BatchHeader, st.integers(0, 255), u32, u32, i64, i64, i64, i32, i32, st.booleans(), st.booleans())
-batches = st.builds(LogBatch, offset, offset, i32, i64, headers, st.binary(max_size=200))
+batches = st.builds(LogBatch, offset, offset, i32, i64, headers, st.binary(max_size=200), st.integers(0, 255))
 undo = st.binary(max_size=140)
 producers = st.builds(
     ProducerState, i32, st.lists(st.builds(ProducerBatch, i32, i32, i64, i64), max_size=5).map(tuple), i64
 )
-states = st.builds(LogState, i64, i64, i64, i32, i32, u64)
-rows = st.builds(LogRow, st.builds(PartitionKey, st.binary(min_size=16, max_size=16), u32), u32, states, u64, i64, u64)
+states = st.builds(LogState, i64, i64, i64, i32, i32, u64, i64, u64, i64, i64)
+rows = st.builds(
+    LogRow, st.builds(PartitionKey, st.binary(min_size=16, max_size=16), u32), u32, states, u64, i64, u64, i64, u32
+)
 
 
 @given(u32, batches, u64, undo)

@@ -4,6 +4,7 @@ durable steps. What a group does is predicted when it is queued; the store is co
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ from penstock.storage import (
     commit,
 )
 from penstock.storage.commit import Committer
+from penstock.storage.compaction import ENTRY_BYTES, Step
+from penstock.storage.compaction_run import End, Run, Task
+from penstock.storage.errors import StaleCompactionError
 from penstock.storage.layout import BATCH_ROW_BYTES, DATABASES, INDEX_BYTES
 from penstock.storage.log import Log
 from penstock.storage.producers import ProducerBatch, ProducerState
@@ -39,6 +43,7 @@ from penstock.storage.writes import (
     ActIn,
     Append,
     CheckpointHighWatermark,
+    Compact,
     CreateLog,
     DropLog,
     ExpireProducers,
@@ -50,13 +55,16 @@ from penstock.storage.writes import (
     Truncate,
     Write,
 )
-from tests.storage.model import ModelLog
+from penstock.v1.common_pb2 import TIMESTAMP_TYPE_APPEND, TIMESTAMP_TYPE_CREATE
+from tests.storage.model import ModelLog, ModelRecord
 from tests.storage.support import batch, crash_at_commit, formatted, key, options
 
 KEYS = [key(1, 0), key(1, 1), key(2, 0)]
 PRODUCERS = [0, 1, 2**62, -2, -(2**63)]
-SIZES = (1, 30, 3_000, 70_000)
-"""Of values: within a page, over it, and above the time index's distance."""
+TOMBSTONES, KEYLESS, APPENDED = 0, 7, 8
+SIZES = (1, 30, 3_000, 70_000, TOMBSTONES, KEYLESS, APPENDED)
+"""Of values: within a page, over it, and above the time index's distance; and three that stand for kinds of batches."""
+DELETE_RETENTION_MS = 100
 
 OPTIONS = options(durability="os")  # the file is abandoned, never the power: fsync would only take time
 
@@ -75,7 +83,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.logs: dict[PartitionKey, ModelLog] = {}
         self.starts: list[bytes] = []
         self.begin_group()
-        self.sequences: dict[int, tuple[int, int]] = {}
+        self.appended_bytes = 0
+        self.now_ms = 0
 
     def teardown(self) -> None:
         self.check_rows_left()
@@ -93,9 +102,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert (rows["partitions"], rows["garbage"]) == (len(logs), 0)
         assert rows["batches"] == sum(len(model.batches) for model in logs)
         assert rows["known"] == rows["producers"] == sum(len(model.producers()) for model in logs)
-        assert (
-            rows["times"] <= sum(len(b.payload) + BATCH_ROW_BYTES for m in logs for b in m.batches) // INDEX_BYTES + 3
-        )
+        assert rows["times"] <= self.appended_bytes // INDEX_BYTES + 3
         assert rows["epochs"] <= sum(len(model.epochs()) for model in logs)
 
     def begin_group(self) -> None:
@@ -176,8 +183,16 @@ class StoreMachine(RuleBasedStateMachine):
         for times, size, producer in batches:
             stamp = NOT_STAMPED if producer < 0 else self.stamp(PRODUCERS[producer], draft, bump, len(times))
             new = batch(
-                draft.end, times, epoch=epoch, value=b"v" * size, stamp=stamp, append_time_ms=len(draft.history)
+                draft.end,
+                times,
+                epoch=epoch,
+                value=None if size == TOMBSTONES else b"v" * size,
+                stamp=stamp,
+                append_time_ms=len(draft.history),
+                timestamp_type=TIMESTAMP_TYPE_APPEND if size == APPENDED else TIMESTAMP_TYPE_CREATE,
+                keyless=size == KEYLESS,
             )
+            self.appended_bytes += len(new.payload) + BATCH_ROW_BYTES
             draft.history.append(new)
             draft.end = new.last_offset + 1
             made.append(new)
@@ -210,7 +225,8 @@ class StoreMachine(RuleBasedStateMachine):
             ]
         if model.last_epoch > 0:
             cases.append((Append(log, epoch, (batch(model.end, epoch=model.last_epoch - 1),)), AppendFailedError))
-        inside = [b.last_offset for b in model.batches if b.last_offset > b.base_offset]
+        sent = [b for b in model.batches if b.base_offset >= max(model.start, model.rewritten_end)]
+        inside = [b.last_offset for b in sent if b.last_offset > b.base_offset]
         if inside:
             cases.append((Truncate(log, epoch, inside[-1]), StorageError))
         self.queue(*data.draw(st.sampled_from(cases)))
@@ -238,7 +254,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         index=key_index,
         parts=st.lists(new_batches, min_size=2, max_size=4),
-        then=st.sampled_from(["truncate", "truncate_committed", "move_start", "refused", "clone", "crash"]),
+        then=st.sampled_from(["truncate", "truncate_committed", "move_start", "refused", "clone", "crash", "compact"]),
         data=st.data(),
     )
     def episode(
@@ -253,6 +269,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.clone(index, (index + 1) % len(KEYS))
         elif then == "crash":
             self.crash("reopen")
+        elif then == "compact":
+            self.compact(index, data)
         else:
             {
                 "truncate": self.truncate,
@@ -325,7 +343,8 @@ class StoreMachine(RuleBasedStateMachine):
             start = data.draw(st.integers(-1, model.end + 3))
             if self.queue(MoveStart(log, max(model.acted, 0), start)):
                 model.acted = max(model.acted, 0)
-                model.start = max([model.start, *(at for at in model.boundaries if at <= start)])
+                model.start = max(model.start, min(start, model.end))
+                model.cleaned = max(model.cleaned, model.first)
                 model.high_watermark = max(model.high_watermark, model.start)
 
     @rule(index=key_index, data=st.data())
@@ -335,6 +354,116 @@ class StoreMachine(RuleBasedStateMachine):
             high_watermark = data.draw(st.sampled_from(model.boundaries))
             if self.queue(CheckpointHighWatermark(log, high_watermark)):
                 model.high_watermark = max(model.high_watermark, high_watermark)
+
+    @rule(index=key_index, data=st.data())
+    def compact(self, index: int, data: st.DataObject) -> None:
+        """Plan, and perform some of the steps or all, with appends, crashes and a moving start between them."""
+        self.execute()
+        if (found := self.log_of(index)) is None:
+            return
+        model = found[1]
+        self.now_ms += data.draw(st.sampled_from([0, 1, DELETE_RETENTION_MS]))
+        task = Task(
+            now_ms=self.now_ms,
+            delete_retention_ms=DELETE_RETENTION_MS,
+            min_lag_ms=data.draw(st.sampled_from([0, 0, 50])),
+            passed_offset=data.draw(st.integers(0, model.high_watermark)),
+            max_key_bytes=data.draw(st.sampled_from([1, 3 * ENTRY_BYTES, 2**20])),
+        )
+        run = Run(found[0], task)
+        before = model.records()
+        assert task.passed_offset <= model.high_watermark
+        for step in run.steps():
+            between = data.draw(
+                st.sampled_from(["", "", "", "", "stop", "crash", "crash at commit", "append", "start"])
+            )
+            if between == "stop":
+                return
+            if not self.between_steps(index, between, data):
+                return
+            log = self.store.log(KEYS[index])
+            assert log is not None
+            if not self.perform(log, run.content, step, task, before):
+                return
+
+    @rule(index=key_index, parts=st.lists(new_batches, max_size=6))
+    def compact_all(self, index: int, parts: list[list[tuple[list[int], int, int]]]) -> None:
+        """All that there is, twice, so that the tombstones go too."""
+        for batches in parts:
+            self.append_batches(index, batches, new_epoch=False, bump=True)
+        if (found := self.log_of(index)) is None:
+            return
+        self.queue(CheckpointHighWatermark(found[0], self.next_logs[KEYS[index]].end))
+        self.next_logs[KEYS[index]].high_watermark = self.next_logs[KEYS[index]].end
+        self.execute()
+        for _ in range(2):
+            model = self.logs[KEYS[index]]
+            task = Task(self.now_ms, DELETE_RETENTION_MS, 0, model.end, 2**20)
+            run, before = Run(found[0], task), model.records()
+            for step in run.steps():
+                assert self.perform(found[0], run.content, step, task, before)
+            self.now_ms += DELETE_RETENTION_MS
+        keyed = [record for record in self.logs[KEYS[index]].records().values() if record.key is not None]
+        assert len({record.key for record in keyed}) == len(keyed)
+        assert all(record.value is not None for record in keyed)
+
+    def between_steps(self, index: int, what: str, data: st.DataObject) -> bool:
+        """Whether the compaction goes on."""
+        if what == "append":
+            self.append_batches(index, [([1, 2], 30, 1)], new_epoch=False, bump=False)
+            self.execute()
+        elif what == "start":
+            self.move_start(index, data)
+            self.execute()
+        elif what:
+            self.crash("reopen")
+            return what != "crash"
+        return True
+
+    def perform(
+        self, log: Log, content: tuple[int, int], step: Step | End, task: Task, before: dict[int, ModelRecord]
+    ) -> bool:
+        """Perform one step and say what it did to the model; whether it was performed."""
+        model = self.logs[log.key]
+        if isinstance(step, End):
+            write = Compact(log, content, 0, 0, (), (), cleaned_offset=step.cleaned_offset)
+            if model.first > 0:
+                write = replace(write, start=model.first, end=model.first)
+        else:
+            write = Compact(log, content, *step)
+        (outcome,) = Committer(self.store).commit([write])
+        if outcome.error is not None:
+            assert isinstance(outcome.error, StaleCompactionError)
+            assert model.first > write.start, "nothing but a moved start makes it stale here"
+            return False
+        model.learn_until(model.high_watermark)
+        model.history = [b for b in model.history if b.last_offset < model.start] + log.read(
+            model.start, model.end, 2**40
+        )
+        model.rewritten_end = max(model.rewritten_end, write.end if write.rows else 0)
+        model.tombstones_below = max(model.tombstones_below, write.tombstones_below)
+        self.check_compacted(model, write, task, before)
+        self.begin_group()
+        self.dirty = True
+        return True
+
+    def check_compacted(self, model: ModelLog, write: Compact, task: Task, before: dict[int, ModelRecord]) -> None:
+        """No record is another, none that is the latest of its key is missing, all that should go is gone."""
+        now = model.records()
+        assert all(before[offset] == record for offset, record in now.items() if offset in before)
+        latest: dict[bytes | None, int] = {record.key: offset for offset, record in sorted(before.items())}
+        for offset in before.keys() - now.keys():
+            record = before[offset]
+            if offset < model.start:
+                continue
+            assert record.key is not None, "a record without a key went"
+            if latest[record.key] == offset:
+                assert record.value is None, "the latest of its key went"
+                assert offset < task.passed_offset, "a tombstone went that a replica has not passed (rule 19)"
+                assert offset < model.tombstones_below, "and nobody would know"
+        if write.cleaned_offset:
+            model.cleaned = max(model.cleaned, write.cleaned_offset)
+            assert not model.superseded(write.cleaned_offset)
 
     @rule(index=key_index, step=st.integers(0, 2))
     def act_in(self, index: int, step: int) -> None:
@@ -354,10 +483,15 @@ class StoreMachine(RuleBasedStateMachine):
         epoch = max(ours[1].acted, model.last_epoch, 0)
         seed = theirs[0].replica_seed()
         if not model.exact:
-            model.known, model.known_offset = dict(seed.producers), model.start
+            model.known, model.known_offset = dict(seed.producers), model.first
         self.queue(ResetLog(ours[0], epoch, seed))
         if model.batches:
             self.queue(Append(ours[0], epoch, tuple(model.batches)))
+            self.appended_bytes += sum(len(b.payload) + BATCH_ROW_BYTES for b in model.batches)
+        self.queue(MoveStart(ours[0], epoch, model.start))
+        model.cleaned = model.first
+        sparse = [b.last_offset + 1 for b in model.batches if b.header.record_count <= b.last_offset - b.base_offset]
+        model.rewritten_end = max([model.first, *sparse])
         self.queue(CheckpointHighWatermark(ours[0], model.end))
         model.high_watermark, model.acted = model.end, epoch
         self.next_logs[KEYS[copy]] = model
@@ -438,6 +572,10 @@ def check_log(log: Log, model: ModelLog) -> None:
     assert state.high_watermark == model.high_watermark
     assert (state.last_epoch, state.acted_epoch) == (model.last_epoch, model.acted)
     assert state.size_bytes == sum(BATCH_ROW_BYTES + len(b.payload) for b in model.batches)
+    assert state.record_count == sum(b.header.record_count for b in model.batches)
+    assert (state.first_offset, state.cleaned_offset) == (model.first, model.cleaned)
+    assert state.tombstones_below == model.tombstones_below
+    check_summaries(log, model)
     check_reads(log, model)
     check_epochs(log, model)
     assert {producer: log.producer(producer) for producer in PRODUCERS} == {
@@ -449,10 +587,19 @@ def check_log(log: Log, model: ModelLog) -> None:
             assert log.find_timestamp(timestamp, end) == model.find_timestamp(timestamp, end)
 
 
+def check_summaries(log: Log, model: ModelLog) -> None:
+    found = log.summaries(0, model.end, 2**30)
+    places = [(b.base_offset, b.last_offset, b.header.record_count, b.max_time_ms) for b in model.batches]
+    assert [(s.base_offset, s.last_offset, s.record_count, s.max_time_ms) for s in found] == places
+    assert sum(summary.size_bytes for summary in found) == log.state.size_bytes
+    dirty = [s.size_bytes for s in found if s.last_offset >= model.cleaned]
+    assert log.dirty_bytes() == sum(dirty)
+
+
 def check_reads(log: Log, model: ModelLog) -> None:
     assert log.read(model.start, model.end, 2**40) == model.batches
     for b in model.batches[-3:]:
-        for start in {b.base_offset, b.last_offset}:
+        for start in {max(b.base_offset, model.start), b.last_offset}:
             for end, size in ((model.end, 0), (start + 1, 2**40), (model.end, len(b.payload) * 2)):
                 assert log.read(start, end, size) == model.read(start, end, size)
     assert log.read(model.end, model.end + 5, 100) == []
@@ -467,12 +614,12 @@ def check_epochs(log: Log, model: ModelLog) -> None:
     for asked in range(-1, model.last_epoch + 2):
         expected = model.end_of_epoch(asked)
         found = log.end_of_epoch(asked)
-        if expected is not None and expected.end_offset <= model.start and expected.leader_epoch < model.last_epoch:
+        if expected is not None and expected.end_offset <= model.first and expected.leader_epoch < model.last_epoch:
             assert found in {None, expected}  # may be forgotten: none of its records is left
         else:
             assert found == expected
     for epoch in model.epochs():
-        if epoch.start_offset >= model.start:
+        if epoch.start_offset >= model.first:
             assert log.epoch_start(epoch.leader_epoch) == epoch.start_offset
     for b in model.batches:
         assert log.epoch_at(b.base_offset) == log.epoch_at(b.last_offset) == b.leader_epoch

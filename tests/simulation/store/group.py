@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
+import google_crc32c
+
 from penstock.protocol.batch import NO_PRODUCER
 from penstock.storage import (
     ActIn,
     Append,
     AppendFailedError,
     CheckpointHighWatermark,
+    Compact,
     CreateLog,
     DropLog,
     EpochStart,
@@ -27,15 +30,18 @@ from penstock.storage import (
     PartitionKey,
     RecordStart,
     ResetLog,
+    StaleCompactionError,
     StaleEpochError,
     StoreFullError,
     Truncate,
     Write,
+    layout,
 )
 from penstock.storage import group as real
 from penstock.storage.changes import check_append, check_seed
-from penstock.storage.layout import BATCH_ROW_BYTES
+from penstock.storage.layout import BATCH_ROW_BYTES, LogRow
 from penstock.storage.producers import ProducerState, advance
+from penstock.storage.rewriting import check_content, check_tiling
 from penstock.storage.types import NO_EPOCH
 from tests.simulation.store.memory import Image, MemoryLog, MemoryStore, Row
 
@@ -60,6 +66,8 @@ class MemoryGroup:
         """Perform one write; a refused one changes nothing."""
         try:
             log = self._performs[type(write)](self, write)
+        except StaleCompactionError as error:
+            return Outcome(write, real.log_of(write), error)
         except (StaleEpochError, AppendFailedError, LogDroppedError, StoreFullError) as error:
             refused = real.log_of(write)
             if refused is not None:
@@ -133,7 +141,8 @@ class MemoryGroup:
         return write.log
 
     def _appended(self, row: Row, acted: int, new: tuple[LogBatch, ...]) -> Row:
-        start, end, high_watermark, last_epoch, _, size = row.state
+        start, end, high_watermark, last_epoch, _, size, first_offset, record_count, cleaned, tombstones = row.state
+        rewritten_end = row.rewritten_end
         batches, undo, first, stop, epochs, producers = row.batches, row.undo, row.first, row.stop, row.epochs, None
         if len(batches) != stop:  # they go on elsewhere: after a cut, or in a state that was lost
             batches, undo, first, stop = batches[first:stop], undo[first:stop], 0, stop - first
@@ -145,17 +154,22 @@ class MemoryGroup:
             if header.producer_id != NO_PRODUCER:
                 producers = self._own_producers(row)
                 undone = (header.producer_id, producers.get(header.producer_id))
-                state = advance(undone[1], header, batch.base_offset, batch.append_time_ms)
+                state = advance(undone[1], header, batch.base_offset, batch.append_time_ms, batch.last_offset)
                 producers[header.producer_id] = state
             batches.append(batch)
             undo.append(undone)
             size += BATCH_ROW_BYTES + len(batch.payload)
+            record_count += header.record_count
+            if batch.base_offset + header.record_count <= batch.last_offset:
+                rewritten_end = batch.last_offset + 1
             end = batch.last_offset + 1
         return Row(
             row.key,
             row.local,
             row.data,
-            LogState(start, end, high_watermark, last_epoch, acted, size),
+            LogState(
+                start, end, high_watermark, last_epoch, acted, size, first_offset, record_count, cleaned, tombstones
+            ),
             batches,
             undo,
             first,
@@ -163,28 +177,37 @@ class MemoryGroup:
             epochs,
             row.producers if producers is None else producers,
             row.forgotten,
+            rewritten_end,
+            row.cuts,
+            row.marks,
         )
 
     def _truncate(self, write: Truncate) -> Log:
         row = self._continuing_row(write.log, write.leader_epoch)
         state, end = row.state, write.end_offset
-        if not state.log_start_offset <= end <= state.log_end_offset:
+        if not state.first_offset <= end <= state.log_end_offset:
             raise AppendFailedError(f"cannot cut {row.key} at {end}")
         if end == state.log_end_offset:
             self._put(row, state._replace(acted_epoch=write.leader_epoch))
             return write.log
-        stop = row.place(end)
-        if stop == row.stop or row.batches[stop].base_offset != end:
+        stop = row.place(end + 1) - 1
+        base = row.batches[stop].base_offset
+        if base != end and base >= row.rewritten_end:
             raise AppendFailedError(f"no batch of {row.key} begins at offset {end}, where it was to be cut")
+        end = base
         cut = row.batches[stop : row.stop]
         epochs = tuple(epoch for epoch in row.epochs if epoch.start_offset < end)
         state = LogState(
-            state.log_start_offset,
+            min(state.log_start_offset, end),
             end,
             min(state.high_watermark, end),
             epochs[-1].leader_epoch if epochs else NO_EPOCH,
             write.leader_epoch,
             state.size_bytes - _size(cut),
+            state.first_offset,
+            state.record_count - _count(cut),
+            min(state.cleaned_offset, end),
+            min(state.tombstones_below, end),
         )
         self._undo(row, stop, end)
         self._put(
@@ -194,6 +217,8 @@ class MemoryGroup:
             epochs=epochs,
             producers=self._own_producers(row),
             forgotten=min(row.forgotten, end),
+            rewritten_end=min(row.rewritten_end, end),
+            cuts=row.cuts + (end < row.state.high_watermark),
         )
         return write.log
 
@@ -216,30 +241,67 @@ class MemoryGroup:
         check_seed(write)
         start, data = seed.start_offset, self._new_id()
         last_epoch = seed.epochs[-1].leader_epoch if seed.epochs else NO_EPOCH
-        state = LogState(start, start, start, last_epoch, write.leader_epoch, 0)
+        state = LogState(start, start, start, last_epoch, write.leader_epoch, 0, start, 0, start, seed.tombstones_below)
         producers = self._producers[data] = dict(seed.producers)
-        self._rows[row.local] = Row(row.key, row.local, data, state, [], [], 0, 0, tuple(seed.epochs), producers, start)
+        self._rows[row.local] = Row(
+            row.key, row.local, data, state, [], [], 0, 0, tuple(seed.epochs), producers, start, start
+        )
         return write.log
 
     def _move_start(self, write: MoveStart) -> Log:
         row, asked = self._acting_row(write.log, write.leader_epoch), write.log_start_offset
         state = row.state._replace(acted_epoch=write.leader_epoch)
-        first, start = row.first, state.log_start_offset
-        if asked >= state.log_end_offset:
-            first, start = row.stop, state.log_end_offset
-        elif asked > start:
-            first = row.place(asked + 1) - 1
-            start = row.batches[first].base_offset
-        if start == state.log_start_offset:
+        start = min(asked, state.log_end_offset)
+        if start <= state.log_start_offset:
             self._put(row, state)
             return write.log
-        forgotten = [epoch for epoch, following in pairwise(row.epochs) if following.start_offset < start]
+        first, base = row.stop, state.log_end_offset
+        if start < base:
+            first = row.place(start + 1) - 1
+            base = row.batches[first].base_offset
+        forgotten = [epoch for epoch, following in pairwise(row.epochs) if following.start_offset < base]
+        gone = row.batches[row.first : first]
         state = state._replace(
             log_start_offset=start,
             high_watermark=max(state.high_watermark, start),
-            size_bytes=state.size_bytes - _size(row.batches[row.first : first]),
+            size_bytes=state.size_bytes - _size(gone),
+            first_offset=base,
+            record_count=state.record_count - _count(gone),
+            cleaned_offset=max(state.cleaned_offset, base),
         )
         self._put(row, state, first=first, epochs=row.epochs[len(forgotten) :])
+        return write.log
+
+    def _compact(self, write: Compact) -> Log:
+        row = self._row(write.log)
+        state = row.state
+        check_content(_seen(row), write)
+        found = [b for b in row.batches[row.first : row.stop] if write.start <= b.base_offset < write.end]
+        if tuple((batch.base_offset, google_crc32c.value(batch.payload)) for batch in found) != write.replaced:
+            raise StaleCompactionError(f"the batches of {row.key} were compacted by another")
+        new, marks = [], dict(row.marks)
+        for base, packed in write.rows:
+            key = layout.offset_key(row.data, base)
+            new.append(layout.unpack_batch(key, memoryview(packed)))
+            marks[base] = layout.unpack_head(key, memoryview(packed)).tombstones_since_ms
+        check_tiling(write, [_place(batch) for batch in found], [_place(batch) for batch in new])
+        place = row.place(write.start)
+        kept = [row.undo[at] for at in range(place + len(found), row.stop)]
+        self._put(
+            row,
+            state._replace(
+                size_bytes=state.size_bytes + _size(new) - _size(found),
+                record_count=state.record_count + _count(new) - _count(found),
+                cleaned_offset=max(state.cleaned_offset, write.cleaned_offset),
+                tombstones_below=max(state.tombstones_below, write.tombstones_below),
+            ),
+            batches=[*row.batches[row.first : place], *new, *row.batches[place + len(found) : row.stop]],
+            undo=[*row.undo[row.first : place], *[None] * len(new), *kept],
+            first=0,
+            stop=row.stop - row.first + len(new) - len(found),
+            marks=marks,
+            rewritten_end=max(row.rewritten_end, write.end if write.rows else 0),
+        )
         return write.log
 
     def _checkpoint(self, write: CheckpointHighWatermark) -> Log:
@@ -325,11 +387,25 @@ class MemoryGroup:
         CreateLog: _create,
         ResetLog: _reset,
         MoveStart: _move_start,
+        Compact: _compact,
         DropLog: _drop,
         RecordStart: _record_start,
         ForgetStarts: _forget_starts,
         ExpireProducers: _expire_producers,
     }
+
+
+def _count(batches: Sequence[LogBatch]) -> int:
+    return sum(batch.header.record_count for batch in batches)
+
+
+def _place(batch: LogBatch) -> tuple[int, int, int]:
+    return batch.base_offset, batch.last_offset, batch.leader_epoch
+
+
+def _seen(row: Row) -> LogRow:
+    """The row as the real store has it, as far as a compaction is compared with it."""
+    return LogRow(row.key, row.data, row.state, 0, 0, 0, row.rewritten_end, row.cuts)
 
 
 def _size(batches: Sequence[LogBatch]) -> int:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from penstock.protocol.batch import parse
 from penstock.protocol.batch import read as read_records
 from penstock.storage import (
+    BatchSummary,
     DamagedStoreError,
     EpochEnd,
     EpochStart,
@@ -29,7 +30,11 @@ from penstock.storage import (
     Store,
     StoreIdentity,
 )
+from penstock.storage.compaction import StoredRow
+from penstock.storage.compaction_run import Stored
+from penstock.storage.layout import BATCH_ROW_BYTES, NO_TIME
 from penstock.storage.producers import ProducerState
+from penstock.storage.types import APPEND_TIME
 
 Undo = tuple[int, ProducerState | None]
 """Producer id, and what its batch replaced."""
@@ -44,11 +49,14 @@ class Row(NamedTuple):
     state: LogState
     batches: list[LogBatch]
     undo: list[Undo | None]  # of each batch; None: it is of no producer
-    first: int  # place of the first batch at or after the log start
+    first: int  # place of the first batch that is kept
     stop: int  # place after the last batch
     epochs: tuple[EpochStart, ...]
     producers: Mapping[int, ProducerState]
     forgotten: int  # offset; undo of batches below it is not kept
+    rewritten_end: int = 0  # see penstock.storage.layout.LogRow
+    cuts: int = 0
+    marks: Mapping[int, int] = {}  # by base offset: since when a batch's tombstones are the last of their keys
 
     def place(self, offset: int) -> int:
         """Place of the first batch that begins at or after an offset."""
@@ -135,26 +143,69 @@ class MemoryLog(Log):
         for batch in row.batches[row.first : row.stop]:
             if batch.base_offset >= end:
                 break
-            if batch.header.max_timestamp_ms < timestamp_ms:
+            if batch.max_time_ms < timestamp_ms or not batch.header.record_count:
                 continue
             for record in read_records(parse(batch.payload)[1]):
                 timestamp = batch.header.base_timestamp_ms + record.timestamp_delta_ms
+                if batch.timestamp_type == APPEND_TIME:
+                    timestamp = batch.append_time_ms
                 offset = batch.base_offset + record.offset_delta
-                if timestamp >= timestamp_ms:
+                if timestamp >= timestamp_ms and offset >= row.state.log_start_offset:
                     return (offset, timestamp) if offset < end else None
         return None
+
+    def summaries(self, start: int, end: int, limit: int) -> list[BatchSummary]:
+        """See Log."""
+        row = self._present()
+        start, end = max(start, row.state.first_offset), min(end, row.state.log_end_offset)
+        if start >= end:
+            return []
+        chosen = row.batches[row.place(start + 1) - 1 : row.stop][:limit]
+        return [
+            BatchSummary(
+                batch.base_offset,
+                batch.last_offset,
+                BATCH_ROW_BYTES + len(batch.payload),
+                batch.header.record_count,
+                batch.max_time_ms,
+            )
+            for batch in chosen
+            if batch.base_offset < end
+        ]
+
+    def stored_rows(self, start: int, end: int, max_bytes: int) -> Stored:
+        """See Log."""
+        row = self._present()
+        found: list[StoredRow] = []
+        start, end = max(start, row.state.first_offset), min(end, row.state.log_end_offset)
+        places = range(row.place(start + 1) - 1, row.stop) if start < end else ()
+        for place in places:
+            batch = row.batches[place]
+            if batch.base_offset >= end or (found and max_bytes <= 0):
+                break
+            known = row.producers.get(batch.header.producer_id)
+            pinned = known is not None and any(other.base_offset == batch.base_offset for other in known.batches)
+            found.append(StoredRow(batch, 0, row.marks.get(batch.base_offset, NO_TIME), pinned))
+            max_bytes -= len(batch.payload)
+        return Stored((row.data, row.cuts), row.state, found)
+
+    def dirty_bytes(self) -> int:
+        """See Log."""
+        row = self._present()
+        dirty = row.batches[max(row.first, row.place(row.state.cleaned_offset)) : row.stop]
+        return sum(BATCH_ROW_BYTES + len(batch.payload) for batch in dirty)
 
     def replica_seed(self) -> ReplicaSeed:
         """See Log."""
         row = self._present()
-        start = row.state.log_start_offset
+        start = row.state.first_offset
         producers = []
         for producer_id, state in sorted(row.producers.items()):
             before = tuple(batch for batch in state.batches if batch.last_offset < start)
             if before:
                 producers.append((producer_id, state._replace(batches=before)))
         epochs = tuple(epoch for epoch in row.epochs if epoch.start_offset < start)
-        return ReplicaSeed(start, epochs, tuple(producers))
+        return ReplicaSeed(start, epochs, tuple(producers), row.state.tombstones_below)
 
 
 class MemoryStore(Store):
