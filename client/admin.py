@@ -27,7 +27,7 @@ from penstock.client.records import Isolation, Timestamp, TopicPartition
 from penstock.client.retry import CallPolicy
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
-from penstock.client.topic_config import ConfigValue, config_message, config_of, reset_names
+from penstock.client.topic_config import ConfigValue, config_message, config_of, names_of_none, reset_names
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import cluster_service_pb2, common_pb2, topic_service_pb2
@@ -158,7 +158,10 @@ class Admin:
     ) -> TopicDescription:
         """Change the settings in `config`; put those named in `reset` back to their defaults; keep the others."""
         request = topic_service_pb2.AlterTopicRequest(
-            name=name, config=config_message(config), reset=reset_names(reset), validate_only=validate_only
+            name=name,
+            config=config_message(config),
+            reset=[*reset_names(reset), *names_of_none(config)],
+            validate_only=validate_only,
         )
         answer = await self._change(
             lambda c: c.topics.AlterTopic, request, topic_service_pb2.AlterTopicResponse, repeatable=True

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from penstock.v1 import cluster_service_pb2, common_pb2, topic_service_pb2
 
 NO_LEADER = -1
+_COMPACTING = frozenset({common_pb2.CLEANUP_POLICY_COMPACT, common_pb2.CLEANUP_POLICY_COMPACT_AND_DELETE})
 
 
 class Leadership(NamedTuple):
@@ -29,6 +30,8 @@ class KnownTopic(NamedTuple):
     max_batch_bytes: int
     append_time: bool
     """Records carry the leader's time of append."""
+    compacted: bool = False
+    """Every record must have a key."""
 
 
 class Catalog:
@@ -109,4 +112,5 @@ class Catalog:
             fresh,
             topic.config.max_batch_bytes,
             topic.config.timestamp_type == common_pb2.TIMESTAMP_TYPE_APPEND,
+            topic.config.cleanup_policy in _COMPACTING,
         )

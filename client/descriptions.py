@@ -12,7 +12,7 @@ class TopicConfig:
 
     min_insync_replicas: int
     cleanup_policy: str
-    """ "delete"."""
+    """ "delete", "compact" or "compact,delete"."""
     retention_ms: int | None
     """None: records are kept for ever."""
     retention_bytes: int
@@ -21,6 +21,18 @@ class TopicConfig:
     timestamp_type: str
     """ "create" or "append"."""
     unclean_leader_election: bool
+    delete_retention_ms: int
+    """How long a tombstone stays, at least, in a compacted topic."""
+    min_compaction_lag_ms: int
+    """Younger records are not compacted."""
+    max_compaction_lag_ms: int | None
+    """Older records are compacted whatever the dirty ratio; None: never for that reason."""
+    min_dirty_ratio: float
+    """Share of a log's bytes that must be uncompacted before it is compacted, 0 to 1."""
+    timestamp_before_max_ms: int | None
+    """Batches that begin further in the past are refused; None: none. Not where the timestamps are "append"."""
+    timestamp_after_max_ms: int
+    """Batches with a timestamp further in the future are refused. Not where the timestamps are "append"."""
 
 
 @dataclass(frozen=True, slots=True)

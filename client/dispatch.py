@@ -346,6 +346,7 @@ class Dispatcher:
             if self._ids.present is not None:
                 lane.window.adopt(*self._ids.present)
             route.add(lane)
+        route.require_keys(known.compacted)
         for lane, leadership in zip(route.lanes, leaders, strict=False):
             lane.append_time = known.append_time
             self._accumulator.fit(lane, known.max_batch_bytes)

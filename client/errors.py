@@ -92,6 +92,7 @@ _CLASSES: dict[Reason, type[PenstockError]] = {
     Reason.INVALID_CONFIG: InvalidRequestError,
     Reason.INVALID_REPLICATION_FACTOR: InvalidRequestError,
     Reason.INVALID_TIMESTAMP: InvalidRequestError,
+    Reason.KEY_REQUIRED: InvalidRequestError,
     Reason.UNKNOWN_TOPIC: UnknownTopicError,
     Reason.UNKNOWN_PARTITION: UnknownPartitionError,
     Reason.TOPIC_EXISTS: TopicExistsError,

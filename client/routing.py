@@ -3,7 +3,7 @@
 import random
 
 from penstock.client.accumulator import RECORD_OVERHEAD, Accumulator
-from penstock.client.errors import UnknownPartitionError, UnknownTopicError
+from penstock.client.errors import InvalidRequestError, UnknownPartitionError, UnknownTopicError
 from penstock.client.partitioner import KEY_CACHE, next_sticky, partition_of_key
 from penstock.client.produce_stream import SendLane
 from penstock.protocol.reasons import Reason
@@ -21,7 +21,10 @@ class Route:
         self._accumulator = accumulator
         self._rng = rng
         self.sticky: SendLane
-        """Where records without a key go while its batch has room; there from the first lane on."""
+        """Where records without a key go while its batch has room; there from the first lane on. In a compacted topic
+        a lane that never has a batch, so that each of them comes to `lane_of`, which refuses it."""
+        self._no_lane = SendLane(topic_id, topic, -1)
+        self._needs_keys = False
         self._lanes_of_keys: dict[bytes, SendLane] = {}
         """Of recent keys, KEY_CACHE at most."""
 
@@ -32,6 +35,12 @@ class Route:
         self.lanes.append(lane)
         self._lanes_of_keys.clear()
 
+    def require_keys(self, needed: bool) -> None:
+        """Say whether the topic is compacted, now that it has lanes."""
+        if needed is not self._needs_keys:
+            self._needs_keys = needed
+            self.sticky = self._no_lane if needed else self.lanes[0]
+
     def check_open(self) -> None:
         """Raise UnknownTopicError where nothing can be put in any more."""
         if self.is_closed:
@@ -39,8 +48,13 @@ class Route:
             raise UnknownTopicError(Reason.UNKNOWN_TOPIC, message, {"topic": self.topic})
 
     def lane_of(self, key: bytes | None, partition: int | None, value: bytes | None) -> SendLane:
-        """Choose the lane: the partition named, else by key, else the sticky one while its batch has room."""
+        """Choose the lane: the partition named, else by key, else the sticky one while its batch has room.
+
+        Raises UnknownPartitionError, and InvalidRequestError for a record without a key in a compacted topic.
+        """
         if partition is not None:
+            if key is None and self._needs_keys:
+                raise self._keyless()
             if 0 <= partition < len(self.lanes):
                 return self.lanes[partition]
             raise UnknownPartitionError(
@@ -51,6 +65,8 @@ class Route:
         if key is not None:
             return self._lanes_of_keys.get(key) or self._lane_of_key(key)
         lane = self.sticky
+        if lane is self._no_lane:
+            raise self._keyless()
         batch = lane.open
         if batch is None or batch.room < (RECORD_OVERHEAD if value is None else RECORD_OVERHEAD + len(value)):
             return self._turn(lane)
@@ -59,6 +75,10 @@ class Route:
     def last_lane(self, partition: int | None) -> SendLane:
         """Give the lane that `lane_of` chose last for a record without a key."""
         return self.sticky if partition is None else self.lanes[partition]
+
+    def _keyless(self) -> InvalidRequestError:
+        message = f"topic {self.topic!r} is compacted: every record must have a key"
+        return InvalidRequestError(Reason.KEY_REQUIRED, message, {"topic": self.topic})
 
     def _lane_of_key(self, key: bytes) -> SendLane:
         lane = self.lanes[partition_of_key(key, len(self.lanes))]

@@ -72,8 +72,6 @@ class Limits:
     consume_response_bytes: int = 1024 * 1024
     replication_credit_bytes: int = 8 * 1024 * 1024
     tail_cache_bytes: int = 64 * 1024 * 1024
-    timestamp_future_max_ms: int = 3_600_000
-    """A batch whose largest timestamp is further ahead of the node's clock is refused."""
     producer_expiry_ms: int = 86_400_000
     """An idle producer, and a request_id of Publish, is remembered at least this long."""
     fsync_interval_ms: int = 100

@@ -58,6 +58,8 @@ def _earlier_topic(draft: Draft, command: pb.CreateTopic, earlier: RememberedReq
 def _config(record: pb.StoredTopicConfig) -> TopicConfig:
     if record.min_insync_replicas < 1:
         raise malformed("min_insync_replicas is 0")
+    if not 0 <= record.min_dirty_ratio <= 1:  # NaN would make an image differ from itself
+        raise malformed("min_dirty_ratio is not in 0..1")
     return config_of(record)
 
 

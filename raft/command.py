@@ -6,19 +6,27 @@ Owns: which kinds exist, and the feature level that each needs. Never: decides a
 from google.protobuf.message import DecodeError, Message
 
 from penstock.internal.v1 import metadata_pb2 as pb
+from penstock.v1 import common_pb2 as common
 
-SUPPORTED_LEVEL = 2
+SUPPORTED_LEVEL = 3
 """Highest feature level that this software knows. A command with a new meaning needs a higher one."""
 
 REASSIGNMENT_LEVEL = 2
 """Feature level from which on partitions are reassigned."""
 
+COMPACTION_LEVEL = 3
+"""Feature level from which on topics are compacted, with the settings for it, and stores tell how full they are."""
+
 _LEVELS = {
     "genesis": 0,
     "reassign_partitions": REASSIGNMENT_LEVEL,
     "complete_reassignments": REASSIGNMENT_LEVEL,
+    "note_store_state": COMPACTION_LEVEL,
 }
 """Feature level that a kind needs where it is not 1."""
+
+_WITH_CONFIG = frozenset({"create_topic", "alter_topic_config"})
+_FIRST_SETTING_OF_COMPACTION = pb.StoredTopicConfig.DELETE_RETENTION_MS_FIELD_NUMBER
 
 Refusal = pb.Refusal
 Result = pb.MetadataResult
@@ -48,7 +56,15 @@ def level_of(command: pb.MetadataCommand) -> int:
     """Return the least feature level of a cluster that may apply the command."""
     kind = command.WhichOneof("kind")
     known = _LEVELS.get(kind, 1) if kind else 0
+    if kind in _WITH_CONFIG:
+        known = _level_of_config(getattr(command, kind).config)
     return max(known, command.feature_level)
+
+
+def _level_of_config(config: pb.StoredTopicConfig) -> int:
+    """Level 3 where it says what software of a lower one would drop or not act on."""
+    newer = any(field.number >= _FIRST_SETTING_OF_COMPACTION for field, _ in config.ListFields())
+    return COMPACTION_LEVEL if newer or config.cleanup_policy > common.CLEANUP_POLICY_DELETE else 1
 
 
 def body(command: pb.MetadataCommand) -> tuple[str, Message]:

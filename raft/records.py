@@ -11,6 +11,17 @@ from penstock.raft.topic_config import TopicConfig
 
 FORMAT = 1
 
+_SINCE_LEVEL_3 = (
+    "delete_retention_ms",
+    "min_compaction_lag_ms",
+    "max_compaction_lag_ms",
+    "min_dirty_ratio",
+    "timestamp_before_max_ms",
+    "timestamp_after_max_ms",
+)
+"""Settings that are stored only where they are not the default: so what lower levels stored stays as it is."""
+_DEFAULTS = TopicConfig()
+
 
 class SnapshotError(Exception):
     """The snapshot cannot be read; the node must not go on without it."""
@@ -69,6 +80,7 @@ def config_record(config: TopicConfig) -> pb.StoredTopicConfig:
         max_batch_bytes=config.max_batch_bytes,
         timestamp_type=config.timestamp_type,
         unclean_leader_election=config.unclean_leader_election,
+        **{name: getattr(config, name) for name in _SINCE_LEVEL_3 if getattr(config, name) != getattr(_DEFAULTS, name)},
     )
 
 
@@ -82,6 +94,7 @@ def config_of(record: pb.StoredTopicConfig) -> TopicConfig:
         max_batch_bytes=record.max_batch_bytes,
         timestamp_type=record.timestamp_type,
         unclean_leader_election=record.unclean_leader_election,
+        **{field.name: value for field, value in record.ListFields() if field.name in _SINCE_LEVEL_3},
     )
 
 

@@ -9,14 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from penstock.protocol.limits import DEFAULT_MAX_BATCH_BYTES, MAX_BATCH_BYTES
+from penstock.protocol.limits import (
+    DEFAULT_DELETE_RETENTION_MS,
+    DEFAULT_MAX_BATCH_BYTES,
+    DEFAULT_MIN_DIRTY_RATIO,
+    DEFAULT_TIMESTAMP_AFTER_MAX_MS,
+    MAX_BATCH_BYTES,
+    MAX_DURATION_MS,
+)
 from penstock.v1 import common_pb2 as common
 from penstock.v1 import topic_service_pb2 as pb
 
 MIN_MAX_BATCH_BYTES = 1024
 """Lowest limit of a batch that a topic may set."""
-MAX_RETENTION_MS = 2**53
-"""Longest retention that can be named; longer: leave it out."""
 FIRST_NODE_COUNT_FOR_TWO = 3
 """From this replication factor on, the default of min_insync_replicas is 2."""
 
@@ -31,7 +36,7 @@ class InvalidConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TopicConfig:
-    """All settings of one topic, each with a value. Enums are those of v1; times in ms, None: for ever."""
+    """All settings of one topic, each with a value. Enums are those of v1; times in ms, None: none."""
 
     min_insync_replicas: int = 1
     cleanup_policy: int = common.CLEANUP_POLICY_DELETE
@@ -40,6 +45,22 @@ class TopicConfig:
     max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES
     timestamp_type: int = common.TIMESTAMP_TYPE_CREATE
     unclean_leader_election: bool = False
+    delete_retention_ms: int = DEFAULT_DELETE_RETENTION_MS
+    min_compaction_lag_ms: int = 0
+    max_compaction_lag_ms: int | None = None
+    min_dirty_ratio: float = DEFAULT_MIN_DIRTY_RATIO
+    timestamp_before_max_ms: int | None = None
+    timestamp_after_max_ms: int = DEFAULT_TIMESTAMP_AFTER_MAX_MS
+
+    @property
+    def compacts(self) -> bool:
+        """Whether of each key only the latest record is kept, so that each must have one."""
+        return self.cleanup_policy in _COMPACTING
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the oldest records go by retention_time and retention_bytes."""
+        return self.cleanup_policy in _DELETING
 
     def to_proto(self) -> pb.TopicConfig:
         """As the API shows it."""
@@ -50,13 +71,28 @@ class TopicConfig:
             max_batch_bytes=self.max_batch_bytes,
             timestamp_type=self.timestamp_type,  # type: ignore[arg-type]  # a plain int of the enum
             unclean_leader_election=self.unclean_leader_election,
+            min_dirty_ratio=self.min_dirty_ratio,
         )
-        if self.retention_time_ms is not None:
-            config.retention_time.FromMilliseconds(self.retention_time_ms)
+        for name, own_name in _DURATIONS.items():
+            milliseconds = getattr(self, own_name)
+            if milliseconds is not None:
+                getattr(config, name).FromMilliseconds(milliseconds)
         return config
 
 
-_API_NAMES = {"retention_time_ms": "retention_time"}
+_COMPACTING = frozenset({common.CLEANUP_POLICY_COMPACT, common.CLEANUP_POLICY_COMPACT_AND_DELETE})
+_DELETING = frozenset({common.CLEANUP_POLICY_DELETE, common.CLEANUP_POLICY_COMPACT_AND_DELETE})
+_DURATIONS = {
+    "retention_time": "retention_time_ms",
+    "delete_retention_time": "delete_retention_ms",
+    "min_compaction_lag": "min_compaction_lag_ms",
+    "max_compaction_lag": "max_compaction_lag_ms",
+    "timestamp_before_max": "timestamp_before_max_ms",
+    "timestamp_after_max": "timestamp_after_max_ms",
+}
+"""Settings that are times: names of the API, and of TopicConfig."""
+_ABOVE_ZERO = frozenset({"retention_time", "max_compaction_lag"})
+_API_NAMES = {own_name: name for name, own_name in _DURATIONS.items()}
 
 
 def defaults(replication_factor: int) -> TopicConfig:
@@ -95,21 +131,23 @@ def _changed(base: TopicConfig, asked: pb.TopicConfig, replication_factor: int) 
     values: dict[str, Any] = {_own_name(field.name): _value(asked, field.name) for field, _ in asked.ListFields()}
     config = replace(base, **values)
     _check(config, replication_factor)
+    _check_together(config, asked)
     return config
 
 
 def _own_name(name: str) -> str:
-    return "retention_time_ms" if name == "retention_time" else name
+    return _DURATIONS.get(name, name)
 
 
-def _value(asked: pb.TopicConfig, name: str) -> int | bool:
-    if name != "retention_time":
-        value: int | bool = getattr(asked, name)
+def _value(asked: pb.TopicConfig, name: str) -> int | bool | float:
+    if name not in _DURATIONS:
+        value: int | bool | float = getattr(asked, name)
         return value
-    duration = asked.retention_time
-    milliseconds = duration.seconds * 1000 + duration.nanos // 1_000_000
-    if not 0 < milliseconds <= MAX_RETENTION_MS:
-        raise InvalidConfigError(name, f"retention_time {milliseconds} ms is not in 1..{MAX_RETENTION_MS} ms")
+    duration = getattr(asked, name)
+    milliseconds: int = duration.seconds * 1000 + duration.nanos // 1_000_000
+    least = 1 if name in _ABOVE_ZERO else 0
+    if not least <= milliseconds <= MAX_DURATION_MS:
+        raise InvalidConfigError(name, f"{name} {milliseconds} ms is not in {least}..{MAX_DURATION_MS} ms")
     return milliseconds
 
 
@@ -119,8 +157,9 @@ def _check(config: TopicConfig, replication_factor: int) -> None:
     if config.min_insync_replicas > replication_factor:
         text = f"min_insync_replicas {config.min_insync_replicas} is above the replication factor {replication_factor}"
         raise InvalidConfigError("min_insync_replicas", text)
-    if config.cleanup_policy != common.CLEANUP_POLICY_DELETE:
-        raise InvalidConfigError("cleanup_policy", f"cleanup_policy {config.cleanup_policy} is unknown; 1 is DELETE")
+    if config.cleanup_policy not in _COMPACTING | _DELETING:
+        text = f"cleanup_policy {config.cleanup_policy} is unknown; 1 is DELETE, 2 COMPACT, 3 COMPACT_AND_DELETE"
+        raise InvalidConfigError("cleanup_policy", text)
     if config.timestamp_type not in {common.TIMESTAMP_TYPE_CREATE, common.TIMESTAMP_TYPE_APPEND}:
         text = f"timestamp_type {config.timestamp_type} is unknown; 1 is CREATE, 2 is APPEND"
         raise InvalidConfigError("timestamp_type", text)
@@ -129,3 +168,22 @@ def _check(config: TopicConfig, replication_factor: int) -> None:
         raise InvalidConfigError("max_batch_bytes", text)
     if config.retention_bytes >= 2**63:
         raise InvalidConfigError("retention_bytes", "retention_bytes is not below 2^63")
+    if not 0 <= config.min_dirty_ratio <= 1:  # nor NaN
+        raise InvalidConfigError("min_dirty_ratio", f"min_dirty_ratio {config.min_dirty_ratio} is not in 0..1")
+
+
+def _check_together(config: TopicConfig, asked: pb.TopicConfig) -> None:
+    """Refuse settings that do not fit each other, by the name of the one to change."""
+    longest, least = config.max_compaction_lag_ms, config.min_compaction_lag_ms
+    if longest is not None and longest < least:
+        at_fault = "max_compaction_lag" if _is_set(asked, "max_compaction_lag") else "min_compaction_lag"
+        text = f"max_compaction_lag {longest} ms is below min_compaction_lag {least} ms"
+        raise InvalidConfigError(at_fault, text)
+    if config.deletes:
+        return
+    # also what was set earlier: it would begin to drop records unasked, should the policy become compact,delete
+    for name, value in (("retention_time", config.retention_time_ms), ("retention_bytes", config.retention_bytes)):
+        if value:
+            way_out = "leave it out" if _is_set(asked, name) else "the topic has it: reset it in the same request"
+            text = f"{name} has no effect where cleanup_policy is compact; {way_out}, or have compact,delete"
+            raise InvalidConfigError(name, text)

@@ -1,6 +1,6 @@
 """Wrong wall clocks: on one node, on all of them differently, jumping back and forth. Monotonic clocks stay right.
 
-Clocks go back by less than `timestamp_future_max_ms` (docs/operations.md): beyond it a node refuses batches of
+Clocks go back by less than a topic's `timestamp_after_max_ms` (docs/protocol.md): beyond it a node refuses batches of
 producers whose clocks are right, as it should.
 """
 

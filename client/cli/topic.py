@@ -1,6 +1,7 @@
 """`penstock topic`: create, list, describe, alter, delete topics."""
 
 import sys
+import textwrap
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -16,6 +17,9 @@ from penstock.client import (
 )
 from penstock.client.cli.output import EXIT_FAILED, EXIT_OK, Table, ask, error_document, say, show
 from penstock.client.cli.settings import Format, Settings, command
+
+SETTINGS_WIDTH = 120
+"""Of a line of a topic's settings."""
 
 app = typer.Typer(help="Create, look at, change and delete topics.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -331,7 +335,8 @@ def _topic_parts(topic: TopicDescription, bounds: Mapping[int, tuple[int, int]] 
             rows[-1].extend(bounds.get(one.partition, (None, None)))
     if bounds is not None:
         columns += ("start", "end")
-    return [f"{topic.name}  {topic.topic_id.hex()}", f"  {settings}", Table(columns, rows)]
+    lines = textwrap.wrap(settings, SETTINGS_WIDTH, initial_indent="  ", subsequent_indent="  ")
+    return [f"{topic.name}  {topic.topic_id.hex()}", *lines, Table(columns, rows)]
 
 
 def _show_changed(settings: Settings, topic: TopicDescription, done: str, *, dry: str) -> None:

@@ -85,13 +85,6 @@ class Locator:
             raise PenstockError(Reason.UNKNOWN_TOPIC, text, {"topic_id": topic_id.hex()})
         return topic
 
-    def check_size(self, topic_id: bytes, batch_bytes: int) -> None:
-        """Refuse a batch that is larger than its topic allows."""
-        topic = self.image.topics.get(topic_id)
-        if topic is not None and batch_bytes > topic.config.max_batch_bytes:
-            text = f"the batch has {batch_bytes} bytes, topic {topic.name!r} allows {topic.config.max_batch_bytes}"
-            raise PenstockError(Reason.RECORD_TOO_LARGE, text, {"max_batch_bytes": str(topic.config.max_batch_bytes)})
-
     def topic_named(self, name: str) -> TopicInfo:
         """Return the topic of this name. Raises UNKNOWN_TOPIC."""
         topic_id = self.image.topic_ids.get(name)

@@ -1,7 +1,8 @@
 """ProducerService: the Produce stream, producer ids, and Publish.
 
 A Produce stream is a reader, which hands each batch to its partition, and a writer, which sends whatever results have
-gathered while its last message was under way as one response. Batches are opaque: only their header is read.
+gathered while its last message was under way as one response. Batches are opaque: only their header is read, except
+those for compacted topics (`admission`).
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import grpc
 from google.protobuf.message import Message
 
 from penstock.internal.v1 import data_pb2 as twin
+from penstock.node.api.admission import admit
 from penstock.node.api.locate import Locator
 from penstock.node.api.publish import Publisher
 from penstock.node.api.status import Context
@@ -20,9 +22,7 @@ from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.config import Limits
 from penstock.node.partition import AppendRequest, AppendResult, Done
 from penstock.node.producer_ids import ProducerIds
-from penstock.protocol.batch import NO_PRODUCER, BatchHeader, CorruptBatchError, InvalidBatchError, parse
 from penstock.protocol.errors import PenstockError, to_status
-from penstock.protocol.limits import MAX_BATCH_RECORDS, MAX_RECORDS_SIZE
 from penstock.protocol.reasons import Reason
 from penstock.v1 import common_pb2
 from penstock.v1 import producer_service_pb2 as pb
@@ -170,8 +170,7 @@ class ProduceStream:
             )
             raise PenstockError(Reason.OVERLOADED, text)
         partition = self._locator.leading(item.topic_id, item.partition)
-        self._locator.check_size(item.topic_id, len(payload))
-        header = admit(payload, shared.now_ms, self._limits.timestamp_future_max_ms)
+        header = admit(payload, self._locator.topic_of(item.topic_id), shared.now_ms)
         expected_offset = item.expected_offset if item.HasField("expected_offset") else None
         leader_epoch = item.leader_epoch if item.HasField("leader_epoch") else None
         partition.append(AppendRequest(header, payload, *shared, expected_offset, leader_epoch), done)
@@ -213,29 +212,3 @@ def appended(outcome: AppendResult) -> pb.BatchAppended:
         durability=outcome.durability,  # type: ignore[arg-type]  # a plain int of the enum
         duplicate=outcome.duplicate,
     )
-
-
-def admit(payload: bytes, now_ms: int, timestamp_future_max_ms: int) -> BatchHeader:
-    """Check a client's batch: form, CRC, limits, and what clients may not send. Returns its header."""
-    try:
-        header, _ = parse(payload)
-    except CorruptBatchError as error:
-        raise PenstockError(Reason.CORRUPT_BATCH, str(error)) from error
-    except InvalidBatchError as error:
-        raise PenstockError(Reason.INVALID_BATCH, str(error)) from error
-    if header.producer_id < NO_PRODUCER:
-        raise PenstockError(Reason.INVALID_BATCH, f"producer_id {header.producer_id} is negative")
-    if header.control:
-        raise PenstockError(Reason.INVALID_BATCH, "control batches are written by servers only")
-    if header.transactional:
-        raise PenstockError(Reason.UNSUPPORTED, "transactional batches are not supported by this version")
-    if header.record_count > MAX_BATCH_RECORDS or header.records_size > MAX_RECORDS_SIZE:
-        text = (
-            f"the batch has {header.record_count} records in {header.records_size} bytes before compression; "
-            f"the limits are {MAX_BATCH_RECORDS} and {MAX_RECORDS_SIZE}"
-        )
-        raise PenstockError(Reason.RECORD_TOO_LARGE, text)
-    if header.max_timestamp_ms > now_ms + timestamp_future_max_ms:
-        text = f"the largest timestamp, {header.max_timestamp_ms}, is more than {timestamp_future_max_ms} ms ahead"
-        raise PenstockError(Reason.INVALID_TIMESTAMP, text)
-    return header

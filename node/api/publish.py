@@ -11,6 +11,7 @@ from functools import partial
 import grpc
 
 from penstock.internal.v1 import forward_pb2, forward_pb2_grpc
+from penstock.node.api.admission import check_records, check_size
 from penstock.node.api.locate import Locator, partition_of_topic
 from penstock.node.api.status import Context
 from penstock.node.clock import loop_s, monotonic_ms, wall_ms
@@ -51,6 +52,7 @@ class Publisher:
         """Append the records, each partition's at once, acknowledged by all in-sync replicas."""
         topic = self._locator.topic_named(request.topic)
         _validate(request)
+        check_records(topic, request.records, wall_ms())  # before any partition has appended its part
         groups = self._group(request, topic)
         deadline = loop_s() + min(self.limit_s, time_remaining_s or self.limit_s)
         outcomes = await asyncio.gather(
@@ -112,12 +114,13 @@ class Publisher:
     ) -> list[pb.PublishedRecord]:
         """Append the records as one batch to the partition, which this node must lead."""
         partition = self._locator.leader_of(topic_id, request.partition)
-        now_ms = wall_ms()
+        topic, now_ms = self._locator.topic_of(topic_id), wall_ms()
+        check_records(topic, request.records, now_ms)  # by the leader's settings and clock: those count
         records = [_new_record(record, now_ms) for record in request.records]
         stamp = request_stamp(request.request_id) if request.request_id else NOT_STAMPED
         batch = build(records, stamp=stamp)
         payload = batch.SerializeToString()
-        self._locator.check_size(topic_id, len(payload))
+        check_size(topic, len(payload))
         future: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
         partition.append(
             AppendRequest(

@@ -15,7 +15,7 @@ from penstock.node.controller.shell import ControllerShell, Outcome
 from penstock.node.controller.topics import Plan, plan_add, plan_alter, plan_create, plan_delete
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
-from penstock.raft.command import REASSIGNMENT_LEVEL
+from penstock.raft.command import REASSIGNMENT_LEVEL, level_of
 from penstock.raft.image import MetadataImage
 from penstock.v1 import topic_service_pb2 as v1
 
@@ -213,8 +213,13 @@ class Controller(ControllerShell):
         for _ in range(ATTEMPTS):
             image = self.view.image
             planned = plan(image)
-            if planned.command is None or validate_only:
+            if planned.command is None:
                 return topic_message(planned.topic), image.version
+            level = level_of(planned.command)
+            if validate_only:
+                _check_level(image, level)
+                return topic_message(planned.topic), image.version
+            await self._reach_level(level, timeout_s)
             outcome = await self.submit(planned.command, timeout_s)
             if outcome.result.refusal in _OVERTAKEN:
                 continue
@@ -231,6 +236,13 @@ class Controller(ControllerShell):
                 _raise_refusal(outcome)
                 return outcome
         raise _busy()
+
+
+def _check_level(image: MetadataImage, level: int) -> None:
+    """Raise UNSUPPORTED where the cluster's feature level is lower and cannot be raised: as `_reach_level` would."""
+    behind = [node.node_id for node in image.nodes.values() if node.supported_level < level]
+    if image.feature_level < level and behind:
+        raise PenstockError(Reason.UNSUPPORTED, f"nodes {sorted(behind)} do not know level {level}")
 
 
 def _raise_refusal(outcome: Outcome) -> None:

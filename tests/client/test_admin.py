@@ -27,6 +27,8 @@ async def test_topics_from_creation_to_deletion(cluster: Cluster) -> None:
         assert await admin.list_topics() == [made]
         assert (await admin.alter_topic("orders", {"max_batch_bytes": 99})).config.max_batch_bytes == 99
         assert (await admin.alter_topic("orders", reset=["retention_ms"])).config.retention_ms is None
+        assert (await admin.alter_topic("orders", {"retention_ms": 7})).config.retention_ms == 7
+        assert (await admin.alter_topic("orders", {"retention.ms": "-1"})).config.retention_ms is None
         assert len((await admin.add_partitions("orders", 5)).partitions) == 5
         await admin.delete_topic("orders", validate_only=True)
         await admin.delete_topic("orders")

@@ -24,9 +24,10 @@ from penstock.client.options import ConsumerConfig, ProducerConfig
 from penstock.client.partitioner import next_sticky, partition_of_key
 from penstock.client.records import TopicPartition
 from penstock.client.retry import Backoff
-from penstock.client.topic_config import config_message, config_of, reset_names
+from penstock.client.topic_config import config_message, config_of, names_of_none, reset_names
 from penstock.protocol.batch import NewRecord, build
 from penstock.protocol.keys import partition_of
+from penstock.protocol.limits import MAX_DURATION_MS
 from penstock.protocol.reasons import Reason
 from penstock.v1 import cluster_service_pb2, consumer_service_pb2, record_pb2, topic_service_pb2
 
@@ -228,12 +229,68 @@ def test_settings_of_topics_both_ways() -> None:
     assert config_message(None) == topic_service_pb2.TopicConfig()
 
 
+def test_settings_of_compaction_by_kafkas_names() -> None:
+    settings: dict[str, str | int] = {
+        "cleanup.policy": " delete, compact",
+        "delete.retention.ms": "1",
+        "min.compaction.lag.ms": 2,
+        "max.compaction.lag.ms": "3",
+        "min.cleanable.dirty.ratio": "0.25",
+        "message.timestamp.before.max.ms": "4",
+        "message.timestamp.after.max.ms": "5",
+    }
+    config = config_of(config_message(settings))
+    assert config.cleanup_policy == "compact,delete"
+    assert (config.delete_retention_ms, config.min_compaction_lag_ms, config.max_compaction_lag_ms) == (1, 2, 3)
+    assert (config.min_dirty_ratio, config.timestamp_before_max_ms, config.timestamp_after_max_ms) == (0.25, 4, 5)
+    assert reset_names(settings) == [
+        "cleanup_policy",
+        "delete_retention_time",
+        "min_compaction_lag",
+        "max_compaction_lag",
+        "min_dirty_ratio",
+        "timestamp_before_max",
+        "timestamp_after_max",
+    ]
+    assert reset_names(reset_names(settings)) == reset_names(settings)
+    assert names_of_none(settings) == []
+
+
+@pytest.mark.parametrize("written", [None, "none", "unlimited", -1, "9223372036854775807", 2**63 - 1])
+def test_none_is_the_default_and_a_change_to_it_a_reset(written: str | int | None) -> None:
+    settings = {"retention.ms": written, "max_compaction_lag_ms": written, "message.timestamp.before.max.ms": written}
+    assert config_message(settings) == topic_service_pb2.TopicConfig()
+    assert names_of_none(settings) == ["retention_time", "max_compaction_lag", "timestamp_before_max"]
+
+
+def test_kafkas_for_ever_is_the_longest_time_where_none_cannot_be() -> None:
+    config = config_of(config_message({"message.timestamp.after.max.ms": "9223372036854775807"}))
+    assert config.timestamp_after_max_ms == MAX_DURATION_MS
+
+
+def test_an_earlier_server_does_as_the_defaults_say() -> None:
+    config = config_of(topic_service_pb2.TopicConfig())
+    assert (config.delete_retention_ms, config.min_compaction_lag_ms, config.max_compaction_lag_ms) == (
+        86_400_000,
+        0,
+        None,
+    )
+    assert (config.min_dirty_ratio, config.timestamp_before_max_ms, config.timestamp_after_max_ms) == (
+        0.5,
+        None,
+        3_600_000,
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("nope", 1), ("retention_ms", "soon"), ("retention_ms", None), ("min_insync_replicas", 0),
-     ("cleanup_policy", "compact"), ("unclean_leader_election", "perhaps"), ("max_batch_bytes", True)],
+    [("nope", 1), ("retention_ms", "soon"), ("retention_ms", -2), ("retention_ms", 10**15), ("min_insync_replicas", 0),
+     ("cleanup_policy", "compacted"), ("cleanup_policy", ""), ("cleanup_policy", "delete,delete"),
+     ("unclean_leader_election", "perhaps"), ("max_batch_bytes", True), ("min_dirty_ratio", "nan"),
+     ("min_dirty_ratio", 1.5), ("min_dirty_ratio", True), ("min_dirty_ratio", None), ("delete.retention.ms", -1),
+     ("delete.retention.ms", None), ("min.compaction.lag.ms", "none"), ("message.timestamp.after.max.ms", "-1")],
 )  # fmt: skip
-def test_bad_settings_are_refused(name: str, value: str | int | bool | None) -> None:
+def test_bad_settings_are_refused(name: str, value: str | int | float | bool | None) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         config_message({name: value})
     assert caught.value.reason is Reason.INVALID_CONFIG

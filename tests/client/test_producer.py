@@ -27,7 +27,7 @@ from penstock.client import (
 )
 from penstock.protocol.keys import partition_of
 from penstock.protocol.reasons import Reason
-from penstock.v1 import topic_service_pb2
+from penstock.v1 import common_pb2, topic_service_pb2
 from tests.client.conftest import SkippingClock, until
 from tests.client.reference_server import Cluster
 
@@ -480,3 +480,52 @@ async def test_addresses_are_dialled_as_the_map_says(cluster: Cluster) -> None:
     async with Producer(next(iter(address_map)), address_map=address_map) as producer:
         deliveries = [await (await producer.send("orders", b"v", partition=partition)) for partition in range(3)]
     assert [delivery.offset for delivery in deliveries] == [0, 0, 0]
+
+
+async def test_a_record_without_a_key_does_not_leave_for_a_compacted_topic(cluster: Cluster) -> None:
+    compacted = topic_service_pb2.TopicConfig(cleanup_policy=common_pb2.CLEANUP_POLICY_COMPACT)
+    cluster.create("state", 2, compacted)
+    async with Producer(cluster.bootstrap(), linger_ms=0) as producer:
+        first = await producer.send("state", b"0")  # the topic is not known yet
+        with pytest.raises(InvalidRequestError) as caught:
+            await first
+        assert caught.value.reason is Reason.KEY_REQUIRED
+        await (await producer.send("state", None, key=b""))
+        for partition in (None, 1):
+            with pytest.raises(InvalidRequestError, match="'state' is compacted"):
+                producer.send_nowait("state", b"1", partition=partition)
+            with pytest.raises(InvalidRequestError):
+                producer.send_many_nowait("state", [b"1", b"2"], partition=partition)
+        await (await producer.send("state", b"1", key=b"k", partition=1))
+        await producer.flush()
+    assert sum(stored.batch.record_count for log in range(2) for stored in cluster.log("state", log).batches) == 2
+
+
+async def test_the_policy_of_a_topic_may_change_under_a_producer(cluster: Cluster) -> None:
+    topic = cluster.create("state")
+    async with Producer(cluster.bootstrap(), linger_ms=0) as producer:
+        await (await producer.send("state", b"0"))
+        topic.config.cleanup_policy = common_pb2.CLEANUP_POLICY_COMPACT_AND_DELETE
+        cluster.touch()
+
+        def is_refused() -> bool:
+            try:
+                producer.send_nowait("state", b"keyless")
+            except InvalidRequestError as error:
+                return error.reason is Reason.KEY_REQUIRED
+            return False
+
+        await until(is_refused)
+        topic.config.cleanup_policy = common_pb2.CLEANUP_POLICY_DELETE
+        cluster.touch()
+        await until(lambda: not is_refused())
+        await (await producer.send("state", b"1"))
+
+
+async def test_an_append_refused_for_its_key_is_definite(cluster: Cluster) -> None:
+    cluster.create("state")
+    async with Producer(cluster.bootstrap()) as producer:
+        cluster.faults.append("KEY_REQUIRED")
+        with pytest.raises(InvalidRequestError) as caught:
+            await (await producer.send("state", b"0"))
+        assert caught.value.reason is Reason.KEY_REQUIRED

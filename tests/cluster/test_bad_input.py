@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -204,6 +205,54 @@ async def test_a_bad_batch_is_refused_and_the_stream_lives_on(
     appended = await wire.produce(good_batch())
     assert appended.base_offset == 0
     assert appended.durability == common_pb2.DURABILITY_COMMIT
+
+
+async def alter(wire: Wire, cluster: DevCluster, **settings: object) -> None:
+    """Change settings of the topic, and wait until every node has applied it."""
+    config = topic_service_pb2.TopicConfig(**settings)  # type: ignore[arg-type]
+    request = topic_service_pb2.AlterTopicRequest(name=wire.topic.name, config=config)
+    answer = await wire.topics.AlterTopic(request, timeout=TIMEOUT_S)
+    for node in cluster.plan.nodes:
+        async with grpc.aio.insecure_channel(node.client) as channel:
+            await described(channel, wire.topic.name, answer.metadata_version)
+
+
+async def refusal(wire: Wire, *records: NewRecord) -> Reason:
+    with pytest.raises(PenstockError) as caught:
+        await wire.produce(build(list(records)))
+    return caught.value.reason
+
+
+async def test_a_topic_that_becomes_compacted_takes_keyed_records_only(wire: Wire, cluster: DevCluster) -> None:
+    keyed, keyless = NewRecord(b"k", b"v", 1), NewRecord(None, b"v", 1)
+    await wire.produce(build([keyed, keyless]))
+    await alter(wire, cluster, cleanup_policy=common_pb2.CLEANUP_POLICY_COMPACT)
+    assert await refusal(wire, keyed, keyless) is Reason.KEY_REQUIRED
+    for node in cluster.plan.nodes:  # whether it leads or not
+        async with grpc.aio.insecure_channel(node.client) as channel:
+            request = producer_service_pb2.PublishRequest(
+                topic=wire.topic.name, records=[producer_service_pb2.PublishRecord(value=b"v")]
+            )
+            stub = producer_service_pb2_grpc.ProducerServiceStub(channel)
+            assert (await refused(stub.Publish(request, timeout=TIMEOUT_S))).reason is Reason.KEY_REQUIRED
+    assert (await wire.produce(build([keyed]))).base_offset == 2
+    await alter(wire, cluster, cleanup_policy=common_pb2.CLEANUP_POLICY_DELETE)
+    assert (await wire.produce(build([keyless]))).base_offset == 3
+
+
+async def test_the_bounds_of_timestamps_are_the_topics_and_change_at_once(wire: Wire, cluster: DevCluster) -> None:
+    ahead = NewRecord(b"k", b"v", 10**14)
+    assert await refusal(wire, ahead) is Reason.INVALID_TIMESTAMP
+    await alter(wire, cluster, timestamp_after_max=duration_pb2.Duration(seconds=10**11))
+    await wire.produce(build([ahead]))
+    await alter(wire, cluster, timestamp_before_max=duration_pb2.Duration(seconds=3600))
+    assert await refusal(wire, NewRecord(b"k", b"v", 1)) is Reason.INVALID_TIMESTAMP
+    old = producer_service_pb2.PublishRecord(value=b"v", timestamp_ms=1)
+    publish = producer_service_pb2.PublishRequest(topic=wire.topic.name, records=[old])
+    error = await refused(wire.producer.Publish(publish, timeout=TIMEOUT_S))
+    assert (error.reason, error.metadata["timestamp_before_max_ms"]) == (Reason.INVALID_TIMESTAMP, "3600000")
+    await alter(wire, cluster, timestamp_type=common_pb2.TIMESTAMP_TYPE_APPEND)
+    assert (await wire.produce(build([NewRecord(b"k", b"v", 1)]))).base_offset == 1
 
 
 async def test_sequences_are_checked_and_a_repeat_is_answered_with_the_original(wire: Wire) -> None:

@@ -43,6 +43,7 @@ def test_the_table_of_reasons_is_the_codes() -> None:
         f"| a serialized `RecordBatch`, whatever the topic allows | {limits.MAX_BATCH_BYTES >> 20} MiB |",
         f"(`max_batch_bytes`) | {limits.DEFAULT_MAX_BATCH_BYTES >> 20} MiB |",
         f"| an uncompressed `RecordSet` | {limits.MAX_RECORDS_SIZE >> 20} MiB |",
+        f"| the same in a compacted topic | {limits.MAX_COMPACTED_RECORDS_SIZE >> 20} MiB |",
         f"| records in a batch | {limits.MAX_BATCH_RECORDS:,} |",
         f"| characters of a topic name | {limits.MAX_TOPIC_NAME} |",
         f"| partitions of a topic | {limits.MAX_PARTITIONS_PER_TOPIC:,} |",

@@ -269,9 +269,41 @@ async def test_invalid_settings_are_refused_by_name(seat: Seat) -> None:
         ({"reset": ["retention_byte"]}, "retention_byte"),
         ({"config": v1.TopicConfig(max_batch_bytes=1)}, "max_batch_bytes"),
         ({"config": v1.TopicConfig(min_insync_replicas=4)}, "min_insync_replicas"),
+        ({"config": v1.TopicConfig(min_dirty_ratio=2)}, "min_dirty_ratio"),
     ):
         error = await refusal(seat.alter(**fields))
         assert (error.reason, error.metadata["setting"]) == (Reason.INVALID_CONFIG, setting)
+
+
+async def test_settings_of_compaction_raise_the_feature_level_once_every_node_knows_it() -> None:
+    seat = Seat()
+    genesis = metadata.Genesis(cluster_id=CLUSTER, feature_level=2)
+    seat.raft.apply(encode(metadata.MetadataCommand(genesis=genesis)))
+    await seat.rule(nodes=0)
+    for node_id in (1, 2, 3):
+        await seat.register(node_id, supported_level=3 if node_id > 1 else 2)
+    await seat.create("former", config=v1.TopicConfig(retention_bytes=5))
+    compacted = v1.TopicConfig(cleanup_policy=common.CLEANUP_POLICY_COMPACT)
+    for work in (
+        seat.create(config=compacted),
+        seat.create(config=compacted, validate_only=True),
+        seat.alter("former", config=v1.TopicConfig(min_dirty_ratio=0.1)),
+        seat.alter("former", config=v1.TopicConfig(min_dirty_ratio=0.1), validate_only=True),
+    ):
+        error = await refusal(work)
+        assert error.reason is Reason.UNSUPPORTED
+        assert "[1] do not know level 3" in error.message
+    assert (await seat.alter("former", config=v1.TopicConfig(min_dirty_ratio=0.5))).topic.config.min_dirty_ratio == 0.5
+    assert seat.view.image.feature_level == 2
+    await seat.register(1, supported_level=3)
+    await seat.create(config=compacted, validate_only=True)
+    assert seat.view.image.feature_level == 2
+    created = (await seat.create(config=compacted)).topic
+    assert created.config.cleanup_policy == common.CLEANUP_POLICY_COMPACT
+    assert seat.view.image.feature_level == 3
+    altered = (await seat.alter("former", config=v1.TopicConfig(min_dirty_ratio=0.1))).topic
+    assert altered.config.min_dirty_ratio == 0.1
+    await seat.controller.stop()
 
 
 async def test_an_unknown_topic_is_neither_altered_nor_deleted(seat: Seat) -> None:

@@ -11,7 +11,7 @@ from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.records import config_record, encode_image
 from penstock.raft.topic_config import TopicConfig
 from penstock.v1 import common_pb2 as common
-from tests.raft.metadata_world import World, placement
+from tests.raft.metadata_world import World, id16, placement
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -129,7 +129,51 @@ def history_2() -> World:
     return world
 
 
-HISTORIES = {1: history_1, 2: history_2}
+def history_3() -> World:
+    """A cluster of level 2 that is raised, and topics with the settings of compaction: set, changed, taken back."""
+    world = World.with_nodes(3, level=2)
+    world.create("t", (1, 2, 3), (2, 3, 1))
+    _configure(world, COMPACTED)
+    world.supported_level = 3
+    for node_id in (1, 2, 3):
+        world.register(node_id)
+    world.do(raise_feature_level=pb.RaiseFeatureLevel(feature_level=3))
+    _configure(world, COMPACTED)
+    compacted = config_record(TopicConfig(2, cleanup_policy=common.CLEANUP_POLICY_COMPACT, max_compaction_lag_ms=1))
+    command = pb.CreateTopic(
+        topic_id=id16("topic-state"), name="state", config=compacted, partitions=[placement((3, 1, 2))]
+    )
+    world.do(create_topic=command)
+    command.topic_id, command.name, command.config.min_dirty_ratio = id16("topic-bad"), "bad", float("nan")
+    world.do(create_topic=command)
+    _configure(world, TopicConfig(2, delete_retention_ms=0, min_dirty_ratio=0.0, timestamp_after_max_ms=0))
+    _configure(world, TopicConfig(2), "state")
+    return world
+
+
+COMPACTED = TopicConfig(
+    min_insync_replicas=1,
+    cleanup_policy=common.CLEANUP_POLICY_COMPACT_AND_DELETE,
+    retention_time_ms=86_400_000,
+    delete_retention_ms=1000,
+    min_compaction_lag_ms=2000,
+    max_compaction_lag_ms=3000,
+    min_dirty_ratio=0.25,
+    timestamp_before_max_ms=0,
+    timestamp_after_max_ms=5000,
+)
+"""No setting of compaction is the default."""
+
+
+def _configure(world: World, config: TopicConfig, name: str = "t") -> None:
+    topic = world.topic(name)
+    command = pb.AlterTopicConfig(
+        topic_id=topic.topic_id, config=config_record(config), config_epoch=topic.config_epoch
+    )
+    world.do(alter_topic_config=command)
+
+
+HISTORIES = {1: history_1, 2: history_2, 3: history_3}
 
 
 if __name__ == "__main__":

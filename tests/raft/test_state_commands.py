@@ -4,13 +4,14 @@ import pytest
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft import state
-from penstock.raft.command import SUPPORTED_LEVEL, UnknownCommandError, encode
+from penstock.raft.command import COMPACTION_LEVEL, SUPPORTED_LEVEL, UnknownCommandError, encode, level_of
 from penstock.raft.draft import REMEMBERED_REQUESTS
 from penstock.raft.image import EMPTY_IMAGE
 from penstock.raft.metadata import MetadataMachine
-from penstock.raft.records import SnapshotError, config_record, decode_image
+from penstock.raft.records import SnapshotError, config_of, config_record, decode_image
 from penstock.raft.topic_config import TopicConfig
 from penstock.raft.view import View
+from penstock.v1 import common_pb2 as common
 from tests.raft.metadata_world import CLUSTER, World, id16, placement
 
 
@@ -287,3 +288,60 @@ def test_a_snapshot_that_cannot_be_read_stops_the_node() -> None:
     with pytest.raises(SnapshotError, match="upgrade"):
         decode_image(newer)
     assert decode_image(pb.MetadataSnapshot(format=1).SerializeToString()) == EMPTY_IMAGE
+
+
+# ---- settings of compaction
+
+
+def alter(world: World, config: TopicConfig) -> pb.MetadataResult:
+    topic = world.topic()
+    command = pb.AlterTopicConfig(
+        topic_id=topic.topic_id, config=config_record(config), config_epoch=topic.config_epoch
+    )
+    return world.do(alter_topic_config=command)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TopicConfig(cleanup_policy=common.CLEANUP_POLICY_COMPACT),
+        TopicConfig(cleanup_policy=common.CLEANUP_POLICY_COMPACT_AND_DELETE),
+        TopicConfig(delete_retention_ms=0),
+        TopicConfig(min_compaction_lag_ms=1),
+        TopicConfig(max_compaction_lag_ms=1),
+        TopicConfig(min_dirty_ratio=0.0),
+        TopicConfig(timestamp_before_max_ms=0),
+        TopicConfig(timestamp_after_max_ms=0),
+    ],
+)
+def test_settings_of_compaction_need_feature_level_3(config: TopicConfig) -> None:
+    for level, refusal in ((2, pb.REFUSAL_UNSUPPORTED), (3, pb.REFUSAL_UNSPECIFIED)):
+        world = World.with_nodes(level=level)
+        world.create("t")
+        assert alter(world, config).refusal == refusal
+        assert (world.topic().config == config) is (level == 3)
+        create = pb.CreateTopic(
+            topic_id=id16("c"), name="c", config=config_record(config), partitions=[placement((1, 2, 3))]
+        )
+        assert level_of(pb.MetadataCommand(create_topic=create)) == COMPACTION_LEVEL
+        assert world.do(create_topic=create).refusal == refusal
+        assert ("c" in world.image.topic_ids) is (level == 3)
+
+
+def test_settings_of_former_levels_need_no_new_one() -> None:
+    former = TopicConfig(3, retention_time_ms=1, retention_bytes=1, max_batch_bytes=5000, unclean_leader_election=True)
+    record = config_record(former)
+    assert max(field.number for field, _ in record.ListFields()) < 8  # as it was stored always
+    assert level_of(pb.MetadataCommand(alter_topic_config=pb.AlterTopicConfig(config=record))) == 1
+    assert config_of(record) == former
+    assert config_of(pb.StoredTopicConfig(min_insync_replicas=3)).min_dirty_ratio == 0.5
+
+
+@pytest.mark.parametrize("ratio", [float("nan"), -0.5, 1.5, float("inf")])
+def test_a_ratio_that_is_none_is_refused_by_the_state_too(world: World, ratio: float) -> None:
+    before = world.topic()
+    record = config_record(TopicConfig(2, min_dirty_ratio=0.1))
+    record.min_dirty_ratio = ratio
+    command = pb.AlterTopicConfig(topic_id=before.topic_id, config=record, config_epoch=before.config_epoch)
+    assert world.do(alter_topic_config=command).refusal == pb.REFUSAL_MALFORMED
+    assert world.topic() == before

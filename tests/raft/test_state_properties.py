@@ -32,9 +32,15 @@ def _create(world: World, node: int, _: list[int]) -> None:
     world.create("t", replicas, minimum=2, topic_id=f"t-{world.index}", request_id=f"r{node}")
 
 
-def _config(world: World, node: int, _: list[int]) -> None:
+def _config(world: World, node: int, subset: list[int]) -> None:
     topic = world.topic()
-    config = config_record(TopicConfig(min_insync_replicas=(node - 1) % 3 + 1))
+    compaction = {
+        "cleanup_policy": sum(subset) % 3 + 1,
+        "delete_retention_ms": sum(subset),
+        "min_dirty_ratio": len(subset) / 4,
+        "max_compaction_lag_ms": subset[0] if subset else None,
+    }
+    config = config_record(TopicConfig((node - 1) % 3 + 1, **compaction))  # type: ignore[arg-type]
     world.do(
         alter_topic_config=pb.AlterTopicConfig(
             topic_id=topic.topic_id, config=config, config_epoch=topic.config_epoch - node // 4
@@ -236,6 +242,8 @@ def _scalar(field: Any) -> st.SearchStrategy[object]:
         return st.one_of(st.sampled_from(["t", CLUSTER]), st.text(max_size=3))
     if field.type == field.TYPE_BOOL:
         return st.booleans()
+    if field.type == field.TYPE_DOUBLE:
+        return st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats())
     extremes = {
         field.TYPE_INT32: [-(2**31), 2**31 - 1],
         field.TYPE_INT64: [-(2**63), 2**63 - 1],

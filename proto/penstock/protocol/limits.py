@@ -10,8 +10,15 @@ DEFAULT_MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Largest serialized RecordBatch of a topic that does not say."""
 MAX_RECORDS_SIZE = 128 * 1024 * 1024
 """Largest uncompressed RecordSet."""
+MAX_COMPACTED_RECORDS_SIZE = MAX_BATCH_BYTES
+"""Largest uncompressed RecordSet that a compacted topic takes: its leader looks into it at each append."""
 MAX_BATCH_RECORDS = 1_000_000
 """Most records in a batch."""
+MAX_DURATION_MS = 315_576_000_000_000
+"""Longest time that a topic may set: the longest google.protobuf.Duration, 10,000 years."""
+DEFAULT_DELETE_RETENTION_MS = 86_400_000
+DEFAULT_MIN_DIRTY_RATIO = 0.5
+DEFAULT_TIMESTAMP_AFTER_MAX_MS = 3_600_000
 MAX_TOPIC_NAME = 249
 MAX_PARTITIONS_PER_TOPIC = 10_000
 

@@ -59,6 +59,7 @@ class Reason(Enum):
     CORRUPT_BATCH = Meaning(_C.INVALID_ARGUMENT, _D, "the CRC of the batch does not match")
     RECORD_TOO_LARGE = Meaning(_C.INVALID_ARGUMENT, _D, "a record or its batch is above the topic's limit")
     INVALID_TIMESTAMP = Meaning(_C.INVALID_ARGUMENT, _D, "a timestamp is outside the allowed skew")
+    KEY_REQUIRED = Meaning(_C.INVALID_ARGUMENT, _D, "a record has no key, and the topic is compacted")
     UNKNOWN_TOPIC = Meaning(_C.NOT_FOUND, _D, "no topic has this name or id")
     UNKNOWN_PARTITION = Meaning(_C.NOT_FOUND, _D, "the topic has no partition of this index")
     TOPIC_EXISTS = Meaning(_C.ALREADY_EXISTS, _D, "a topic of this name exists")

@@ -127,6 +127,19 @@ async def test_alter_and_add_partitions(penstock: Penstock) -> None:
     penstock.cluster.create("a")
     done = await penstock("topic", "alter", "a", "--config", "retention.ms=60000", "--format", "json")
     assert done.json["topic"]["config"]["retention_ms"] == 60_000
+    kafkas = ["cleanup.policy=delete,compact", "min.cleanable.dirty.ratio=0.25", "max.compaction.lag.ms=7"]
+    settings = [part for setting in kafkas for part in ("--config", setting)]
+    done = await penstock("topic", "alter", "a", *settings, "--config", "retention.ms=-1", "--format", "json")
+    config = done.json["topic"]["config"]
+    assert (config["cleanup_policy"], config["min_dirty_ratio"], config["retention_ms"]) == (
+        "compact,delete",
+        0.25,
+        None,
+    )
+    shown = (await penstock("topic", "describe", "a")).out.decode()
+    assert all(f"{name}={value}" in shown for name, value in config.items() if isinstance(value, str | int | float)
+               and not isinstance(value, bool))  # fmt: skip
+    assert "timestamp_before_max_ms=unlimited" in shown
     done = await penstock("topic", "add-partitions", "a", "--partitions", "4")
     assert (done.code, done.out) == (0, b"topic a extended: 4 partitions, 3 replicas\n")
     assert (await penstock("topic", "alter", "a")).code == 2
