@@ -28,22 +28,25 @@ def rows_of(store: Store) -> dict[str, int]:
         return {name: txn.stat(store.environment.db[name])["entries"] for name in SPACES}
 
 
-def write_topic(store: Store, number: int, total: int, sizes: tuple[int, ...], chance: random.Random) -> None:
-    """Batches of these sizes, of some producers and epochs, each in a commit of its own."""
+def write_topic(store: Store, number: int, sizes: tuple[int, ...], group: int, chance: random.Random) -> None:
+    """Batches of these sizes, of some producers and epochs, so many in a commit."""
     log, size, at = new_log(store, number), 0, 0
-    while size < total:
-        value = chance.randbytes(chance.choice(sizes))
-        append(store, log, batch(at, [at * 50], epoch=at // 20, value=value, stamp=ProducerStamp(at % 5, 0, at // 5)))
-        size += len(value)
-        at += 1
+    while size < 16 * MIB:
+        batches = []
+        for _ in range(group):
+            value, stamp = chance.randbytes(chance.choice(sizes)), ProducerStamp(at % 5, 0, at // 5)
+            batches.append(batch(at, [at * 50], value=value, stamp=stamp))
+            size += len(value)
+            at += 1
+        append(store, log, *batches)
 
 
-def topics_in_turn(path: Path, sizes: tuple[int, ...], count: int) -> list[int]:
+def topics_in_turn(path: Path, sizes: tuple[int, ...], group: int, count: int) -> list[int]:
     """Write a topic and delete it, again and again; what the file took of the disk when each was written."""
     chance, taken = random.Random(7), []
     with contextlib.closing(new_store(path)) as store:
         for number in range(1, count + 1):
-            write_topic(store, number, 16 * MIB, sizes, chance)
+            write_topic(store, number, sizes, group, chance)
             taken.append(store.environment.disk_bytes())
             done(store, DropLog(key(number)))
             sweep_all(store)
@@ -51,14 +54,20 @@ def topics_in_turn(path: Path, sizes: tuple[int, ...], count: int) -> list[int]:
     return taken
 
 
-def test_a_topic_of_the_same_size_takes_the_room_of_one_that_was_deleted(tmp_path: Path) -> None:
-    taken = topics_in_turn(tmp_path / "store", (60_000,), 5)
-    assert max(taken) < taken[0] * 1.15, taken
+@pytest.mark.parametrize("sizes", [(60_000,), (500, 4_000, 60_000, 200_000)])
+def test_a_topic_of_the_same_size_takes_the_room_of_one_that_was_deleted(
+    tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    taken = topics_in_turn(tmp_path / "store", sizes, 8, 5)
+    assert max(taken) < taken[0] * 1.2, taken
 
 
-def test_batches_of_all_sizes_leave_gaps_but_the_file_stops_growing(tmp_path: Path) -> None:
-    """LMDB wants adjacent pages for a batch, and gives up the search among many small gaps: measured up to 1.6."""
-    taken = topics_in_turn(tmp_path / "store", (500, 4_000, 60_000, 200_000), 9)
+def test_with_a_commit_for_each_batch_the_file_is_larger_but_stops_growing(tmp_path: Path) -> None:
+    """Each commit takes some single pages too, from the same free room as long as that has any.
+
+    They are free again soon, but scattered, and a batch wants adjacent pages: measured 1.6 times what is used.
+    """
+    taken = topics_in_turn(tmp_path / "store", (60_000,), 1, 9)
     assert max(taken) < taken[0] * 1.9, taken
     assert taken[-1] < taken[-3] * 1.05, taken
 
