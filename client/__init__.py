@@ -10,6 +10,7 @@ from penstock.client.descriptions import (
     HealthReport,
     PartitionDescription,
     PartitionOffset,
+    StoreRoom,
     TopicConfig,
     TopicDescription,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "Record",
     "RecordTooLargeError",
     "RequestTimeoutError",
+    "StoreRoom",
     "Timestamp",
     "TopicConfig",
     "TopicDescription",

@@ -19,9 +19,10 @@ from penstock.client.descriptions import (
     HealthReport,
     PartitionDescription,
     PartitionOffset,
+    StoreRoom,
     TopicDescription,
 )
-from penstock.client.errors import ClientClosedError
+from penstock.client.errors import ClientClosedError, InvalidRequestError
 from penstock.client.offsets import list_offsets
 from penstock.client.records import Isolation, Timestamp, TopicPartition
 from penstock.client.retry import CallPolicy
@@ -241,6 +242,37 @@ class Admin:
         wanted = {TopicPartition(topic, index): position for index in chosen}
         found = await list_offsets(session, wanted, isolation, self._timeout_ms)
         return [found[partition] for partition in wanted]
+
+    async def compact_store(self, node_id: int, *, validate_only: bool = False) -> StoreRoom:
+        """Let a node give its store's free room back; answered, with the figures from before, when it begins.
+
+        The node leaves, copies its store, comes back with a higher node_epoch and catches up. Raises
+        InvalidRequestError where there is no such node; UnavailableError where it cannot be spared now, there is no
+        room for the copy, or it does not serve; OutcomeUnknownError where the answer was lost.
+        """
+        brokers = {broker.node_id: broker for broker in await self.list_brokers()}
+        if node_id not in brokers:
+            text = f"no node {node_id} is registered; there are {sorted(brokers)}"
+            raise InvalidRequestError(Reason.INVALID_ARGUMENT, text)
+        answer = await self._open_session().caller.once(
+            lambda c: c.cluster.CompactStore,
+            cluster_service_pb2.CompactStoreRequest(validate_only=validate_only),
+            cluster_service_pb2.CompactStoreResponse,
+            f"{brokers[node_id].host}:{brokers[node_id].port}",
+            self._timeout_ms,
+            write=not validate_only,
+        )
+        return StoreRoom(answer.node_id, answer.used_bytes, answer.disk_bytes)
+
+    async def store_room(self, node_id: int) -> StoreRoom:
+        """What a node's store has of the disk, also where it could not be compacted now. Raises as `compact_store`."""
+        try:
+            return await self.compact_store(node_id, validate_only=True)
+        except PenstockError as error:
+            try:
+                return StoreRoom(node_id, int(error.metadata["used_bytes"]), int(error.metadata["disk_bytes"]))
+            except KeyError:
+                raise error from None
 
     # -- inside
 

@@ -135,3 +135,14 @@ class PartitionOffset:
     timestamp_ms: int | None
     """Of the record at `offset`, where there is one and the query was by time."""
     leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRoom:
+    """What a node's store has of the disk."""
+
+    node_id: int
+    used_bytes: int
+    """About what its rows take, and what its file would take after `compact_store`."""
+    disk_bytes: int
+    """What its file takes."""

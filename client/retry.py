@@ -101,13 +101,20 @@ class Caller:
             await self._clock.sleep_ms(wait_ms)
 
     async def once(
-        self, rpc: Callable[[Connection], Any], request: object, returns: type[T], address: str, timeout_ms: int
+        self,
+        rpc: Callable[[Connection], Any],
+        request: object,
+        returns: type[T],
+        address: str,
+        timeout_ms: int,
+        *,
+        write: bool = False,
     ) -> T:
-        """Make a read on one broker, without repeating it. Raises PenstockError."""
+        """Make a call on one broker, without repeating it. Raises PenstockError."""
         try:
             return await self._attempt(rpc, request, returns, address, timeout_ms)
         except grpc.aio.AioRpcError as failure:
-            raise error_of_call(failure, write=False) from None
+            raise error_of_call(failure, write=write) from None
 
     async def _attempt(
         self, rpc: Callable[[Connection], Any], request: object, returns: type[T], address: str, timeout_ms: int

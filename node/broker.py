@@ -30,7 +30,9 @@ from penstock.node.producer_ids import ProducerIds
 from penstock.node.replication.replicas import TICK_MS, Replicas, ReplicationOptions, Seams
 from penstock.node.session import Session
 from penstock.node.session.registration import registration
+from penstock.node.store_compaction import StoreCompaction
 from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
 from penstock.raft.cluster import RaftConfig
 from penstock.raft.image import MetadataImage
 from penstock.raft.metadata import MetadataMachine
@@ -60,9 +62,13 @@ class Broker:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._has_served = False  # since the start: its metadata was current then
+        self._to_compact = False
 
-    async def run(self) -> None:
-        """Start, serve until SIGTERM, SIGINT or `stop`, and stop. Raises StartError, StorageError, JournalError."""
+    async def run(self) -> bool:
+        """Start, serve until SIGTERM, SIGINT or `stop`, and stop. Raises StartError, StorageError, JournalError.
+
+        Whether its store is to be compacted and the node to run anew: then it stopped because of that.
+        """
         self._platform.catch_signals(self.stop)
         async with contextlib.AsyncExitStack() as stack:
             self._open_store(stack)
@@ -78,9 +84,15 @@ class Broker:
             )
             await self._stopping.wait()
             await self._drain()
+        return self._to_compact
 
     def stop(self) -> None:
-        """Begin to stop."""
+        """Begin to stop, for good."""
+        self._to_compact = False
+        self._stopping.set()
+
+    def _compact_store(self) -> None:
+        self._to_compact = True
         self._stopping.set()
 
     def _fatal(self, error: BaseException) -> None:
@@ -222,10 +234,20 @@ class Broker:
             stack.push_async_callback(server.stop, grace_s)
         stack.callback(self._cluster_service.close)
 
+    def _check_staying(self) -> None:
+        self._locator.check_serving()
+        if self._stopping.is_set():
+            raise PenstockError(Reason.NOT_SERVING, "this node is about to stop, or to compact its store")
+
     def _add_public_services(self, server: grpc.aio.Server) -> None:
         limits = self.config.limits
         reader = MetadataReader(self._view, lambda: self._has_served)
-        self._cluster_service = ClusterService(self.config.node_id, reader, lambda: self._raft.leader)
+        compaction = StoreCompaction(
+            self.config.node_id, self._store, lambda: self._view.image, self._check_staying, self._compact_store
+        )
+        self._cluster_service = ClusterService(
+            self.config.node_id, reader, lambda: self._raft.leader, compaction.request
+        )
         ids = ProducerIds(self._client.allocate_producer_ids)
         producer = ProducerService(self._locator, self._publisher, ids, limits)
         topic_service_pb2_grpc.add_TopicServiceServicer_to_server(

@@ -1,4 +1,4 @@
-"""The program `penstockd`: format a data directory, start a node.
+"""The program `penstockd`: format a data directory, start a node, compact the store of a stopped one.
 
 Exit codes: 0 ok, 1 failure, 2 usage or configuration.
 """
@@ -19,7 +19,7 @@ from penstock.node import config as configuration
 from penstock.node.logs import configure_logging
 from penstock.raft.errors import RaftError
 from penstock.raft.journal import RaftJournal
-from penstock.storage import StorageError, Store
+from penstock.storage import DamagedStoreError, StorageError, Store
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="The Penstock server.", pretty_exceptions_enable=False
@@ -81,13 +81,49 @@ def start(
     # Imported late so that `format` and --help do not pay for it.
     import uvloop  # noqa: PLC0415
 
-    from penstock.node.broker import Broker, StartError  # noqa: PLC0415
+    from penstock.node.broker import StartError  # noqa: PLC0415
 
     try:
-        uvloop.run(Broker(node_config).run())
+        uvloop.run(_run(node_config))
     except (StartError, StorageError, RaftError) as error:
         _log.critical("cannot start: %s", error)
         _fail(str(error))
+
+
+async def _run(config: configuration.NodeConfig) -> None:
+    """Run the node, and again each time that its store was to be compacted."""
+    from penstock.node.broker import Broker  # noqa: PLC0415
+    from penstock.node.platform import Platform  # noqa: PLC0415
+    from penstock.node.store_compaction import compact_now  # noqa: PLC0415
+
+    platform = Platform()
+    while await Broker(config, platform).run():
+        try:
+            await compact_now(config, platform)
+        except DamagedStoreError as error:
+            _log.critical("the node must end: %s", error)
+            platform.end_process()
+
+
+@app.command("compact-store")
+def compact_store(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The node's configuration file (TOML).")],
+) -> None:
+    """Give the free room in the store of a stopped node back to the file system.
+
+    Makes a compact copy, which needs as much free room as there is data, and puts it in the store's place. A running
+    node does the same by `penstock broker compact-store`.
+    """
+    from penstock.node.store_compaction import compact_closed  # noqa: PLC0415
+
+    try:
+        node_config = configuration.load(config)
+        before, after = compact_closed(node_config)
+    except configuration.ConfigError as error:
+        _fail(str(error), code=2)
+    except StorageError as error:
+        _fail(str(error))
+    typer.echo(f"compacted {node_config.store_dir} from {before.disk_bytes} to {after.disk_bytes} bytes on disk")
 
 
 def _fail(message: str, code: int = 1) -> None:

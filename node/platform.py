@@ -63,11 +63,7 @@ class Platform:
 
     def open_store(self, config: NodeConfig) -> tuple[Store, Committer]:
         """Open the formatted store of this node. Raises StorageError."""
-        limits = config.limits
-        options = StoreOptions(
-            durability=config.durability, map_bytes=limits.store_map_bytes, limit_bytes=limits.store_bytes
-        )
-        store = Store.open(config.store_dir, options, node_id=config.node_id)
+        store = Store.open(config.store_dir, store_options(config), node_id=config.node_id)
         return store, Committer(store)
 
     def clean_mark(self, config: NodeConfig, durability: str, start_ids: tuple[bytes, ...]) -> CleanMark:
@@ -113,15 +109,26 @@ class Platform:
     # ---- the process
 
     def catch_signals(self, stop: Callable[[], None]) -> None:
-        """Call `stop` on SIGTERM and SIGINT."""
+        """Call `stop`, and nothing that was set before, on SIGTERM and SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+
+    def end_orderly(self) -> None:
+        """End now, without any further step: nothing is under way that needs one."""
+        logging.shutdown()
+        os._exit(0)
 
     def end_process(self) -> None:
         """End now, without any further step."""
         logging.shutdown()
         os._exit(FATAL_EXIT_CODE)
+
+
+def store_options(config: NodeConfig) -> StoreOptions:
+    """How a node opens its store."""
+    limits = config.limits
+    return StoreOptions(durability=config.durability, map_bytes=limits.store_map_bytes, limit_bytes=limits.store_bytes)
 
 
 def _hop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], argument: object) -> None:

@@ -4,6 +4,7 @@
 """
 
 from penstock.storage.commit import Committer
+from penstock.storage.copying import Figures, check_room, compact, figures
 from penstock.storage.env import StoreOptions
 from penstock.storage.errors import (
     AppendFailedError,
@@ -67,6 +68,7 @@ __all__ = [
     "EpochEnd",
     "EpochStart",
     "ExpireProducers",
+    "Figures",
     "ForeignStoreError",
     "ForgetStarts",
     "Log",
@@ -95,4 +97,7 @@ __all__ = [
     "Truncate",
     "Write",
     "Writer",
+    "check_room",
+    "compact",
+    "figures",
 ]

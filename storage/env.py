@@ -32,6 +32,8 @@ DATA_FILE = "data.mdb"
 LOCK_FILE = "penstock.lock"
 UNFINISHED = "format.tmp"
 """A store that is being formatted; what a crash leaves of it is nothing."""
+COPY = "copy.tmp"
+"""Directory of a copy that is to take the store's place (see `copying`); what a crash leaves of it is nothing."""
 DURABILITIES = ("commit", "interval", "os")
 AHEAD_BYTES = 64 * 1024 * 1024
 """The file is kept longer than its pages by this, as a hole that takes no room on disk."""
@@ -68,6 +70,7 @@ class Environment:
         self._is_open = True
         self._lock = _lock(path)
         try:
+            remove_copy(path)
             self._check_length(_META_BYTES)  # LMDB would begin a new store in an empty file
             self._check_heads()
             self.lmdb = _open(path, options)
@@ -114,6 +117,10 @@ class Environment:
         self.lmdb.close()
         os.close(self._lock)
 
+    def commit_number(self) -> int:
+        """Number of the last commit."""
+        return int(self.lmdb.info()["last_txnid"])
+
     def committed(self) -> None:
         """Follow a commit."""
         info = self.lmdb.info()
@@ -130,6 +137,17 @@ class Environment:
         if self._ahead - needed < AHEAD_BYTES // 2:
             self._ahead = max(self._length(), needed + AHEAD_BYTES)
             os.truncate(self.path / DATA_FILE, self._ahead)
+
+    def adopt(self, file: Path, commit: int) -> None:
+        """Put another data file, whole and synced, of a later commit, in the place of this environment's.
+
+        A crash leaves the one or the other. The environment still has the former file open, and must only be closed.
+        The later commit is noted when the file surely has its name: noted sooner, a loss of power could leave the
+        former file beside it, which would be refused.
+        """
+        file.replace(self.path / DATA_FILE)
+        _sync_directory(self.path)
+        note_commit(self._lock, commit)
 
     def used_bytes(self, txn: Any) -> int:
         """Pages in use by rows, live ones and those that wait to be deleted; the rest of the file is free."""
@@ -163,6 +181,15 @@ class Environment:
 
     def _needed(self) -> int:
         return int((self.lmdb.info()["last_pgno"] + 1) * self._page_bytes)
+
+
+def remove_copy(path: Path) -> None:
+    """Remove what is left of a copy of the store in `path`, if anything."""
+    copy = path / COPY
+    if copy.is_dir():
+        for file in copy.iterdir():
+            file.unlink()
+        copy.rmdir()
 
 
 def _lock(path: Path) -> int:

@@ -57,6 +57,27 @@ def _read(file: Path, data: bytes) -> Head:
     return Head(fields[_PAGE_BYTES], fields[_LAST_PAGE], fields[_COMMIT])
 
 
+def renumber(file: Path, after: int) -> int:
+    """Give a compact copy's heads the numbers of commits that come after another one; the number of the newer.
+
+    LMDB begins such a copy anew, with commit 1 in the second head over an empty environment in the first. Nothing else
+    in it knows the numbers, for its list of free pages is empty. Both heads say the same then, of one commit and the
+    next. Not synced.
+    """
+    with file.open("r+b") as data:
+        first = _read(file, data.read(_HEAD.size))
+        data.seek(first.page_bytes)
+        packed = data.read(_HEAD.size)
+        if _read(file, packed).commit != 1:
+            raise damaged(f"{file} is no new copy")
+        fields = _HEAD.unpack(packed)
+        newer = after + 1 + after % 2  # odd: that of the second head
+        for page, number in ((0, newer - 1), (1, newer)):
+            data.seek(page * first.page_bytes)
+            data.write(_HEAD.pack(page, *fields[1:-1], number))
+    return newer
+
+
 def note_commit(handle: int, number: int) -> None:
     """Note in the lock file that a commit is durable.
 

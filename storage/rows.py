@@ -54,13 +54,18 @@ class Rows:
 
     def all(self, space: str) -> Iterator[tuple[bytes, bytes]]:
         """Keys and contents of all rows of a space, which must be as many as it says."""
+        for key, row in self.walk(space):
+            yield key, unseal(key, row)
+
+    def walk(self, space: str) -> Iterator[tuple[bytes, memoryview]]:
+        """Keys and unopened rows of a whole space, in order, which must be as many as it says."""
         count, before = 0, b""
         with self.txn.cursor(self.databases[space]) as cursor:
             found = cursor.first()
             while found:
                 key = key_of(cursor)
                 _check_order(before, key, strict=True)
-                yield key, unseal(key, cursor.value())
+                yield key, cursor.value()
                 count, before = count + 1, key
                 found = self._following(space, cursor, key)
         expected = self.txn.stat(self.databases[space])["entries"]

@@ -13,6 +13,7 @@ from penstock.client.descriptions import (
     ClusterDescription,
     HealthReport,
     PartitionOffset,
+    StoreRoom,
     TopicDescription,
 )
 from penstock.client.records import Isolation, Timestamp
@@ -111,6 +112,14 @@ class Admin(Face):
     def broker_usage(self) -> list[BrokerUsage]:
         """See penstock.client.Admin.broker_usage."""
         return self._run(self._inner.broker_usage())
+
+    def compact_store(self, node_id: int, *, validate_only: bool = False) -> StoreRoom:
+        """See penstock.client.Admin.compact_store."""
+        return self._run(self._inner.compact_store(node_id, validate_only=validate_only))
+
+    def store_room(self, node_id: int) -> StoreRoom:
+        """See penstock.client.Admin.store_room."""
+        return self._run(self._inner.store_room(node_id))
 
     def list_offsets(
         self,

@@ -1,18 +1,17 @@
 """`penstock broker`: the nodes."""
 
+from typing import Annotated
+
 import typer
 
 from penstock.client import Admin
 from penstock.client.cli.cluster import broker_document, brokers_table
 from penstock.client.cli.output import EXIT_OK, ask, show
 from penstock.client.cli.settings import Settings, command
+from penstock.client.cli.store_compaction import node_epoch_of, show_after, show_before, until_back
+from penstock.client.cli.topic import confirm
 
 app = typer.Typer(help="The cluster's nodes.", no_args_is_help=True, rich_markup_mode=None)
-
-
-@app.callback()
-def _noun() -> None:
-    """Keep `list` a command of its own though it is the only one."""
 
 
 @command(app, "list", "bootstrap", "timeout", "watch")
@@ -31,5 +30,33 @@ def list_(settings: Settings) -> int:
         }
         show(settings, document, brokers_table(cluster.brokers, cluster.controller))
         return EXIT_OK
+
+    return ask(settings, once)
+
+
+@command(app, "compact-store", "bootstrap", "timeout", "dry_run", "yes")
+def compact_store(
+    settings: Settings,
+    node: Annotated[int, typer.Argument(metavar="NODE", min=1, help="Id of the node.", show_default=False)],
+) -> int:
+    """Give the free room in a node's store back to the file system.
+
+    The node leaves as at an orderly stop, copies its store, comes back and catches up; this waits for it, --timeout
+    seconds at most if given. Refused where a partition or the controllers could not spare the node, or where there is
+    no room for the copy.
+
+    \b
+    Example: penstock broker compact-store 2 --dry-run
+    """
+
+    async def once(admin: Admin) -> int:
+        found = await admin.compact_store(node, validate_only=True)
+        if settings.dry_run:
+            return show_before(settings, found)
+        sizes = f"{found.disk_bytes} bytes on disk, {found.used_bytes} used"
+        confirm(settings, f"Take node {node} out of the cluster until its store ({sizes}) is copied?")
+        former_epoch = await node_epoch_of(admin, node)
+        before = await admin.compact_store(node)
+        return show_after(settings, before, await until_back(admin, before, former_epoch, settings.timeout))
 
     return ask(settings, once)

@@ -1,8 +1,9 @@
-"""ClusterService: metadata as this node has applied it, once or as a watch, brokers, health, and this node's usage."""
+"""ClusterService: metadata as this node has applied it, once or as a watch, brokers, health; and this node itself."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from penstock.node.api.convert import broker_message, metadata_message
 from penstock.node.api.health import problems
@@ -11,17 +12,29 @@ from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
 from penstock.node.usage import Usage
 from penstock.raft.image import MetadataImage, TopicInfo
+from penstock.storage import Figures
 from penstock.v1 import cluster_service_pb2 as pb
 from penstock.v1 import cluster_service_pb2_grpc as services
+
+
+class CompactStore(Protocol):
+    """StoreCompaction.request."""
+
+    def __call__(self, *, validate_only: bool) -> Figures:
+        """Begin to compact this node's store, or only check whether it could."""
+        ...
 
 
 class ClusterService(services.ClusterServiceServicer):
     """Handlers of the service. `controller` tells the id of the present controller, where one is known."""
 
-    def __init__(self, node_id: int, reader: MetadataReader, controller: Callable[[], int | None]) -> None:
+    def __init__(
+        self, node_id: int, reader: MetadataReader, controller: Callable[[], int | None], compact_store: CompactStore
+    ) -> None:
         self._node_id = node_id
         self._reader = reader
         self._controller = controller
+        self._compact_store = compact_store
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -79,6 +92,11 @@ class ClusterService(services.ClusterServiceServicer):
             resident_bytes=now.resident_bytes,
             uptime_ms=now.uptime_ms,
         )
+
+    async def CompactStore(self, request: pb.CompactStoreRequest, _: Context) -> pb.CompactStoreResponse:  # noqa: N802
+        """Begin to give the store's free room back; the figures of now."""
+        found = self._compact_store(validate_only=request.validate_only)
+        return pb.CompactStoreResponse(node_id=self._node_id, used_bytes=found.used_bytes, disk_bytes=found.disk_bytes)
 
     def _metadata(self, image: MetadataImage, selection: pb.TopicSelection | None) -> pb.ClusterMetadata:
         return metadata_message(image, self._controller(), _select(image, selection))

@@ -206,6 +206,10 @@ class Broker:
         self.port = 0
         self.advertised_host = "127.0.0.1"
         self.server: Any = None
+        self.node_epoch = 1
+        self.store_used_bytes, self.store_disk_bytes = 100 << 20, 400 << 20
+        self.gives_back = True
+        """Whether its store gets smaller when it is compacted."""
         self.streams: dict[asyncio.Event, None] = {}
         cluster.brokers[node_id] = self
 
@@ -245,7 +249,7 @@ class Broker:
             node_id=self.node_id,
             host=self.advertised_host,
             port=self.port,
-            node_epoch=1,
+            node_epoch=self.node_epoch,
             fenced=self.server is None,
             durability=common_pb2.DURABILITY_COMMIT,
             voter=True,
@@ -326,6 +330,18 @@ class ClusterApi(Api, cluster_service_pb2_grpc.ClusterServiceServicer):
         used = cluster_pb.GetBrokerUsageResponse(node_id=self.broker.node_id, resident_bytes=64 << 20)
         used.cpu_time_ms, used.uptime_ms = int(time.process_time() * 1000), time.monotonic_ns() // 1_000_000
         return used
+
+    async def CompactStore(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Done as soon as it is asked for."""
+        await self.check(context)
+        broker = self.broker
+        answer = cluster_pb.CompactStoreResponse(
+            node_id=broker.node_id, used_bytes=broker.store_used_bytes, disk_bytes=broker.store_disk_bytes
+        )
+        if not request.validate_only:
+            broker.node_epoch += 1
+            broker.store_disk_bytes = broker.store_used_bytes if broker.gives_back else broker.store_disk_bytes
+        return answer
 
 
 class TopicApi(Api, topic_service_pb2_grpc.TopicServiceServicer):

@@ -1,9 +1,9 @@
 """A program: damages copies of a store's data file, and reads each in a process of its own.
 
-    python -m tests.storage.damage_run SEED COUNT KIND
+    python -m tests.storage.damage_run SEED COUNT KIND [compact]
 
-Prints one JSON object: how many reads gave the right answers, how many a DamagedStoreError, how many LMDB ended with
-the process, and each that did something else.
+`compact`: a compact copy takes the store's place first. Prints one JSON object: how many reads gave the right answers,
+how many a DamagedStoreError, how many LMDB ended with the process, and each that did something else.
 """
 
 import contextlib
@@ -29,7 +29,8 @@ from penstock.storage import (
     RecordStart,
     Store,
 )
-from penstock.storage.env import DATA_FILE
+from penstock.storage.copying import compact
+from penstock.storage.env import DATA_FILE, LOCK_FILE
 from tests.storage.support import append, batch, done, formatted, key, new_log, options
 
 PAGE = 4096
@@ -150,14 +151,20 @@ KINDS: dict[str, Callable[[bytearray, random.Random], str]] = {
 }
 
 
-def in_a_process(path: Path, expected: str) -> int:
+def answers_of_copy(path: Path) -> str:
+    """The same, after a compact copy took the store's place."""
+    compact(path, options())
+    return answers(path)
+
+
+def in_a_process(path: Path, expected: str, ask: Callable[[Path], str] = answers) -> int:
     """The exit code of reading the store: one of the above, or minus the signal."""
     child = os.fork()
     if child == 0:
         code = ERROR
         signal.alarm(PATIENCE_S)  # a loop among pages is a fault, too
         try:
-            code = RIGHT if answers(path) == expected else WRONG
+            code = RIGHT if ask(path) == expected else WRONG
         except (DamagedStoreError, NotFormattedError) as error:
             code = DAMAGED if "format --join" in str(error) else ERROR
         except BaseException as error:  # noqa: BLE001  whatever it is, the parent must hear of it
@@ -168,7 +175,7 @@ def in_a_process(path: Path, expected: str) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(seed: int, count: int, kind: str) -> None:
+def main(seed: int, count: int, kind: str, ask: Callable[[Path], str]) -> None:
     chance = random.Random(seed)
     tally = {"right": 0, "damaged": 0, "stopped": 0}
     bad = []
@@ -178,14 +185,15 @@ def main(seed: int, count: int, kind: str) -> None:
         data = (path / DATA_FILE).read_bytes().rstrip(b"\0")
         data += bytes(-len(data) % PAGE)
         expected = answers(path)
+        noted = (path / LOCK_FILE).read_bytes()
         for _ in range(count):
             copy = bytearray(data)
             what = KINDS[kind](copy, chance)
-            with contextlib.suppress(FileNotFoundError):
-                (path / "lock.mdb").unlink()
+            (path / "lock.mdb").unlink(missing_ok=True)
+            (path / LOCK_FILE).write_bytes(noted)
             with (path / DATA_FILE).open("r+b") as file:
                 file.write(copy)
-            code = in_a_process(path, expected)
+            code = in_a_process(path, expected, ask)
             if code in {RIGHT, DAMAGED}:
                 tally["right" if code == RIGHT else "damaged"] += 1
             elif -code in STOPPED:
@@ -198,4 +206,4 @@ def main(seed: int, count: int, kind: str) -> None:
 if __name__ == "__main__":
     # A length read from a damaged page must not take the machine's memory with it.
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], answers_of_copy if sys.argv[4:] == ["compact"] else answers)
