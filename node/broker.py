@@ -21,6 +21,8 @@ from penstock.node.api.publish import ForwardService, Publisher
 from penstock.node.api.reader import MetadataReader
 from penstock.node.api.server import Health, ListenError, listen
 from penstock.node.api.topic_service import TopicService
+from penstock.node.cleanup.cleaner import Cleaner
+from penstock.node.cleanup.compacting import CompactionLimits, Compactor
 from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.config import Endpoint, NodeConfig
 from penstock.node.controller import Controller, ControllerClient, ControllerService
@@ -122,6 +124,7 @@ class Broker:
 
     def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         self._replicas.on_outcomes(outcomes)
+        self._compactor.on_outcomes(outcomes)
 
     # ---- metadata
 
@@ -187,6 +190,16 @@ class Broker:
             ),
         )
         stack.push_async_callback(self._replicas.close)
+        self._cleaner = Cleaner(self._replicas.partitions, lambda: self._view.image, wall_ms, lambda: True)
+        stack.push_async_callback(self._cleaner.close)
+        self._compactor = Compactor(
+            self._replicas.partitions,
+            lambda: self._view.image,
+            self._writer.submit,
+            lambda log, task: platform.compaction(config, log, task),
+            wall_ms,
+            CompactionLimits(limits.compaction_interval_ms, limits.compaction_key_bytes),
+        )
         self._locator = Locator(config.node_id, self._view, self._replicas, lambda: self._session.serving)
         self._publisher = Publisher(config.node_id, self._locator, self._peers.to, limits)
 
@@ -246,7 +259,7 @@ class Broker:
             self.config.node_id, self._store, lambda: self._view.image, self._check_staying, self._compact_store
         )
         self._cluster_service = ClusterService(
-            self.config.node_id, reader, lambda: self._raft.leader, compaction.request
+            self.config.node_id, reader, lambda: self._raft.leader, compaction.request, self._replicas
         )
         ids = ProducerIds(self._client.allocate_producer_ids)
         producer = ProducerService(self._locator, self._publisher, ids, limits)
@@ -271,6 +284,7 @@ class Broker:
         stack.push_async_callback(self._session.stop)
         self._spawn(self._tick())
         self._spawn(self._expire())
+        self._spawn(self._compactor.run())
         stack.push_async_callback(self._end_tasks)
 
     def _on_view(self, _: MetadataImage, image: MetadataImage) -> None:
@@ -307,7 +321,9 @@ class Broker:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_MS / 1000)
-            self._replicas.tick(monotonic_ms())
+            now_ms = monotonic_ms()
+            self._replicas.tick(now_ms)
+            self._cleaner.tick(now_ms)
 
     async def _expire(self) -> None:
         while True:

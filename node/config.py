@@ -80,6 +80,10 @@ class Limits:
     """Appends are refused above this; 0: what the file system has, less a reserve."""
     store_map_bytes: int = 1 << 40
     """Address space reserved for the store's memory map (sparse)."""
+    compaction_interval_ms: int = 15_000
+    """Between two looks at which logs are to be compacted."""
+    compaction_key_bytes: int = 128 * 1024 * 1024
+    """Memory for the keys of the one compaction that runs; of a log with more keys a part is compacted at a time."""
     shutdown_grace_ms: int = 5_000
 
 

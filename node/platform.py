@@ -12,17 +12,19 @@ import random
 import secrets
 import signal
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import grpc
 
 from penstock.node.api.server import new_server
 from penstock.node.clean import CleanMark
+from penstock.node.cleanup.compactor import Planned, plan
 from penstock.node.config import Endpoint, NodeConfig
 from penstock.node.peers import channel_to, refuses
 from penstock.raft.cluster import RaftConfig, RaftNode, StateMachine
-from penstock.storage import Committer, Outcome, Store, StoreOptions, Write, Writer
+from penstock.storage import Committer, Log, Outcome, Store, StoreOptions, Write, Writer
+from penstock.storage.compaction_run import Task
 
 FATAL_EXIT_CODE = 70
 
@@ -85,6 +87,10 @@ class Platform:
             lambda error: _hop(loop, on_fatal, error),
             sync_interval_ms,
         )
+
+    def compaction(self, config: NodeConfig, log: Log, task: Task) -> AsyncIterator[Planned]:
+        """Plan a compaction; its writes, in order."""
+        return plan(config.store_dir, config.limits.store_map_bytes, log, task)
 
     # ---- consensus
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
-from penstock.protocol.batch import BatchHeader
+from penstock.protocol.batch import NO_TIMESTAMP, BatchHeader
 from penstock.storage.errors import DamagedStoreError
 from penstock.storage.producers import REMEMBERED_BATCHES, ProducerBatch, ProducerState
 from penstock.storage.types import APPEND_TIME, LogBatch, LogState, PartitionKey
@@ -101,8 +101,9 @@ class BatchHead(NamedTuple):
 
     @property
     def max_time_ms(self) -> int:
-        """The latest time of a record, by the clock that counts."""
-        return self.append_time_ms if self.timestamp_type == APPEND_TIME else self.header.max_timestamp_ms
+        """The latest time of a record, by the clock that counts; where none has a time, when the batch was appended."""
+        latest = self.header.max_timestamp_ms
+        return self.append_time_ms if self.timestamp_type == APPEND_TIME or latest == NO_TIMESTAMP else latest
 
 
 NO_TIME = -1

@@ -55,7 +55,9 @@ def check_content(row: LogRow, write: Compact) -> None:
     if (row.data, row.cuts) != write.content:
         raise StaleCompactionError(f"{row.key} was reset or cut while it was compacted")
     committed = state.high_watermark
-    if write.start < state.first_offset or max(write.end, write.cleaned_offset, write.tombstones_below) > committed:
+    if (write.rows and write.start < state.first_offset) or max(
+        write.end, write.cleaned_offset, write.tombstones_below
+    ) > committed:
         text = f"{state.first_offset} to {committed}, compacted was {write.start} to {write.end}"
         raise StaleCompactionError(f"{row.key} is committed from {text}")
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from penstock.protocol.batch import BatchHeader
+from penstock.protocol.batch import NO_TIMESTAMP, BatchHeader
 from penstock.storage.producers import ProducerState
 from penstock.v1 import common_pb2
 
@@ -34,8 +34,9 @@ class LogBatch(NamedTuple):
 
     @property
     def max_time_ms(self) -> int:
-        """The latest time of a record, by the clock that counts."""
-        return self.append_time_ms if self.timestamp_type == APPEND_TIME else self.header.max_timestamp_ms
+        """The latest time of a record, by the clock that counts; where none has a time, when the batch was appended."""
+        latest = self.header.max_timestamp_ms
+        return self.append_time_ms if self.timestamp_type == APPEND_TIME or latest == NO_TIMESTAMP else latest
 
 
 class EpochEnd(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from penstock.node.api.convert import broker_message, metadata_message
 from penstock.node.api.health import problems
+from penstock.node.api.logs import LogSource, list_logs
 from penstock.node.api.paging import page
 from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
@@ -29,12 +30,18 @@ class ClusterService(services.ClusterServiceServicer):
     """Handlers of the service. `controller` tells the id of the present controller, where one is known."""
 
     def __init__(
-        self, node_id: int, reader: MetadataReader, controller: Callable[[], int | None], compact_store: CompactStore
+        self,
+        node_id: int,
+        reader: MetadataReader,
+        controller: Callable[[], int | None],
+        compact_store: CompactStore,
+        logs: LogSource,
     ) -> None:
         self._node_id = node_id
         self._reader = reader
         self._controller = controller
         self._compact_store = compact_store
+        self._logs = logs
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -97,6 +104,10 @@ class ClusterService(services.ClusterServiceServicer):
         """Begin to give the store's free room back; the figures of now."""
         found = self._compact_store(validate_only=request.validate_only)
         return pb.CompactStoreResponse(node_id=self._node_id, used_bytes=found.used_bytes, disk_bytes=found.disk_bytes)
+
+    async def ListLogs(self, request: pb.ListLogsRequest, context: Context) -> pb.ListLogsResponse:  # noqa: N802, ARG002
+        """List the logs of this node's store."""
+        return await list_logs(self._node_id, self._logs, request)
 
     def _metadata(self, image: MetadataImage, selection: pb.TopicSelection | None) -> pb.ClusterMetadata:
         return metadata_message(image, self._controller(), _select(image, selection))

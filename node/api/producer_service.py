@@ -170,10 +170,13 @@ class ProduceStream:
             )
             raise PenstockError(Reason.OVERLOADED, text)
         partition = self._locator.leading(item.topic_id, item.partition)
-        header = admit(payload, self._locator.topic_of(item.topic_id), shared.now_ms)
+        topic = self._locator.topic_of(item.topic_id)
+        header = admit(payload, topic, shared.now_ms)
         expected_offset = item.expected_offset if item.HasField("expected_offset") else None
         leader_epoch = item.leader_epoch if item.HasField("leader_epoch") else None
-        partition.append(AppendRequest(header, payload, *shared, expected_offset, leader_epoch), done)
+        partition.append(
+            AppendRequest(header, payload, *shared, expected_offset, leader_epoch, topic.config.timestamp_type), done
+        )
 
     def _done(self, batch_number: int, size: int, answered: bool, outcome: "AppendResult | PenstockError") -> None:
         self._in_flight -= 1

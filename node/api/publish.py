@@ -130,6 +130,7 @@ class Publisher:
                 now_ms=now_ms,
                 deadline_ms=monotonic_ms() + int(timeout_s * 1000),
                 expected_offset=request.expected_offset if request.HasField("expected_offset") else None,
+                timestamp_type=topic.config.timestamp_type,
             ),
             partial(_settle, future),
         )

@@ -3,15 +3,19 @@
 An answer to a change waits until this node has applied it, so that the next read here sees it.
 """
 
+import asyncio
+
 from penstock.node.api.convert import topic_message
 from penstock.node.api.locate import Locator
 from penstock.node.api.paging import page
 from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
 from penstock.node.controller import ControllerClient
-from penstock.protocol.errors import PenstockError
+from penstock.node.partition import Partition
+from penstock.protocol.errors import PenstockError, to_status
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import TopicInfo
+from penstock.v1 import common_pb2
 from penstock.v1 import topic_service_pb2 as pb
 from penstock.v1 import topic_service_pb2_grpc as services
 
@@ -50,6 +54,28 @@ class TopicService(services.TopicServiceServicer):
         await self._reader.shows(response.metadata_version, context)
         return response
 
+    async def TrimPartitions(  # noqa: N802
+        self, request: pb.TrimPartitionsRequest, context: Context
+    ) -> pb.TrimPartitionsResponse:
+        """Delete the oldest records of partitions that this node leads; each has its own result."""
+        timeout_s = _timeout(context)
+        if request.HasField("timeout"):
+            timeout_s = min(timeout_s, request.timeout.ToTimedelta().total_seconds())
+        if timeout_s <= 0:
+            raise PenstockError(Reason.INVALID_ARGUMENT, "timeout is not positive")
+        results = await asyncio.gather(*(self._trim(asked, timeout_s) for asked in request.partitions))
+        return pb.TrimPartitionsResponse(results=results)
+
+    async def _trim(self, asked: pb.PartitionTrim, timeout_s: float) -> pb.PartitionTrimResult:
+        epoch = asked.leader_epoch if asked.HasField("leader_epoch") else None
+        try:
+            partition = self._locator.leader_of(asked.topic_id, asked.partition)
+            start = await partition.trim(await _trim_position(partition, asked, epoch), epoch, timeout_s)
+        except PenstockError as error:
+            explained = self._locator.explain(error, asked.topic_id, asked.partition)
+            return pb.PartitionTrimResult(error=to_status(explained))
+        return pb.PartitionTrimResult(log_start_offset=start)
+
     async def ListTopics(self, request: pb.ListTopicsRequest, context: Context) -> pb.ListTopicsResponse:  # noqa: N802
         """List topics by name."""
         image = await self._reader.at_least(request.min_metadata_version, context)
@@ -70,6 +96,20 @@ class TopicService(services.TopicServiceServicer):
         if kind == "topic_id":
             return self._locator.topic_of(request.topic_id)
         raise PenstockError(Reason.INVALID_ARGUMENT, "say which topic: name or topic_id")
+
+
+async def _trim_position(partition: Partition, asked: pb.PartitionTrim, epoch: int | None) -> int | None:
+    """The offset that a trim names; None: all that is committed."""
+    position = asked.WhichOneof("position")
+    if position == "before_offset":
+        return asked.before_offset
+    if position == "before_timestamp_ms":
+        uncommitted = common_pb2.ISOLATION_READ_UNCOMMITTED
+        return (await partition.find_timestamp(asked.before_timestamp_ms, epoch, uncommitted)).offset
+    if position == "everything" and asked.everything:
+        return None
+    text = "position is missing: one of before_offset, before_timestamp_ms, everything (true)"
+    raise PenstockError(Reason.INVALID_ARGUMENT, text)
 
 
 def _timeout(context: Context) -> float:

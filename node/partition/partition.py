@@ -62,6 +62,8 @@ class Partition:
         self._producers = Producers(self._load_producer)
         self._in_sync: Waiters[_Append] = Waiters()
         self._local: Waiters[_Append] = Waiters()
+        self._trims = 0
+        """Under way."""
         self._watchers: dict[object, Callable[[], None]] = {}
 
     # ---- state
@@ -109,6 +111,11 @@ class Partition:
         """Next offset to be written."""
         return 0 if self.shell.core is None else self.shell.core.log.log_end_offset
 
+    @property
+    def passed_offset(self) -> int:
+        """Every replica, in sync or not, has what is below it, as far as this node knows; see rule 19."""
+        return 0 if self.shell.core is None else self.shell.core.passed_offset
+
     def on_progress(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` on the loop when HW, log start or role changed; returns the way to end it."""
         token = object()
@@ -132,7 +139,7 @@ class Partition:
         base = core.append(request.header.record_count)
         last = base + request.header.record_count - 1
         epoch = core.acted_epoch
-        batch = LogBatch(base, last, epoch, request.now_ms, request.header, request.payload)
+        batch = LogBatch(base, last, epoch, request.now_ms, request.header, request.payload, request.timestamp_type)
         self._producers.note(batch, core.log.durable_end)
         self._wait(request, last, _Append(base, epoch, request.now_ms, request.acks, duplicate=False, done=done))
         self.shell.append(batch)
@@ -191,6 +198,49 @@ class Partition:
         """Answer OUTCOME_UNKNOWN to those past their deadline (monotonic time)."""
         late = self._in_sync.expired(now_ms) + self._local.expired(now_ms)
         self._fail(late, Reason.OUTCOME_UNKNOWN, "the replicas did not acknowledge the batch in time")
+        if self._trims:
+            self._tell()
+
+    # ---- dropping
+
+    def move_start(self, log_start_offset: int) -> None:
+        """Let the log begin there, as leader: at most at the high watermark."""
+        self.shell.move_start(log_start_offset)
+
+    async def trim(self, log_start_offset: int | None, leader_epoch: int | None, timeout_s: float) -> int:
+        """Delete all below an offset, None: all that is committed. The log start, on every in-sync replica by then.
+
+        Raises NOT_LEADER, STALE_LEADER_EPOCH, INVALID_ARGUMENT, OFFSET_ABOVE_END; OUTCOME_UNKNOWN where the leadership
+        ends or the in-sync replicas do not confirm in time: asking again is harmless.
+        """
+        self._check_leading(leader_epoch)
+        core = self.shell.leading()
+        start = core.log.high_watermark if log_start_offset is None else log_start_offset
+        if start < 0:
+            raise PenstockError(Reason.INVALID_ARGUMENT, f"partition {self._name()}: offset {start} is negative")
+        if start > core.log.high_watermark:
+            text = f"partition {self._name()}: offset {start} is above the high watermark {core.log.high_watermark}"
+            raise PenstockError(Reason.OFFSET_ABOVE_END, text, {"high_watermark": str(core.log.high_watermark)})
+        leader, changed = core.leader, asyncio.Event()
+        unsubscribe = self.on_progress(changed.set)
+        self._trims += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                while leader is not None and leader is core.leader and not leader.has_trimmed(start):
+                    changed.clear()
+                    self.move_start(start)
+                    await changed.wait()
+        except TimeoutError:
+            text = (
+                f"partition {self._name()}: not every in-sync replica has confirmed the new log start {start} in time"
+            )
+            raise PenstockError(Reason.OUTCOME_UNKNOWN, text) from None
+        finally:
+            self._trims -= 1
+            unsubscribe()
+        if leader is None or leader is not core.leader:
+            raise PenstockError(Reason.OUTCOME_UNKNOWN, f"partition {self._name()}: its leadership ended meanwhile")
+        return core.log.log_start_offset
 
     # ---- what the shell reports
 

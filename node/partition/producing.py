@@ -33,7 +33,9 @@ class Producers:
         producer_id = batch.header.producer_id
         if producer_id == NO_PRODUCER:
             return
-        state = advance(self._state(producer_id), batch.header, batch.base_offset, batch.append_time_ms, batch.last_offset)
+        state = advance(
+            self._state(producer_id), batch.header, batch.base_offset, batch.append_time_ms, batch.last_offset
+        )
         self._states[producer_id] = (state, batch.last_offset + 1)
         self._shorten(durable_end)
 

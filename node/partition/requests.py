@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from penstock.protocol.batch import BatchHeader
 from penstock.protocol.errors import PenstockError
+from penstock.v1 import common_pb2
 
 
 class AppendRequest(NamedTuple):
@@ -17,6 +18,7 @@ class AppendRequest(NamedTuple):
     deadline_ms: int
     expected_offset: int | None = None
     leader_epoch: int | None = None
+    timestamp_type: int = common_pb2.TIMESTAMP_TYPE_CREATE
 
 
 class AppendResult(NamedTuple):

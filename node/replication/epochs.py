@@ -66,12 +66,21 @@ class EpochTable:
 
 @dataclass(slots=True)
 class LogBounds:
-    """The log as the cores know it. Invariants: start <= durable end <= log end; HW <= log end."""
+    """The log as the cores know it. Invariants: first <= start <= durable end <= log end; HW <= log end."""
 
     epochs: EpochTable
     log_start_offset: int
     durable_end: int
     high_watermark: int
+    first_offset: int = -1
+    """Base of the first batch; not given: the log start."""
+    tombstones_below: int = 0
+    """Tombstones below it may be gone (rule 19)."""
+
+    def __post_init__(self) -> None:
+        """A log that was never trimmed within a batch."""
+        if self.first_offset < 0:
+            self.first_offset = self.log_start_offset
 
     @property
     def log_end_offset(self) -> int:
@@ -83,3 +92,5 @@ class LogBounds:
         self.epochs.truncate(end_offset)
         self.durable_end = min(self.durable_end, end_offset)
         self.high_watermark = min(self.high_watermark, end_offset)
+        self.log_start_offset = min(self.log_start_offset, end_offset)
+        self.tombstones_below = min(self.tombstones_below, end_offset)

@@ -33,6 +33,8 @@ class Position(NamedTuple):
     fetch_offset: int
     last_epoch: int
     log_start_offset: int
+    tombstones_below: int = 0
+    """Of what it began with (rule 19)."""
 
 
 class PartitionView(NamedTuple):
@@ -197,7 +199,7 @@ class WriteReset:
 
 @dataclass(frozen=True, slots=True)
 class WriteStart:
-    """Move the log start (rule 22)."""
+    """Move the log start, durably (rule 22); report the outcome."""
 
     leader_epoch: int
     log_start_offset: int

@@ -292,7 +292,8 @@ class LeaderLink:
         for progress in response.progress:
             if (replica := self._slots.get(progress.slot)) is not None:
                 self._reopen_ms.pop(replica.key, None)
-                replica.on_progress(self._session(progress.slot), progress.high_watermark, progress.log_start_offset)
+                session, mark = self._session(progress.slot), progress.high_watermark
+                replica.on_progress(session, mark, progress.log_start_offset, progress.passed_offset)
         for cut in response.divergences:
             if (replica := self._slots.get(cut.slot)) is not None:
                 replica.on_divergence(self._session(cut.slot), cut.leader_epoch, cut.end_offset)

@@ -53,7 +53,10 @@ class FollowerCore:
         self._sent_end = -1
         self._leader_mark = -1
         """The leader's high watermark in this session; above our log end while we are behind."""
-        self._seed: tuple[int, tuple[tuple[int, int], ...]] | None = None
+        self.passed_offset = 0
+        """What the leader says that every replica has, in this session (rule 19)."""
+        self._asked_start = -1
+        self._seed: tuple[int, tuple[tuple[int, int], ...], int] | None = None
         self._cut_end: int | None = None
 
     # ---- the session
@@ -63,12 +66,14 @@ class FollowerCore:
         self.session = session
         self.state = FollowerState.OPENING
         self._leader_mark = -1
+        self.passed_offset = 0
         return self._open_if_drained()
 
     def disconnect(self) -> Outputs:
         """The stream broke or is being closed."""
         self.session = None
         self.state = FollowerState.IDLE
+        self.passed_offset = 0
         return []
 
     def on_refused(self, session: SessionKey) -> Outputs:
@@ -100,7 +105,7 @@ class FollowerCore:
     def _position(self) -> Position:
         self._sent_end = end = self._ackable_end()
         log = self._log
-        return Position(self.leader_epoch, end, log.epochs.epoch_below(end), log.log_start_offset)
+        return Position(self.leader_epoch, end, log.epochs.epoch_below(end), log.log_start_offset, log.tombstones_below)
 
     def _ackable_end(self) -> int:
         """Rule 10: durable only."""
@@ -135,18 +140,28 @@ class FollowerCore:
             end, epoch = span.end_offset, span.leader_epoch
         return True
 
-    def on_progress(self, session: SessionKey, high_watermark: int, log_start_offset: int) -> Outputs:
-        """The leader's high watermark and log start."""
+    def on_progress(
+        self, session: SessionKey, high_watermark: int, log_start_offset: int, passed_offset: int = 0
+    ) -> Outputs:
+        """The leader's high watermark and log start, and what every replica has."""
         if not self._hears(session):
             return []
         log = self._log
         self._leader_mark = max(self._leader_mark, high_watermark)
         self._follow_mark()
+        self.passed_offset = passed_offset
         start = min(log_start_offset, log.high_watermark)
-        if start <= log.log_start_offset:
+        if start <= max(log.log_start_offset, self._asked_start):
             return []
-        log.log_start_offset = start  # rule 22
-        return [WriteStart(self.leader_epoch, start)]
+        self._asked_start = start
+        return [WriteStart(self.leader_epoch, start)]  # rule 22
+
+    def on_start_moved(self) -> Outputs:
+        """The log bounds' start is durable, or could not be moved: the leader is told, and may ask again."""
+        self._asked_start = -1
+        if self.session is None or self.state is not FollowerState.FETCHING:
+            return []
+        return [SendFetch(self.session, self._position())]
 
     def _follow_mark(self) -> None:
         log = self._log
@@ -165,16 +180,18 @@ class FollowerCore:
     def _cut_point(self, leader_epoch: int, end_offset: int) -> int:
         """Rule 2: the lesser of both ends of that epoch."""
         own = self._log.epochs.end_of(leader_epoch)
-        own_end = self._log.log_start_offset if own is None else own.end_offset
-        return max(self._log.log_start_offset, min(end_offset, own_end, self._log.log_end_offset))
+        own_end = self._log.first_offset if own is None else own.end_offset
+        return max(self._log.first_offset, min(end_offset, own_end, self._log.log_end_offset))
 
-    def on_seed(self, session: SessionKey, start_offset: int, epochs: tuple[tuple[int, int], ...]) -> Outputs:
+    def on_seed(
+        self, session: SessionKey, start_offset: int, epochs: tuple[tuple[int, int], ...], tombstones_below: int = 0
+    ) -> Outputs:
         """Nothing here can be compared with the leader's log: start anew where it starts (rules 14, 28)."""
         if not self._hears(session):
             return []
         self.state = FollowerState.CUTTING
         self._writes += 1
-        self._seed = (start_offset, epochs)
+        self._seed = (start_offset, epochs, tombstones_below)
         return [WriteReset(self.leader_epoch, start_offset)]
 
     # ---- outcomes of writes, in their order
@@ -191,8 +208,11 @@ class FollowerCore:
             return self._after_write()
         return self._leave()
 
-    def on_cut(self, *, succeeded: bool) -> Outputs:
-        """The truncation or reset is durable, or it failed and the log is as it was."""
+    def on_cut(self, *, succeeded: bool, end_offset: int | None = None) -> Outputs:
+        """The truncation or reset is durable, or it failed and the log is as it was.
+
+        `end_offset`: where the log ends now; lower than asked for where compaction had made one batch of several.
+        """
         self._writes -= 1
         cut_end, seed = self._cut_end, self._seed
         self._cut_end = self._seed = None
@@ -201,16 +221,17 @@ class FollowerCore:
         if seed is not None:
             self._start_anew(*seed)
         elif cut_end is not None:
-            self._log.cut(cut_end)
+            self._log.cut(cut_end if end_offset is None else min(cut_end, end_offset))
         if self.state is FollowerState.CUTTING and self.session is not None:
             self.state = FollowerState.FETCHING
             return [SendFetch(self.session, self._position())]
         return self._after_write()
 
-    def _start_anew(self, start_offset: int, epochs: tuple[tuple[int, int], ...]) -> None:
+    def _start_anew(self, start_offset: int, epochs: tuple[tuple[int, int], ...], tombstones_below: int) -> None:
         log = self._log
         log.epochs = EpochTable(epochs, start_offset)
-        log.log_start_offset = log.durable_end = log.high_watermark = start_offset
+        log.first_offset = log.log_start_offset = log.durable_end = log.high_watermark = start_offset
+        log.tombstones_below = tombstones_below
 
     def _after_write(self) -> Outputs:
         return self._open_if_drained() if self.state is FollowerState.OPENING else []

@@ -26,6 +26,7 @@ from penstock.node.replication.events import (
     Resign,
     SendSeed,
     SessionKey,
+    WriteStart,
 )
 from penstock.node.replication.progress import NO_SESSION, Progress
 
@@ -53,6 +54,8 @@ class LeaderCore:
         self._view = view
         self._log = log
         self._lag_max_ms = lag_max_ms
+        self._asked_start = -1
+        """Log start that is being written."""
         self._pushed_end = log.log_end_offset
         self._lost: set[int] = set()
         self._change = _Change()
@@ -79,6 +82,18 @@ class LeaderCore:
     def may_answer_duplicate(self, last_offset: int) -> bool:
         """Rule 14: a duplicate is answered only when the original is below HW."""
         return last_offset < self._log.high_watermark
+
+    @property
+    def passed_offset(self) -> int:
+        """Every replica, in sync or not, has all below it; 0 while one is not known (rule 19)."""
+        ends = [progress.acked if progress.aligned else 0 for progress in self._progress.values()]
+        return min([self._log.high_watermark, *ends])
+
+    def has_trimmed(self, offset: int) -> bool:
+        """Whether the log begins at or after `offset`, durably, here and on every member of ISR and pending ISR."""
+        others = [self._progress.get(node) for node in self._counted() if node != self.node_id]
+        starts = [-1 if progress is None else progress.log_start_offset for progress in others]
+        return min([self._log.log_start_offset, *starts]) >= offset
 
     def append_refusal(self) -> AppendRefusal | None:
         """Why nothing may be appended now, or None."""
@@ -128,9 +143,18 @@ class LeaderCore:
             return [Resign(self.leader_epoch)]
         return []
 
+    def move_start(self, log_start_offset: int) -> Outputs:
+        """Retention or an operator wants the log to begin there: not beyond what is committed."""
+        start = min(log_start_offset, self._log.high_watermark)
+        if start <= max(self._log.log_start_offset, self._asked_start):
+            return []
+        self._asked_start = start
+        return [WriteStart(self.leader_epoch, start)]
+
     def on_start_moved(self) -> Outputs:
-        """The log bounds' log_start_offset moved: who was to be sent what is gone starts anew (rules 14, 22)."""
-        start = self._log.log_start_offset
+        """The log bounds' start moved: who was to be sent what is gone starts anew (rules 14, 22)."""
+        self._asked_start = -1
+        start = self._log.first_offset
         outputs: Outputs = [Advance(self._log.high_watermark)]
         for node, progress in self._progress.items():
             if progress.aligned and progress.next_offset < start:
@@ -176,6 +200,7 @@ class LeaderCore:
         if follower in self._view.isr and position.fetch_offset < self._log.high_watermark:
             self._lost.add(follower)  # rule 27: an ISR member that fetches below HW is a new store
             outputs += self._shrink(set())
+        progress.log_start_offset = position.log_start_offset
         answer = self._agreement(position)
         if answer is None:
             if progress.count(position.fetch_offset):
@@ -192,17 +217,23 @@ class LeaderCore:
 
         Epoch -1 in the answer: it must start anew at the log start; it has nothing that can be compared (rule 28).
         """
-        start_anew = EpochEnd(NO_EPOCH, self._log.log_start_offset)
-        if position.fetch_offset < self._log.log_start_offset:
+        first = self._log.first_offset
+        start_anew = EpochEnd(NO_EPOCH, first)
+        if position.fetch_offset < first or self._lacks_tombstones(position):
             return start_anew
         if position.last_epoch == NO_EPOCH:
-            return None if position.fetch_offset == self._log.log_start_offset else start_anew
+            return None if position.fetch_offset == first else start_anew
         found = self._log.epochs.end_of(position.last_epoch)
         if found is None:
             return start_anew
         if found.leader_epoch == position.last_epoch and position.fetch_offset <= found.end_offset:
             return None
         return found
+
+    def _lacks_tombstones(self, position: Position) -> bool:
+        """Rule 19: it may have records whose tombstones it will never see. No ISR or ELR member's end is so low."""
+        below = self._log.tombstones_below
+        return position.fetch_offset < below and position.tombstones_below < below
 
     # ---- high watermark
 

@@ -22,6 +22,8 @@ class Progress:
     """Durable log end of the follower; means something only while aligned."""
     next_offset: int = 0
     """First offset not yet handed to the follower's stream."""
+    log_start_offset: int = -1
+    """Durable log start of the follower."""
     unreachable: bool = False
     """Its connection is refused."""
 
@@ -31,6 +33,7 @@ class Progress:
         self.aligned = False
         self.acked = -1
         self.next_offset = 0
+        self.log_start_offset = -1
         self.unreachable = False
 
     def count(self, fetch_offset: int) -> bool:

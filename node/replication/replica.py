@@ -244,11 +244,13 @@ class ReplicaCore:
         """See FollowerCore."""
         return self.follower.on_batches(session, spans) if self.follower is not None else []
 
-    def on_progress(self, session: SessionKey, high_watermark: int, log_start_offset: int) -> Outputs:
+    def on_progress(
+        self, session: SessionKey, high_watermark: int, log_start_offset: int, passed_offset: int = 0
+    ) -> Outputs:
         """See FollowerCore."""
         if self.follower is None:
             return []
-        return self.follower.on_progress(session, high_watermark, log_start_offset)
+        return self.follower.on_progress(session, high_watermark, log_start_offset, passed_offset)
 
     def on_divergence(self, session: SessionKey, leader_epoch: int, end_offset: int) -> Outputs:
         """See FollowerCore."""
@@ -256,14 +258,44 @@ class ReplicaCore:
             return []
         return self.follower.on_divergence(session, leader_epoch, end_offset)
 
-    def on_seed(self, session: SessionKey, start_offset: int, epochs: tuple[tuple[int, int], ...]) -> Outputs:
+    def on_seed(
+        self, session: SessionKey, start_offset: int, epochs: tuple[tuple[int, int], ...], tombstones_below: int = 0
+    ) -> Outputs:
         """See FollowerCore."""
-        return self.follower.on_seed(session, start_offset, epochs) if self.follower is not None else []
+        if self.follower is None:
+            return []
+        return self.follower.on_seed(session, start_offset, epochs, tombstones_below)
 
     def on_refused(self, session: SessionKey) -> Outputs:
         """See FollowerCore."""
         return self.follower.on_refused(session) if self.follower is not None else []
 
-    def on_cut(self, *, succeeded: bool) -> Outputs:
-        """A truncation or reset is durable, or failed."""
-        return self.follower.on_cut(succeeded=succeeded) if self.follower is not None else []
+    def on_cut(self, *, succeeded: bool, end_offset: int | None = None) -> Outputs:
+        """A truncation or reset is durable, or failed; where the log ends then."""
+        return self.follower.on_cut(succeeded=succeeded, end_offset=end_offset) if self.follower is not None else []
+
+    # ---- what is dropped
+
+    @property
+    def passed_offset(self) -> int:
+        """Every replica has what is below it, as far as this one knows (rule 19)."""
+        if self.leader is not None:
+            return self.leader.passed_offset
+        return self.follower.passed_offset if self.follower is not None else 0
+
+    def move_start(self, log_start_offset: int) -> Outputs:
+        """Let the log begin there, as leader."""
+        return self.leader.move_start(log_start_offset) if self.leader is not None else []
+
+    def on_start_moved(self, log_start_offset: int, first_offset: int) -> Outputs:
+        """A WriteStart is done: the durable log start and first batch now, whether it succeeded or not."""
+        log = self.log
+        log.log_start_offset, log.first_offset = log_start_offset, first_offset
+        log.high_watermark = max(log.high_watermark, log_start_offset)
+        if self.leader is not None:
+            return self.leader.on_start_moved()
+        return self.follower.on_start_moved() if self.follower is not None else []
+
+    def on_compacted(self, tombstones_below: int) -> None:
+        """Tombstones below this may be gone, durably."""
+        self.log.tombstones_below = max(self.log.tombstones_below, tombstones_below)

@@ -129,6 +129,10 @@ class Replicas:
         """All replicas of this node."""
         return self._partitions.values()
 
+    def logs(self) -> list[Log]:
+        """All logs of the store, those of partitions that are not placed here included."""
+        return self._store.logs()
+
     def strays(self) -> list[PartitionKey]:
         """Logs of partitions that the metadata does not place here: kept, for an operator to judge (rule 28)."""
         return [log.key for log in self._store.logs() if log.key not in self._partitions]

@@ -52,6 +52,7 @@ from penstock.storage import (
     ActIn,
     Append,
     CheckpointHighWatermark,
+    Compact,
     Log,
     LogBatch,
     MoveStart,
@@ -92,6 +93,8 @@ class ReplicaShell:
         self._failures = 0
         self._durable_end = 0
         self._error: StorageError | None = None
+        self._passed = 0
+        """What the followers were told last that every replica has."""
         self._told = False
         """The owner has heard of the last progress."""
         self._handlers = self._table()
@@ -167,7 +170,8 @@ class ReplicaShell:
         state = log.state
         start, end = state.log_start_offset, state.log_end_offset
         epochs = EpochTable(log.epochs(), end)
-        return LogBounds(epochs, start, end, min(state.high_watermark, end))
+        mark = min(state.high_watermark, end)
+        return LogBounds(epochs, start, end, mark, state.first_offset, state.tombstones_below)
 
     def _submit(self, write: Write) -> None:
         self._host.submit(write)
@@ -181,6 +185,15 @@ class ReplicaShell:
     def tick(self, now_ms: int, *, checkpoint: bool = True) -> None:
         """Every few hundred ms; with `checkpoint` a high watermark that moved is written."""
         self.run(lambda core: core.tick(now_ms, checkpoint=checkpoint))
+        passed = 0 if self.core is None or self.core.leader is None else self.core.passed_offset
+        if passed != self._passed:
+            self._passed = passed
+            for slot, _ in self._slots.values():
+                slot.advanced()
+
+    def move_start(self, log_start_offset: int) -> None:
+        """Let the log begin there, as leader; not beyond what is committed."""
+        self.run(lambda core: core.move_start(log_start_offset))
 
     # ---- appends of this leader
 
@@ -204,6 +217,10 @@ class ReplicaShell:
             self._on_acted(write, outcome)
         elif isinstance(write, Truncate | ResetLog):
             self._on_cut(write, outcome)
+        elif isinstance(write, MoveStart):
+            self._on_start_moved(outcome)
+        elif isinstance(write, Compact) and outcome.error is None and self.core is not None:
+            self.core.on_compacted(write.tombstones_below)
 
     def _on_append(self, write: Append, error: StorageError | None) -> None:
         if self._credits:
@@ -254,9 +271,17 @@ class ReplicaShell:
     def _on_cut(self, write: Truncate | ResetLog, outcome: Outcome) -> None:
         if outcome.error is not None:
             LOG.warning("%s of %s failed: %s", type(write).__name__, self.key, outcome.error)
-        self.run(lambda core: core.on_cut(succeeded=outcome.error is None))
+        end = None if outcome.log is None else outcome.log.state.log_end_offset
+        self.run(lambda core: core.on_cut(succeeded=outcome.error is None, end_offset=end))
         if self.core is not None:
             self.tail.reset(self.core.log.log_end_offset)
+
+    def _on_start_moved(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            LOG.warning("the start of %s cannot be moved: %s", self.key, outcome.error)
+        if self.log is not None:
+            state = self.log.state
+            self.run(lambda core: core.on_start_moved(state.log_start_offset, state.first_offset))
 
     # ---- this replica's followers
 
@@ -308,9 +333,9 @@ class ReplicaShell:
         self._link = None
         self.run(lambda core: core.disconnect())
 
-    def on_progress(self, session: SessionKey, high_watermark: int, log_start_offset: int) -> None:
-        """The leader's high watermark and log start."""
-        self.run(lambda core: core.on_progress(session, high_watermark, log_start_offset))
+    def on_progress(self, session: SessionKey, high_watermark: int, log_start_offset: int, passed_offset: int) -> None:
+        """The leader's high watermark and log start, and what every replica has."""
+        self.run(lambda core: core.on_progress(session, high_watermark, log_start_offset, passed_offset))
 
     def on_divergence(self, session: SessionKey, leader_epoch: int, end_offset: int) -> None:
         """The leader says where to cut."""
@@ -348,7 +373,7 @@ class ReplicaShell:
         """The leader says to start anew."""
         self._seed = seed
         epochs = tuple((entry.leader_epoch, entry.start_offset) for entry in seed.epochs)
-        self.run(lambda core: core.on_seed(session, seed.start_offset, epochs))
+        self.run(lambda core: core.on_seed(session, seed.start_offset, epochs, seed.tombstones_below))
 
     def _follow(self, out: Follow) -> None:
         self._owner.role_began()

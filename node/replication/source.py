@@ -18,6 +18,7 @@ from penstock.node.replication.events import RefusalKind, SessionKey
 from penstock.node.replication.shell import ReplicaShell
 from penstock.node.replication.wire import REFUSALS, append_parts, position_of, seed_message
 from penstock.storage import Log, LogBatch, PartitionKey, StorageError
+from penstock.storage.compaction import begin_at
 
 LOG = logging.getLogger(__name__)
 SERVICE = "penstock.internal.v1.ReplicationService"
@@ -67,8 +68,8 @@ class Slot:
         self.queued = False
         self.reading = False
         self.cold: list[LogBatch] = []
-        self.sent_high_watermark = -1
-        self.sent_log_start = -1
+        self.said: tuple[int, int, int] | None = None
+        """High watermark, log start and passed offset, as the follower was told last."""
         self._stream = stream
 
     def wake(self) -> None:
@@ -269,7 +270,7 @@ class FollowerStream:
             room -= self._fill(slot, parts, room)
             if self._has_more(slot):
                 waiting.append(slot)
-            if slot.sent_high_watermark < 0:
+            if slot.said is None:
                 self._advanced[slot] = None
                 self._progress_is_due = True
         outbox, self._outbox = self._outbox, None
@@ -332,8 +333,11 @@ class FollowerStream:
         try:
             if log is not None:
                 size = min(COLD_READ_BYTES, self._credit[True])
-                slot.cold = await self._host.read_cold(log, start, log.state.log_end_offset, size)
-        except StorageError as error:
+                cold = await self._host.read_cold(log, start, log.state.log_end_offset, size)
+                if cold and cold[0].base_offset < start:  # compaction has made one batch of several
+                    cold[0] = begin_at(cold[0], start)
+                slot.cold = cold
+        except (StorageError, ValueError) as error:
             LOG.warning("cold read of %s at %d failed: %s", slot.replica.key, start, error)
             return
         finally:
@@ -351,11 +355,12 @@ class FollowerStream:
         core = slot.replica.core
         if core is None or core.leader is None or core.leader.next_push(self.node_id, slot.session) is None:
             return
-        mark, start = core.log.high_watermark, core.log.log_start_offset
-        if mark == slot.sent_high_watermark and start == slot.sent_log_start:
+        said = (core.log.high_watermark, core.log.log_start_offset, core.passed_offset)
+        if said == slot.said:
             return
-        slot.sent_high_watermark, slot.sent_log_start = mark, start
-        progress.progress.add(slot=slot.session.slot, high_watermark=mark, log_start_offset=start)
+        slot.said = said
+        mark, start, passed = said
+        progress.progress.add(slot=slot.session.slot, high_watermark=mark, log_start_offset=start, passed_offset=passed)
 
 
 class Source:

@@ -14,7 +14,7 @@ from penstock.protocol.batch import CorruptBatchError, crc_of, header_of
 from penstock.protocol.record_set import varint
 from penstock.storage import EpochStart, LogBatch, ReplicaSeed
 from penstock.storage.producers import ProducerBatch, ProducerState
-from penstock.v1 import record_pb2
+from penstock.v1 import common_pb2, record_pb2
 
 _APPENDS = bytes([2 << 3 | 2])  # ReplicateResponse.appends
 _BATCHES = bytes([3 << 3 | 2])  # PartitionAppend.batches
@@ -44,12 +44,20 @@ def batch_of(stored: data_pb2.StoredBatch) -> LogBatch:
     header = header_of(batch)
     if crc_of(header, batch.records) != batch.crc32c:
         raise CorruptBatchError(f"CRC of the replicated batch at offset {stored.base_offset} does not match")
-    return LogBatch(stored.base_offset, stored.last_offset, stored.leader_epoch, stored.append_time_ms, header, payload)
+    kind = stored.timestamp_type or common_pb2.TIMESTAMP_TYPE_CREATE
+    place = (stored.base_offset, stored.last_offset, stored.leader_epoch, stored.append_time_ms)
+    return LogBatch(*place, header, payload, kind)
 
 
 def position_of(message: pb.FetchPosition) -> Position:
     """Read a position."""
-    return Position(message.leader_epoch, message.fetch_offset, message.last_epoch, message.log_start_offset)
+    return Position(
+        message.leader_epoch,
+        message.fetch_offset,
+        message.last_epoch,
+        message.log_start_offset,
+        message.tombstones_below,
+    )
 
 
 def position_message(position: Position) -> pb.FetchPosition:
@@ -59,12 +67,13 @@ def position_message(position: Position) -> pb.FetchPosition:
         fetch_offset=position.fetch_offset,
         last_epoch=position.last_epoch,
         log_start_offset=position.log_start_offset,
+        tombstones_below=position.tombstones_below,
     )
 
 
 def seed_message(slot: int, seed: ReplicaSeed) -> pb.PartitionSeed:
     """Write a seed."""
-    message = pb.PartitionSeed(slot=slot, start_offset=seed.start_offset)
+    message = pb.PartitionSeed(slot=slot, start_offset=seed.start_offset, tombstones_below=seed.tombstones_below)
     for entry in seed.epochs:
         message.epochs.add(leader_epoch=entry.leader_epoch, start_offset=entry.start_offset)
     for producer_id, state in seed.producers:
@@ -85,7 +94,7 @@ def seed_of(message: pb.PartitionSeed) -> ReplicaSeed:
     """Read a seed."""
     epochs = tuple(EpochStart(entry.leader_epoch, entry.start_offset) for entry in message.epochs)
     producers = tuple((producer.producer_id, _producer_of(producer)) for producer in message.producers)
-    return ReplicaSeed(message.start_offset, epochs, producers)
+    return ReplicaSeed(message.start_offset, epochs, producers, message.tombstones_below)
 
 
 def _producer_of(message: pb.SeedProducer) -> ProducerState:

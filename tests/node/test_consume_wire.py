@@ -8,11 +8,19 @@ from penstock.node.api.consume_wire import partition_parts
 from penstock.protocol.batch import BatchHeader
 from penstock.storage import LogBatch
 from penstock.v1 import consumer_service_pb2 as pb
+from penstock.v1.common_pb2 import TIMESTAMP_TYPE_APPEND, TIMESTAMP_TYPE_CREATE
 
 HEADER = BatchHeader(1, 1, 0, 0, 0, -1, -1, -1, transactional=False, control=False)
 offsets = st.integers(0, 2**63 - 1)
 batches = st.builds(
-    LogBatch, offsets, offsets, st.integers(0, 2**31 - 1), offsets, st.just(HEADER), st.binary(min_size=1, max_size=300)
+    LogBatch,
+    offsets,
+    offsets,
+    st.integers(0, 2**31 - 1),
+    offsets,
+    st.just(HEADER),
+    st.binary(min_size=1, max_size=300),
+    st.sampled_from([TIMESTAMP_TYPE_CREATE, TIMESTAMP_TYPE_APPEND]),
 )
 heads = st.builds(
     twin.ConsumedPartition,
@@ -39,6 +47,7 @@ def test_the_bytes_are_those_of_protobuf(partitions: list[tuple[twin.ConsumedPar
                 leader_epoch=batch.leader_epoch,
                 append_time_ms=batch.append_time_ms,
                 batch=batch.payload,
+                timestamp_type=TIMESTAMP_TYPE_APPEND if batch.timestamp_type == TIMESTAMP_TYPE_APPEND else None,
             )
     assert twin.ConsumeResponse.FromString(b"".join(parts)) == expected
     assert len(b"".join(parts)) == expected.ByteSize()

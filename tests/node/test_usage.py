@@ -22,7 +22,7 @@ def test_usage_grows_and_counts_what_was_done() -> None:
 
 async def test_it_is_told_by_a_node_that_does_not_serve_yet() -> None:
     nothing: Any = None
-    service = ClusterService(7, MetadataReader(View(EMPTY_IMAGE), lambda: False), lambda: None, nothing)
+    service = ClusterService(7, MetadataReader(View(EMPTY_IMAGE), lambda: False), lambda: None, nothing, nothing)
     context: Any = None
     used = await service.GetBrokerUsage(pb.GetBrokerUsageRequest(), cast("Any", context))
     assert used.node_id == 7

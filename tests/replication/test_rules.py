@@ -286,7 +286,7 @@ def test_rule_22_a_follower_whose_next_batch_is_dropped_starts_anew() -> None:
     log = bounds(9, mark=9)
     leader = leader_of(log, isr=(A, B))
     join(leader, C, 2)
-    log.log_start_offset = 5
+    log.log_start_offset, log.first_offset = 5, 4
     assert SendSeed(C, session(C)) in leader.on_start_moved()
 
 

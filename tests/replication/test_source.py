@@ -58,7 +58,10 @@ def slot_of(stream: FollowerStream, number: int, *, cold: bool) -> tuple[Slot, F
     bounds = SimpleNamespace(log_end_offset=10, high_watermark=0, log_start_offset=0)
     log = SimpleNamespace(state=SimpleNamespace(log_end_offset=5))
     replica: Any = SimpleNamespace(
-        core=SimpleNamespace(leader=leader, log=bounds), tail=tail, log=log, key=PartitionKey(bytes(16), number)
+        core=SimpleNamespace(leader=leader, log=bounds, passed_offset=0),
+        tail=tail,
+        log=log,
+        key=PartitionKey(bytes(16), number),
     )
     slot = stream._slots[number] = Slot(stream, replica, SessionKey(1, 1, number))
     return slot, leader

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from penstock.internal.v1 import data_pb2 as penstock_dot_internal_dot_v1_dot_data__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&penstock/internal/v1/replication.proto\x12\x14penstock.internal.v1\x1a\x1fpenstock/internal/v1/data.proto\"\x82\x02\n\x10ReplicateRequest\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x1b.penstock.internal.v1.Hello\x12\x12\n\nnode_epoch\x18\x02 \x01(\x04\x12\x32\n\x05opens\x18\x03 \x03(\x0b\x32#.penstock.internal.v1.OpenPartition\x12\x35\n\x07\x66\x65tches\x18\x04 \x03(\x0b\x32$.penstock.internal.v1.FetchPartition\x12\x0e\n\x06\x63loses\x18\x05 \x03(\r\x12\x18\n\x10hot_credit_bytes\x18\x06 \x01(\x04\x12\x19\n\x11\x63old_credit_bytes\x18\x07 \x01(\x04\"[\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\r\x12\x16\n\x0eleader_node_id\x18\x03 \x01(\r\x12\x15\n\rstream_number\x18\x04 \x01(\x04\"y\n\rOpenPartition\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x35\n\x08position\x18\x04 \x01(\x0b\x32#.penstock.internal.v1.FetchPosition\"i\n\rFetchPosition\x12\x14\n\x0cleader_epoch\x18\x01 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x02 \x01(\x03\x12\x12\n\nlast_epoch\x18\x03 \x01(\x05\x12\x18\n\x10log_start_offset\x18\x04 \x01(\x03\"U\n\x0e\x46\x65tchPartition\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x35\n\x08position\x18\x02 \x01(\x0b\x32#.penstock.internal.v1.FetchPosition\"\xe4\x02\n\x11ReplicateResponse\x12.\n\x07welcome\x18\x01 \x01(\x0b\x32\x1d.penstock.internal.v1.Welcome\x12\x36\n\x07\x61ppends\x18\x02 \x03(\x0b\x32%.penstock.internal.v1.PartitionAppend\x12\x39\n\x08progress\x18\x03 \x03(\x0b\x32\'.penstock.internal.v1.PartitionProgress\x12>\n\x0b\x64ivergences\x18\x04 \x03(\x0b\x32).penstock.internal.v1.PartitionDivergence\x12\x32\n\x05seeds\x18\x05 \x03(\x0b\x32#.penstock.internal.v1.PartitionSeed\x12\x38\n\x08refusals\x18\x06 \x03(\x0b\x32&.penstock.internal.v1.PartitionRefusal\".\n\x07Welcome\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\r\"a\n\x0fPartitionAppend\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0c\n\x04\x63old\x18\x02 \x01(\x08\x12\x32\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32!.penstock.internal.v1.StoredBatch\"j\n\x11PartitionProgress\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x16\n\x0ehigh_watermark\x18\x02 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x03 \x01(\x03\x12\x15\n\rpassed_offset\x18\x04 \x01(\x03\"M\n\x13PartitionDivergence\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x14\n\x0cleader_epoch\x18\x02 \x01(\x05\x12\x12\n\nend_offset\x18\x03 \x01(\x03\"\x9c\x01\n\rPartitionSeed\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03\x12\x30\n\x06\x65pochs\x18\x03 \x03(\x0b\x32 .penstock.internal.v1.EpochStart\x12\x35\n\tproducers\x18\x04 \x03(\x0b\x32\".penstock.internal.v1.SeedProducer\"8\n\nEpochStart\x12\x14\n\x0cleader_epoch\x18\x01 \x01(\x05\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03\"\x83\x01\n\x0cSeedProducer\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\x12\x14\n\x0ctimestamp_ms\x18\x03 \x01(\x03\x12\x30\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x1f.penstock.internal.v1.SeedBatch\"c\n\tSeedBatch\x12\x15\n\rbase_sequence\x18\x01 \x01(\x05\x12\x15\n\rlast_sequence\x18\x02 \x01(\x05\x12\x13\n\x0b\x62\x61se_offset\x18\x03 \x01(\x03\x12\x13\n\x0blast_offset\x18\x04 \x01(\x03\"U\n\x10PartitionRefusal\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.penstock.internal.v1.RefusalReason*\x94\x01\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_NOT_LEADER\x10\x01\x12\x1e\n\x1aREFUSAL_REASON_NOT_REPLICA\x10\x02\x12$\n REFUSAL_REASON_UNKNOWN_PARTITION\x10\x03\x32v\n\x12ReplicationService\x12`\n\tReplicate\x12&.penstock.internal.v1.ReplicateRequest\x1a\'.penstock.internal.v1.ReplicateResponse(\x01\x30\x01\x42M\n\x18\x64\x65v.penstock.internal.v1P\x01Z/penstock.dev/go/penstock/internal/v1;internalv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&penstock/internal/v1/replication.proto\x12\x14penstock.internal.v1\x1a\x1fpenstock/internal/v1/data.proto\"\x82\x02\n\x10ReplicateRequest\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x1b.penstock.internal.v1.Hello\x12\x12\n\nnode_epoch\x18\x02 \x01(\x04\x12\x32\n\x05opens\x18\x03 \x03(\x0b\x32#.penstock.internal.v1.OpenPartition\x12\x35\n\x07\x66\x65tches\x18\x04 \x03(\x0b\x32$.penstock.internal.v1.FetchPartition\x12\x0e\n\x06\x63loses\x18\x05 \x03(\r\x12\x18\n\x10hot_credit_bytes\x18\x06 \x01(\x04\x12\x19\n\x11\x63old_credit_bytes\x18\x07 \x01(\x04\"[\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\r\x12\x16\n\x0eleader_node_id\x18\x03 \x01(\r\x12\x15\n\rstream_number\x18\x04 \x01(\x04\"y\n\rOpenPartition\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x10\n\x08topic_id\x18\x02 \x01(\x0c\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x35\n\x08position\x18\x04 \x01(\x0b\x32#.penstock.internal.v1.FetchPosition\"\x83\x01\n\rFetchPosition\x12\x14\n\x0cleader_epoch\x18\x01 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x02 \x01(\x03\x12\x12\n\nlast_epoch\x18\x03 \x01(\x05\x12\x18\n\x10log_start_offset\x18\x04 \x01(\x03\x12\x18\n\x10tombstones_below\x18\x05 \x01(\x03\"U\n\x0e\x46\x65tchPartition\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x35\n\x08position\x18\x02 \x01(\x0b\x32#.penstock.internal.v1.FetchPosition\"\xe4\x02\n\x11ReplicateResponse\x12.\n\x07welcome\x18\x01 \x01(\x0b\x32\x1d.penstock.internal.v1.Welcome\x12\x36\n\x07\x61ppends\x18\x02 \x03(\x0b\x32%.penstock.internal.v1.PartitionAppend\x12\x39\n\x08progress\x18\x03 \x03(\x0b\x32\'.penstock.internal.v1.PartitionProgress\x12>\n\x0b\x64ivergences\x18\x04 \x03(\x0b\x32).penstock.internal.v1.PartitionDivergence\x12\x32\n\x05seeds\x18\x05 \x03(\x0b\x32#.penstock.internal.v1.PartitionSeed\x12\x38\n\x08refusals\x18\x06 \x03(\x0b\x32&.penstock.internal.v1.PartitionRefusal\".\n\x07Welcome\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\r\"a\n\x0fPartitionAppend\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0c\n\x04\x63old\x18\x02 \x01(\x08\x12\x32\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32!.penstock.internal.v1.StoredBatch\"j\n\x11PartitionProgress\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x16\n\x0ehigh_watermark\x18\x02 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x03 \x01(\x03\x12\x15\n\rpassed_offset\x18\x04 \x01(\x03\"M\n\x13PartitionDivergence\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x14\n\x0cleader_epoch\x18\x02 \x01(\x05\x12\x12\n\nend_offset\x18\x03 \x01(\x03\"\xb6\x01\n\rPartitionSeed\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03\x12\x30\n\x06\x65pochs\x18\x03 \x03(\x0b\x32 .penstock.internal.v1.EpochStart\x12\x35\n\tproducers\x18\x04 \x03(\x0b\x32\".penstock.internal.v1.SeedProducer\x12\x18\n\x10tombstones_below\x18\x05 \x01(\x03\"8\n\nEpochStart\x12\x14\n\x0cleader_epoch\x18\x01 \x01(\x05\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03\"\x83\x01\n\x0cSeedProducer\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\x12\x14\n\x0ctimestamp_ms\x18\x03 \x01(\x03\x12\x30\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x1f.penstock.internal.v1.SeedBatch\"c\n\tSeedBatch\x12\x15\n\rbase_sequence\x18\x01 \x01(\x05\x12\x15\n\rlast_sequence\x18\x02 \x01(\x05\x12\x13\n\x0b\x62\x61se_offset\x18\x03 \x01(\x03\x12\x13\n\x0blast_offset\x18\x04 \x01(\x03\"U\n\x10PartitionRefusal\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.penstock.internal.v1.RefusalReason*\x94\x01\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_NOT_LEADER\x10\x01\x12\x1e\n\x1aREFUSAL_REASON_NOT_REPLICA\x10\x02\x12$\n REFUSAL_REASON_UNKNOWN_PARTITION\x10\x03\x32v\n\x12ReplicationService\x12`\n\tReplicate\x12&.penstock.internal.v1.ReplicateRequest\x1a\'.penstock.internal.v1.ReplicateResponse(\x01\x30\x01\x42M\n\x18\x64\x65v.penstock.internal.v1P\x01Z/penstock.dev/go/penstock/internal/v1;internalv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,38 +33,38 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.internal.v1.replic
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\030dev.penstock.internal.v1P\001Z/penstock.dev/go/penstock/internal/v1;internalv1'
-  _globals['_REFUSALREASON']._serialized_start=2001
-  _globals['_REFUSALREASON']._serialized_end=2149
+  _globals['_REFUSALREASON']._serialized_start=2054
+  _globals['_REFUSALREASON']._serialized_end=2202
   _globals['_REPLICATEREQUEST']._serialized_start=98
   _globals['_REPLICATEREQUEST']._serialized_end=356
   _globals['_HELLO']._serialized_start=358
   _globals['_HELLO']._serialized_end=449
   _globals['_OPENPARTITION']._serialized_start=451
   _globals['_OPENPARTITION']._serialized_end=572
-  _globals['_FETCHPOSITION']._serialized_start=574
-  _globals['_FETCHPOSITION']._serialized_end=679
-  _globals['_FETCHPARTITION']._serialized_start=681
-  _globals['_FETCHPARTITION']._serialized_end=766
-  _globals['_REPLICATERESPONSE']._serialized_start=769
-  _globals['_REPLICATERESPONSE']._serialized_end=1125
-  _globals['_WELCOME']._serialized_start=1127
-  _globals['_WELCOME']._serialized_end=1173
-  _globals['_PARTITIONAPPEND']._serialized_start=1175
-  _globals['_PARTITIONAPPEND']._serialized_end=1272
-  _globals['_PARTITIONPROGRESS']._serialized_start=1274
-  _globals['_PARTITIONPROGRESS']._serialized_end=1380
-  _globals['_PARTITIONDIVERGENCE']._serialized_start=1382
-  _globals['_PARTITIONDIVERGENCE']._serialized_end=1459
-  _globals['_PARTITIONSEED']._serialized_start=1462
-  _globals['_PARTITIONSEED']._serialized_end=1618
-  _globals['_EPOCHSTART']._serialized_start=1620
-  _globals['_EPOCHSTART']._serialized_end=1676
-  _globals['_SEEDPRODUCER']._serialized_start=1679
-  _globals['_SEEDPRODUCER']._serialized_end=1810
-  _globals['_SEEDBATCH']._serialized_start=1812
-  _globals['_SEEDBATCH']._serialized_end=1911
-  _globals['_PARTITIONREFUSAL']._serialized_start=1913
-  _globals['_PARTITIONREFUSAL']._serialized_end=1998
-  _globals['_REPLICATIONSERVICE']._serialized_start=2151
-  _globals['_REPLICATIONSERVICE']._serialized_end=2269
+  _globals['_FETCHPOSITION']._serialized_start=575
+  _globals['_FETCHPOSITION']._serialized_end=706
+  _globals['_FETCHPARTITION']._serialized_start=708
+  _globals['_FETCHPARTITION']._serialized_end=793
+  _globals['_REPLICATERESPONSE']._serialized_start=796
+  _globals['_REPLICATERESPONSE']._serialized_end=1152
+  _globals['_WELCOME']._serialized_start=1154
+  _globals['_WELCOME']._serialized_end=1200
+  _globals['_PARTITIONAPPEND']._serialized_start=1202
+  _globals['_PARTITIONAPPEND']._serialized_end=1299
+  _globals['_PARTITIONPROGRESS']._serialized_start=1301
+  _globals['_PARTITIONPROGRESS']._serialized_end=1407
+  _globals['_PARTITIONDIVERGENCE']._serialized_start=1409
+  _globals['_PARTITIONDIVERGENCE']._serialized_end=1486
+  _globals['_PARTITIONSEED']._serialized_start=1489
+  _globals['_PARTITIONSEED']._serialized_end=1671
+  _globals['_EPOCHSTART']._serialized_start=1673
+  _globals['_EPOCHSTART']._serialized_end=1729
+  _globals['_SEEDPRODUCER']._serialized_start=1732
+  _globals['_SEEDPRODUCER']._serialized_end=1863
+  _globals['_SEEDBATCH']._serialized_start=1865
+  _globals['_SEEDBATCH']._serialized_end=1964
+  _globals['_PARTITIONREFUSAL']._serialized_start=1966
+  _globals['_PARTITIONREFUSAL']._serialized_end=2051
+  _globals['_REPLICATIONSERVICE']._serialized_start=2204
+  _globals['_REPLICATIONSERVICE']._serialized_end=2322
 # @@protoc_insertion_point(module_scope)

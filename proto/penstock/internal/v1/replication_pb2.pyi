@@ -171,12 +171,16 @@ class FetchPosition(_message.Message):
     FETCH_OFFSET_FIELD_NUMBER: _builtins.int
     LAST_EPOCH_FIELD_NUMBER: _builtins.int
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
+    TOMBSTONES_BELOW_FIELD_NUMBER: _builtins.int
     leader_epoch: _builtins.int
     """The leadership that the follower follows."""
     fetch_offset: _builtins.int
     last_epoch: _builtins.int
     """Leader epoch of the last batch below fetch_offset; -1 for none."""
     log_start_offset: _builtins.int
+    """durable"""
+    tombstones_below: _builtins.int
+    """its records lack none that a tombstone below this superseded; see PartitionSeed"""
     def __init__(
         self,
         *,
@@ -184,10 +188,11 @@ class FetchPosition(_message.Message):
         fetch_offset: _builtins.int = ...,
         last_epoch: _builtins.int = ...,
         log_start_offset: _builtins.int = ...,
+        tombstones_below: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_offset", b"fetch_offset", "last_epoch", b"last_epoch", "leader_epoch", b"leader_epoch", "log_start_offset", b"log_start_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_offset", b"fetch_offset", "last_epoch", b"last_epoch", "leader_epoch", b"leader_epoch", "log_start_offset", b"log_start_offset", "tombstones_below", b"tombstones_below"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,8 +384,13 @@ class PartitionSeed(_message.Message):
     START_OFFSET_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
     PRODUCERS_FIELD_NUMBER: _builtins.int
+    TOMBSTONES_BELOW_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     start_offset: _builtins.int
+    tombstones_below: _builtins.int
+    """Of the leader's log: compaction may have dropped tombstones below this, but no record is left that one of them
+    superseded. A follower whose log ends below it, and that has not begun with such a seed, must start anew (rule 19).
+    """
     @_builtins.property
     def epochs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EpochStart]: ...
     @_builtins.property
@@ -392,10 +402,11 @@ class PartitionSeed(_message.Message):
         start_offset: _builtins.int = ...,
         epochs: _abc.Iterable[Global___EpochStart] | None = ...,
         producers: _abc.Iterable[Global___SeedProducer] | None = ...,
+        tombstones_below: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "producers", b"producers", "slot", b"slot", "start_offset", b"start_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "producers", b"producers", "slot", b"slot", "start_offset", b"start_offset", "tombstones_below", b"tombstones_below"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

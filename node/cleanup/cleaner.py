@@ -1,0 +1,124 @@
+"""Looks after all logs of the node: retention of those that it leads. Loop thread only.
+
+Settings are read from the applied metadata at each look, so a change holds at once. What was found out about a log
+(when its first batch goes, at which size) is remembered, so that a look costs next to nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from penstock.node.cleanup.retention import Choice, Retention, choose
+from penstock.node.partition import Partition
+from penstock.raft.image import MetadataImage, TopicConfig
+from penstock.storage import BatchSummary, Log, PartitionKey, StorageError
+
+LOG = logging.getLogger(__name__)
+PORTION = 512
+"""Batches read at a time."""
+PORTIONS = 8
+"""After so many the log start is moved; what is left has its turn at the next look."""
+AGAIN_MS = 1_000
+"""A move that was asked for is asked for again after this."""
+LOOK_MS = 60_000
+"""A log of which nothing could be found out is looked at again after this."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out about a log, under these settings."""
+
+    retention: Retention
+    due_ms: int | None = 0
+    """Wall time."""
+    due_bytes: int | None = 0
+    again_ms: int = 0
+    """Monotonic: not before."""
+
+
+class Cleaner:
+    """Composed by the broker; `tick` every few hundred ms."""
+
+    def __init__(
+        self,
+        partitions: Callable[[], Iterable[Partition]],
+        image: Callable[[], MetadataImage],
+        wall_ms: Callable[[], int],
+        trusts_clock: Callable[[], bool],
+    ) -> None:
+        """`trusts_clock`: whether the wall clock may decide what is old (rule 30)."""
+        self._partitions = partitions
+        self._image = image
+        self._wall_ms = wall_ms
+        self._trusts_clock = trusts_clock
+        self._known: dict[PartitionKey, _Known] = {}
+        self._busy: dict[PartitionKey, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """End what is under way."""
+        tasks = list(self._busy.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def tick(self, now_ms: int) -> None:
+        """Look at all logs. `now_ms`: monotonic."""
+        topics = self._image().topics
+        wall_ms = self._wall_ms() if self._trusts_clock() else None
+        for partition in self._partitions():
+            topic = topics.get(partition.key.topic_id)
+            if topic is None or not partition.is_leader:
+                self._known.pop(partition.key, None)
+                continue
+            retention = retention_of(topic.config)
+            if not retention.is_unlimited:
+                self._look(partition, retention, now_ms, wall_ms)
+
+    def _look(self, partition: Partition, retention: Retention, now_ms: int, wall_ms: int | None) -> None:
+        key, log = partition.key, partition.shell.log
+        known = self._known.get(key)
+        if known is None or known.retention != retention:
+            known = self._known[key] = _Known(retention)
+        if log is None or now_ms < known.again_ms or key in self._busy:
+            return
+        by_time = known.due_ms is not None and wall_ms is not None and wall_ms > known.due_ms
+        by_size = known.due_bytes is not None and log.state.size_bytes >= known.due_bytes
+        if by_time or by_size:
+            known.again_ms = now_ms + AGAIN_MS
+            task = self._busy[key] = asyncio.get_running_loop().create_task(
+                self._retain(partition, log, known, wall_ms)
+            )
+            task.add_done_callback(lambda _: self._busy.pop(key, None))
+
+    async def _retain(self, partition: Partition, log: Log, known: _Known, wall_ms: int | None) -> None:
+        """Find out what goes, and let the log begin behind it."""
+        state, mark = log.state, partition.high_watermark
+        position, left, start = state.first_offset, state.size_bytes, None
+        choice = Choice(None, False, None, None)  # noqa: FBT003  a NamedTuple
+        try:
+            for _ in range(PORTIONS):
+                batches = await asyncio.to_thread(log.summaries, position, mark, PORTION)
+                choice = choose(batches, left, mark, known.retention, wall_ms)
+                start = choice.log_start_offset or start
+                if not choice.whole or not batches:
+                    break
+                position, left = batches[-1].last_offset + 1, left - _size(batches)
+        except StorageError as error:
+            LOG.warning("retention of %s failed: %s", partition.key, error)
+            return
+        if start is not None and start > partition.log_start_offset:
+            partition.move_start(start)
+            known.again_ms = 0 if choice.whole else known.again_ms
+        if not choice.whole:
+            known.due_ms = choice.due_ms
+            known.due_bytes = choice.due_bytes
+
+
+def retention_of(config: TopicConfig) -> Retention:
+    """A topic's retention; unlimited where its records are compacted only."""
+    return Retention(config.retention_time_ms, config.retention_bytes) if config.deletes else Retention(None, 0)
+
+
+def _size(batches: Iterable[BatchSummary]) -> int:
+    return sum(batch.size_bytes for batch in batches)
