@@ -7,16 +7,20 @@ from google.protobuf.message import DecodeError, Message
 
 from penstock.internal.v1 import metadata_pb2 as pb
 
-SUPPORTED_LEVEL = 2
+SUPPORTED_LEVEL = 3
 """Highest feature level that this software knows. A command with a new meaning needs a higher one."""
 
 REASSIGNMENT_LEVEL = 2
 """Feature level from which on partitions are reassigned."""
 
+COMPACTION_LEVEL = 3
+"""Feature level from which on topics are compacted, and full stores are noted."""
+
 _LEVELS = {
     "genesis": 0,
     "reassign_partitions": REASSIGNMENT_LEVEL,
     "complete_reassignments": REASSIGNMENT_LEVEL,
+    "note_store_state": COMPACTION_LEVEL,
 }
 """Feature level that a kind needs where it is not 1."""
 

@@ -129,7 +129,35 @@ def history_2() -> World:
     return world
 
 
-HISTORIES = {1: history_1, 2: history_2}
+def history_3() -> World:
+    """A cluster of level 2 that is raised, and stores that are full: noted, twice, all of them, and with room again."""
+    world = World.with_nodes(4, level=2)
+    world.create("t", (1, 2, 3), (2, 3, 1), (3, 4, 1))
+    world.note_store(1)
+    world.supported_level = 3
+    for node_id in (1, 2, 3, 4):
+        world.register(node_id)
+    world.do(raise_feature_level=pb.RaiseFeatureLevel(feature_level=3))
+    world.note_store(2, common.STORE_STATE_NEARLY_FULL)
+    world.note_store(1)
+    world.note_store(1)
+    world.note_store(1, 9)
+    world.do(note_store_state=pb.NoteStoreState(node_id=2, node_epoch=1, state=common.STORE_STATE_FULL))
+    world.elect(2, [2, 3])
+    world.alter_isr([1, 2, 3])
+    world.note_store(2)
+    world.note_store(3)
+    world.note_store(1, common.STORE_STATE_OK)
+    world.elect(3, [3])
+    world.alter_isr([1, 3])
+    world.elect(1, [1])
+    world.note_store(3, common.STORE_STATE_NEARLY_FULL)
+    world.alter_isr([1, 3])
+    world.restart(2, "again")
+    return world
+
+
+HISTORIES = {1: history_1, 2: history_2, 3: history_3}
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ SAFE: dict[str, Act] = {
     "register again": lambda w, node, _: w.register(node),
     "restart": lambda w, node, _: w.restart(node, f"s-{w.index}"),
     "drain": lambda w, node, _: w.do(drain_node=pb.DrainNode(node_id=node, node_epoch=w.image.nodes[node].node_epoch)),
+    "full": lambda w, node, _: w.note_store(node),
+    "room": lambda w, node, subset: w.note_store(node, len(subset) % 2 + 1),
     "alter isr": lambda w, _, subset: w.alter_isr(subset),
     "elect as chosen": _elect_as_chosen,
     "elect at random": _elect_at_random,
@@ -241,6 +243,7 @@ def _scalar(field: Any) -> st.SearchStrategy[object]:
         field.TYPE_INT64: [-(2**63), 2**63 - 1],
         field.TYPE_UINT32: [2**32 - 1],
         field.TYPE_UINT64: [2**64 - 1],
+        field.TYPE_DOUBLE: [-0.5, float("inf"), float("nan")],
     }
     return st.sampled_from([0, 1, 2, 3, 4, *extremes[field.type]])
 
