@@ -33,8 +33,10 @@ UNFINISHED = "format.tmp"
 DATABASES = (b"log", b"meta")
 MAP_BYTES = 8 * 1024**3  # address space, not disk space
 RESERVE_BYTES = 64 * 1024**2  # allocated at once; a journal between two snapshots fits many times
+SMALL_SHARE = 8
+"""The default reserve takes no more than this part of a file system."""
 AHEAD_BYTES = 64 * 1024**2
-"""The file is kept longer than its pages by half of this at least, where needed as a hole that takes no room."""
+"""The file is kept longer than its pages by half of this at least; allocated, where the file system has room."""
 STRUCTURE_ERRORS = (
     lmdb.BadDbiError,
     lmdb.BadTxnError,
@@ -108,7 +110,7 @@ class JournalFile:
         needed = int((info["last_pgno"] + 1) * self._page_bytes)
         if self._ahead - needed < AHEAD_BYTES // 2:
             self._ahead = max(self._length(), needed + AHEAD_BYTES)
-            os.truncate(self.file, self._ahead)
+            _extend(self.file, self._ahead)
 
     def _length(self) -> int:
         return self.file.stat().st_size
@@ -171,6 +173,25 @@ def _reserve(file: Path, size: int) -> None:
         if os.fstat(data.fileno()).st_size < size:
             os.posix_fallocate(data.fileno(), 0, size)
             os.fsync(data.fileno())
+
+
+def default_reserve(path: Path) -> int:
+    """Return what is allocated for a journal in this directory, or in the nearest one above that exists."""
+    while not path.exists():
+        path = path.parent
+    stats = os.statvfs(path)
+    return min(RESERVE_BYTES, stats.f_blocks * stats.f_frsize // SMALL_SHARE)
+
+
+def _extend(file: Path, size: int) -> None:
+    """Make the file so long: allocated, or on a full disk as a hole, which is filled when there is room again."""
+    with file.open("r+b") as data:
+        present = os.fstat(data.fileno()).st_size
+        try:
+            os.posix_fallocate(data.fileno(), present, size - present)
+        except OSError as error:
+            log.warning("%s has used most of its reserve, and there is no room for more: %s", file, error)
+            os.ftruncate(data.fileno(), size)
 
 
 def _sync_directory(path: Path) -> None:
