@@ -36,7 +36,9 @@ RESERVE_BYTES = 64 * 1024**2  # allocated at once; a journal between two snapsho
 SMALL_SHARE = 8
 """The default reserve takes no more than this part of a file system."""
 AHEAD_BYTES = 64 * 1024**2
-"""The file is kept longer than its pages by half of this at least; allocated, where the file system has room."""
+"""The file is kept longer than its pages by half of this at least; behind the reserve as a hole."""
+RETRY_COMMITS = 1_000
+"""Where there was no room for more reserve it is tried again after so many."""
 STRUCTURE_ERRORS = (
     lmdb.BadDbiError,
     lmdb.BadTxnError,
@@ -64,6 +66,9 @@ class JournalFile:
     def __init__(self, path: Path, reserve: int) -> None:
         """Raises NotFormattedError, JournalLockedError, DamagedJournalError, JournalError."""
         self.file = path / DATA_FILE
+        self._reserve = reserve
+        self._allocated = reserve  # from the beginning of the file
+        self._retry_commit = 0
         self._handle = _lock(path)
         try:
             self.lmdb = self._open(reserve)
@@ -110,7 +115,24 @@ class JournalFile:
         needed = int((info["last_pgno"] + 1) * self._page_bytes)
         if self._ahead - needed < AHEAD_BYTES // 2:
             self._ahead = max(self._length(), needed + AHEAD_BYTES)
-            _extend(self.file, self._ahead)
+            os.truncate(self.file, self._ahead)
+        if self._reserve and self._allocated - needed < self._reserve // 2:
+            self._allocate(needed, info["last_txnid"])
+
+    def _allocate(self, needed: int, commit: int) -> None:
+        """Half of the reserve is used: allocate as much again behind the pages."""
+        if commit < self._retry_commit:
+            return
+        try:
+            with self.file.open("r+b") as data:
+                os.posix_fallocate(data.fileno(), needed, self._reserve)
+        except OSError as error:
+            if not self._retry_commit:
+                log.warning("%s has used half of its reserve, and there is no room for more: %s", self.file, error)
+            self._retry_commit = commit + RETRY_COMMITS
+            return
+        self._allocated, self._retry_commit = needed + self._reserve, 0
+        self._ahead = max(self._ahead, self._allocated)
 
     def _length(self) -> int:
         return self.file.stat().st_size
@@ -181,17 +203,6 @@ def default_reserve(path: Path) -> int:
         path = path.parent
     stats = os.statvfs(path)
     return min(RESERVE_BYTES, stats.f_blocks * stats.f_frsize // SMALL_SHARE)
-
-
-def _extend(file: Path, size: int) -> None:
-    """Make the file so long: allocated, or on a full disk as a hole, which is filled when there is room again."""
-    with file.open("r+b") as data:
-        present = os.fstat(data.fileno()).st_size
-        try:
-            os.posix_fallocate(data.fileno(), present, size - present)
-        except OSError as error:
-            log.warning("%s has used most of its reserve, and there is no room for more: %s", file, error)
-            os.ftruncate(data.fileno(), size)
 
 
 def _sync_directory(path: Path) -> None:
