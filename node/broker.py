@@ -22,6 +22,7 @@ from penstock.node.api.reader import MetadataReader
 from penstock.node.api.server import Health, ListenError, listen
 from penstock.node.api.topic_service import TopicService
 from penstock.node.clock import monotonic_ms, wall_ms
+from penstock.node.clock_trust import ClockTrust
 from penstock.node.config import Endpoint, NodeConfig
 from penstock.node.controller import Controller, ControllerClient, ControllerService
 from penstock.node.peers import PeerChannels
@@ -30,12 +31,14 @@ from penstock.node.producer_ids import ProducerIds
 from penstock.node.replication.replicas import TICK_MS, Replicas, ReplicationOptions, Seams
 from penstock.node.session import Session
 from penstock.node.session.registration import registration
+from penstock.node.usage import StoreUsage
 from penstock.protocol.errors import PenstockError
 from penstock.raft.cluster import RaftConfig
 from penstock.raft.image import MetadataImage
 from penstock.raft.metadata import MetadataMachine
 from penstock.raft.view import View
 from penstock.storage import ExpireProducers, ForgetStarts, Outcome, RecordStart
+from penstock.storage.room import RoomState
 from penstock.v1 import cluster_service_pb2_grpc, topic_service_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -60,6 +63,8 @@ class Broker:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._has_served = False  # since the start: its metadata was current then
+        self.clock_trust = ClockTrust()
+        self._told_state = RoomState.OK
 
     async def run(self) -> None:
         """Start, serve until SIGTERM, SIGINT or `stop`, and stop. Raises StartError, StorageError, JournalError."""
@@ -158,7 +163,9 @@ class Broker:
             lambda: f"internal-{platform.unique_name()}",
         )
         self._raft.on_leadership.append(self._client.on_leadership)
-        self._session = Session(self._registration, self._client, self._view, limits)
+        self._session = Session(
+            self._registration, self._client, self._view, limits, store_state=lambda: self._store.room.state
+        )
         self._replicas = Replicas(
             (self._store.identity.cluster_id, config.node_id),
             self._store,
@@ -172,6 +179,7 @@ class Broker:
                 alter=lambda request: self._client.alter_partitions(request, ALTER_TIMEOUT_S),
                 connection_refused=self._report_unreachable,
                 fatal=self._fatal,
+                store_is_full=lambda: self._store.room.state is RoomState.FULL,
             ),
         )
         stack.push_async_callback(self._replicas.close)
@@ -225,7 +233,9 @@ class Broker:
     def _add_public_services(self, server: grpc.aio.Server) -> None:
         limits = self.config.limits
         reader = MetadataReader(self._view, lambda: self._has_served)
-        self._cluster_service = ClusterService(self.config.node_id, reader, lambda: self._raft.leader)
+        self._cluster_service = ClusterService(
+            self.config.node_id, reader, lambda: self._raft.leader, self._store_usage
+        )
         ids = ProducerIds(self._client.allocate_producer_ids)
         producer = ProducerService(self._locator, self._publisher, ids, limits)
         topic_service_pb2_grpc.add_TopicServiceServicer_to_server(
@@ -235,6 +245,10 @@ class Broker:
         server.add_generic_rpc_handlers((producer.handler(), ConsumerService(self._locator, limits).handler()))
         self._health.register(server)
 
+    def _store_usage(self) -> StoreUsage:
+        room = self._store.room
+        return StoreUsage(*room.figures, state=room.state, retention_paused=not self.clock_trust.trusted)
+
     # ---- the session and what repeats
 
     async def _start_session(self, stack: contextlib.AsyncExitStack) -> None:
@@ -242,6 +256,7 @@ class Broker:
         self._session.on_change.append(self._on_session)
         self._session.on_accepted.append(lambda start_id: self._writer.submit(ForgetStarts(start_id)))
         self._session.on_accepted.append(lambda _: self._clean.registered())
+        self._session.on_cluster_time.append(self.clock_trust.heard)
         await self._health.report(serving=False)
         await self._controller.start()
         stack.push_async_callback(self._controller.stop)
@@ -285,7 +300,25 @@ class Broker:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_MS / 1000)
-            self._replicas.tick(monotonic_ms())
+            now_ms = monotonic_ms()
+            self._replicas.tick(now_ms)
+            self._look_at_store()
+            self._look_at_clocks(now_ms)
+
+    def _look_at_store(self) -> None:
+        state = self._store.room.state
+        if state is not self._told_state:
+            self._told_state = state
+            self._session.tell()
+
+    def _look_at_clocks(self, now_ms: int) -> None:
+        if not self.clock_trust.observe(wall_ms(), now_ms):
+            return
+        if self.clock_trust.trusted:
+            _log.info("the wall clock agrees with the monotonic clock and the cluster's")
+        else:
+            text = "the wall clock disagrees with the monotonic clock or the cluster's: nothing is dropped by time"
+            _log.warning(text)
 
     async def _expire(self) -> None:
         while True:

@@ -65,7 +65,12 @@ class Platform:
         """Open the formatted store of this node. Raises StorageError."""
         limits = config.limits
         options = StoreOptions(
-            durability=config.durability, map_bytes=limits.store_map_bytes, limit_bytes=limits.store_bytes
+            durability=config.durability,
+            map_bytes=limits.store_map_bytes,
+            limit_bytes=limits.store_bytes,
+            reserve_bytes=limits.store_reserve_bytes,
+            ballast_bytes=limits.store_ballast_bytes,
+            nearly_full_share=limits.store_watermark_percent / 100,
         )
         store = Store.open(config.store_dir, options, node_id=config.node_id)
         return store, Committer(store)

@@ -1,4 +1,4 @@
-"""What this process has used of the machine: processor time, memory, and since when. Costs two system calls."""
+"""What this process has used of the machine: processor time, memory, and since when (two system calls); its store."""
 
 import os
 import resource
@@ -30,6 +30,23 @@ class Usage:
         used = resource.getrusage(resource.RUSAGE_SELF)
         cpu_time_ms = round((used.ru_utime + used.ru_stime) * 1000)
         return cls(cpu_time_ms, _resident_bytes(used.ru_maxrss), monotonic_ms() - _BEGAN_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUsage:
+    """What the store has used, as it was last looked at; sizes in bytes."""
+
+    used_bytes: int
+    """By rows, live ones and those that wait to be deleted; appends are refused when that is the capacity."""
+    capacity_bytes: int
+    disk_bytes: int
+    """That the store's file takes."""
+    free_bytes: int
+    """That its file system has left."""
+    state: int
+    """v1.StoreState."""
+    retention_paused: bool
+    """Nothing is dropped by time: the node's clock is not to be trusted (rule 30)."""
 
 
 def _resident_bytes(most: int) -> int:

@@ -9,7 +9,7 @@ from penstock.node.api.health import problems
 from penstock.node.api.paging import page
 from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
-from penstock.node.usage import Usage
+from penstock.node.usage import StoreUsage, Usage
 from penstock.raft.image import MetadataImage, TopicInfo
 from penstock.v1 import cluster_service_pb2 as pb
 from penstock.v1 import cluster_service_pb2_grpc as services
@@ -18,10 +18,17 @@ from penstock.v1 import cluster_service_pb2_grpc as services
 class ClusterService(services.ClusterServiceServicer):
     """Handlers of the service. `controller` tells the id of the present controller, where one is known."""
 
-    def __init__(self, node_id: int, reader: MetadataReader, controller: Callable[[], int | None]) -> None:
+    def __init__(
+        self,
+        node_id: int,
+        reader: MetadataReader,
+        controller: Callable[[], int | None],
+        store_usage: Callable[[], StoreUsage],
+    ) -> None:
         self._node_id = node_id
         self._reader = reader
         self._controller = controller
+        self._store_usage = store_usage
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -72,12 +79,18 @@ class ClusterService(services.ClusterServiceServicer):
 
     async def GetBrokerUsage(self, _: pb.GetBrokerUsageRequest, context: Context) -> pb.GetBrokerUsageResponse:  # noqa: N802, ARG002
         """Return what this process has used so far."""
-        now = Usage.now()
+        now, store = Usage.now(), self._store_usage()
         return pb.GetBrokerUsageResponse(
             node_id=self._node_id,
             cpu_time_ms=now.cpu_time_ms,
             resident_bytes=now.resident_bytes,
             uptime_ms=now.uptime_ms,
+            store_used_bytes=store.used_bytes,
+            store_capacity_bytes=store.capacity_bytes,
+            store_disk_bytes=store.disk_bytes,
+            disk_free_bytes=store.free_bytes,
+            store_state=store.state,  # type: ignore[arg-type]  # a plain int of the enum
+            retention_paused=store.retention_paused,
         )
 
     def _metadata(self, image: MetadataImage, selection: pb.TopicSelection | None) -> pb.ClusterMetadata:

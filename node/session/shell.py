@@ -8,7 +8,7 @@ from typing import Protocol
 
 from penstock.internal.v1 import controller_pb2 as controller
 from penstock.internal.v1 import metadata_pb2
-from penstock.node.clock import monotonic_ms, occasion
+from penstock.node.clock import monotonic_ms, occasion, wall_ms
 from penstock.node.config import Limits
 from penstock.node.session.core import Accepted, InView, Output, SendHeartbeat, SendRegister, SessionCore
 from penstock.node.session.registration import RegistrationSource
@@ -45,6 +45,8 @@ class Session:
     """(node_epoch, serving), at each change of either."""
     on_accepted: list[Callable[[bytes], None]]
     """(start id that the answered registration named as the present one): the store may forget the ones before it."""
+    on_cluster_time: list[Callable[[int, int], None]]
+    """(median of the nodes' wall clocks, monotonic ms of that moment), as heartbeats are answered."""
 
     def __init__(
         self,
@@ -53,15 +55,21 @@ class Session:
         view: View,
         limits: Limits,
         clock: Callable[[], int] = monotonic_ms,
+        wall_clock: Callable[[], int] = wall_ms,
+        store_state: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`store_state`: v1.StoreState as heartbeats tell it."""
         self.on_change = []
         self.on_accepted = []
+        self.on_cluster_time = []
         self._registration = registration
         self._node_id = registration().node_id
         self._controller = controller
         self._view = view
         self._limits = limits
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._store_state = store_state
         self._core = SessionCore(limits.session_timeout_ms, limits.heartbeat_interval_ms)
         self._announced: tuple[int | None, bool] = (None, False)
         self._told = ""
@@ -84,6 +92,11 @@ class Session:
         self._unsubscribe = self._view.subscribe(self._on_view)
         self._on_view(self._view.image, self._view.image)
         self._spawn(self._run())
+
+    def tell(self) -> None:
+        """Something that heartbeats tell has changed: send one now."""
+        self._core.hurry(self._clock())
+        self._changed.set()
 
     async def stop(self) -> None:
         """Stop without a word: the controller finds out by itself."""
@@ -169,9 +182,16 @@ class Session:
 
     async def _heartbeat(self, output: SendHeartbeat) -> None:
         request = controller.HeartbeatRequest(
-            node_id=self._node_id, node_epoch=output.node_epoch, draining=output.draining
+            node_id=self._node_id,
+            node_epoch=output.node_epoch,
+            draining=output.draining,
+            store_state=self._store_state(),  # type: ignore[arg-type]  # a plain int of the enum
+            wall_time_ms=self._wall_clock(),
         )
+        sent_ms = self._clock()
         response = await self._controller.heartbeat(request, 2 * self._limits.heartbeat_interval_ms / 1000)
+        if response.wall_time_ms:
+            self._call(self.on_cluster_time, response.wall_time_ms, (sent_ms + self._clock()) // 2)
         known = response.status == controller.HEARTBEAT_STATUS_OK
         if not known:
             _log.warning("the controller does not count this node as registered any more: registering again")

@@ -30,6 +30,7 @@ from penstock.storage import (
     StoreIdentity,
 )
 from penstock.storage.producers import ProducerState
+from penstock.storage.room import Room, RoomFigures, RoomState
 
 Undo = tuple[int, ProducerState | None]
 """Producer id, and what its batch replaced."""
@@ -157,11 +158,29 @@ class MemoryLog(Log):
         return ReplicaSeed(start, epochs, tuple(producers))
 
 
+class MemoryRoom(Room):
+    """Full when a world says so, never nearly."""
+
+    def __init__(self, is_full: Callable[[], bool]) -> None:
+        self._is_full = is_full
+
+    @property
+    def state(self) -> RoomState:  # type: ignore[override]
+        """See Room."""
+        return RoomState.FULL if self._is_full() else RoomState.OK
+
+    @property
+    def figures(self) -> RoomFigures:
+        """Nothing here takes room."""
+        return RoomFigures(0, 0, 0, 0)
+
+
 class MemoryStore(Store):
     """An open store: handles of the logs, over the image that the last commit left. Inherits as MemoryLog does."""
 
-    def __init__(self, image: Image, durability: str) -> None:
+    def __init__(self, image: Image, durability: str, is_full: Callable[[], bool] = lambda: False) -> None:
         self.image = image
+        self.room = MemoryRoom(is_full)
         self.identity = image.identity
         self.closed = False
         self.next_expiry = (0, 0)  # data id and producer id that ExpireProducers goes on with
