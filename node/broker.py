@@ -31,7 +31,7 @@ from penstock.node.producer_ids import ProducerIds
 from penstock.node.replication.replicas import TICK_MS, Replicas, ReplicationOptions, Seams
 from penstock.node.session import Session
 from penstock.node.session.registration import registration
-from penstock.node.usage import StoreUsage
+from penstock.node.usage import STORE_STATES, StoreUsage
 from penstock.protocol.errors import PenstockError
 from penstock.raft.cluster import RaftConfig
 from penstock.raft.image import MetadataImage
@@ -163,9 +163,8 @@ class Broker:
             lambda: f"internal-{platform.unique_name()}",
         )
         self._raft.on_leadership.append(self._client.on_leadership)
-        self._session = Session(
-            self._registration, self._client, self._view, limits, store_state=lambda: self._store.room.state
-        )
+        self._session = Session(self._registration, self._client, self._view, limits)
+        self._session.store_state = lambda: STORE_STATES[self._store.room.state]
         self._replicas = Replicas(
             (self._store.identity.cluster_id, config.node_id),
             self._store,
@@ -247,7 +246,7 @@ class Broker:
 
     def _store_usage(self) -> StoreUsage:
         room = self._store.room
-        return StoreUsage(*room.figures, state=room.state, retention_paused=not self.clock_trust.trusted)
+        return StoreUsage(*room.figures, state=STORE_STATES[room.state], retention_paused=not self.clock_trust.trusted)
 
     # ---- the session and what repeats
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Self
 
 from penstock.node.clock import monotonic_ms
+from penstock.storage.room import RoomState
+from penstock.v1 import common_pb2
 
+STORE_STATES = {
+    RoomState.OK: common_pb2.STORE_STATE_OK,
+    RoomState.NEARLY_FULL: common_pb2.STORE_STATE_NEARLY_FULL,
+    RoomState.FULL: common_pb2.STORE_STATE_FULL,
+}
 _STATM = Path("/proc/self/statm")
 _BEGAN_MS = monotonic_ms()
 """When this module was loaded, a moment after the process began."""
@@ -43,8 +50,7 @@ class StoreUsage:
     """That the store's file takes."""
     free_bytes: int
     """That its file system has left."""
-    state: int
-    """v1.StoreState."""
+    state: "common_pb2.StoreState.ValueType"
     retention_paused: bool
     """Nothing is dropped by time: the node's clock is not to be trusted (rule 30)."""
 

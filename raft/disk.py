@@ -88,9 +88,7 @@ class LmdbDisk:
         return identity
 
     @classmethod
-    def open(
-        cls, path: Path, node_id: int | None, cluster_id: str | None, *, reserve: int | None = None
-    ) -> "LmdbDisk":
+    def open(cls, path: Path, node_id: int | None, cluster_id: str | None, *, reserve: int | None = None) -> "LmdbDisk":
         """Open a formatted journal and check whose it is; a JournalError says why not, and what to do."""
         file = JournalFile(path, default_reserve(path) if reserve is None else reserve)
         try:

@@ -48,7 +48,9 @@ class StoreOptions:
     map_bytes: int = 1 << 40  # address space, not disk
     limit_bytes: int = 0  # appends are refused above this; 0: what the file system has, less reserve_bytes
     reserve_bytes: int = 256 * 1024 * 1024  # left to the file system; less on a small one
-    ballast_bytes: int = 64 * 1024 * 1024  # allocated behind the pages, for deleting on a full disk; less on a small one
+    ballast_bytes: int = (
+        64 * 1024 * 1024
+    )  # allocated behind the pages, for deleting on a full disk; less on a small one
     nearly_full_share: float = 0.85  # of the capacity: the watermark from which on an operator is warned
     max_readers: int = 512
     producer_cache: int = 100_000  # producer states kept in memory

@@ -36,7 +36,7 @@ EXHAUSTED_BYTES = 1024 * 1024
 
 
 class RoomState(IntEnum):
-    """How full the store is; the numbers are v1.StoreState's."""
+    """How full the store is."""
 
     OK = 1
     NEARLY_FULL = 2

@@ -89,7 +89,7 @@ class ClusterService(services.ClusterServiceServicer):
             store_capacity_bytes=store.capacity_bytes,
             store_disk_bytes=store.disk_bytes,
             disk_free_bytes=store.free_bytes,
-            store_state=store.state,  # type: ignore[arg-type]  # a plain int of the enum
+            store_state=store.state,
             retention_paused=store.retention_paused,
         )
 

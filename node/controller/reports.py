@@ -60,9 +60,7 @@ class Reports:
     def _present(self, image: MetadataImage) -> Mapping[int, Report]:
         """Those of live nodes' present registrations."""
         return {
-            node_id: report
-            for node_id, report in self._reports.items()
-            if _is_of(report, image.nodes.get(node_id))
+            node_id: report for node_id, report in self._reports.items() if _is_of(report, image.nodes.get(node_id))
         }
 
 

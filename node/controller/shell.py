@@ -108,14 +108,13 @@ class ControllerShell:
         refuses: Callable[[int], Awaitable[bool]],
         rng: random.Random | None = None,
         clock: Callable[[], int] = monotonic_ms,
-        wall_clock: Callable[[], int] = wall_ms,
     ) -> None:
         """`refuses`: whether nobody listens at a node's peer address. `rng`: for topic ids and placement."""
         self.raft = raft
         self.view = view
         self.rng = rng or random.SystemRandom()
         self.clock = clock
-        self.wall_clock = wall_clock
+        self.wall_clock = wall_ms
         self._timing = Timing(limits.session_timeout_ms, limits.heartbeat_interval_ms, limits.preferred_leader_delay_ms)
         self._refuses = refuses
         self._reign: Reign | None = None

@@ -16,6 +16,7 @@ from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import MetadataImage
 from penstock.raft.view import View
+from penstock.v1 import common_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class Session:
     """(node_epoch, serving), at each change of either."""
     on_accepted: list[Callable[[bytes], None]]
     """(start id that the answered registration named as the present one): the store may forget the ones before it."""
+    store_state: Callable[[], "common_pb2.StoreState.ValueType"]
+    """What heartbeats tell of the store; see `tell`."""
     on_cluster_time: list[Callable[[int, int], None]]
     """(median of the nodes' wall clocks, monotonic ms of that moment), as heartbeats are answered."""
 
@@ -55,10 +58,7 @@ class Session:
         view: View,
         limits: Limits,
         clock: Callable[[], int] = monotonic_ms,
-        wall_clock: Callable[[], int] = wall_ms,
-        store_state: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`store_state`: v1.StoreState as heartbeats tell it."""
         self.on_change = []
         self.on_accepted = []
         self.on_cluster_time = []
@@ -68,8 +68,8 @@ class Session:
         self._view = view
         self._limits = limits
         self._clock = clock
-        self._wall_clock = wall_clock
-        self._store_state = store_state
+        self.wall_clock = wall_ms
+        self.store_state = lambda: common_pb2.STORE_STATE_UNSPECIFIED
         self._core = SessionCore(limits.session_timeout_ms, limits.heartbeat_interval_ms)
         self._announced: tuple[int | None, bool] = (None, False)
         self._told = ""
@@ -185,8 +185,8 @@ class Session:
             node_id=self._node_id,
             node_epoch=output.node_epoch,
             draining=output.draining,
-            store_state=self._store_state(),  # type: ignore[arg-type]  # a plain int of the enum
-            wall_time_ms=self._wall_clock(),
+            store_state=self.store_state(),
+            wall_time_ms=self.wall_clock(),
         )
         sent_ms = self._clock()
         response = await self._controller.heartbeat(request, 2 * self._limits.heartbeat_interval_ms / 1000)

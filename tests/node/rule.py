@@ -63,7 +63,7 @@ class Rule:
             node_id=node_id,
             node_epoch=node_epoch or self.world.image.nodes[node_id].node_epoch,
             draining=draining,
-            store_state=store_state or self.stores.get(node_id, 0),  # type: ignore[arg-type]
+            store_state=store_state or self.stores.get(node_id, 0),
             wall_time_ms=wall_ms,
         )
         return self.core.on_heartbeat(self.world.image, request, self.now_ms, WALL_MS + self.now_ms)

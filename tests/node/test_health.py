@@ -16,7 +16,11 @@ def test_a_replica_on_its_way_is_no_problem_and_one_that_was_lost_is() -> None:
 
 def test_stores_that_are_full_or_nearly_are_problems_while_the_node_lives() -> None:
     world = World.with_nodes(3)
-    for node_id, state in ((1, common.STORE_STATE_OK), (2, common.STORE_STATE_NEARLY_FULL), (3, common.STORE_STATE_FULL)):
+    for node_id, state in (
+        (1, common.STORE_STATE_OK),
+        (2, common.STORE_STATE_NEARLY_FULL),
+        (3, common.STORE_STATE_FULL),
+    ):
         world.note_store(node_id, state)
     found = {problem.reason: problem for problem in problems(world.image, 1)}
     assert {reason: problem.metadata["node_id"] for reason, problem in found.items()} == {

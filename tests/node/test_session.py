@@ -76,16 +76,16 @@ class Stand:
         self.changes: list[tuple[int | None, bool]] = []
         self.accepted: list[bytes] = []
         self.cluster_times: list[tuple[int, int]] = []
-        self.store_state = 1
+        self.store_state: common.StoreState.ValueType = common.STORE_STATE_OK
         self.session = Session(
             lambda: metadata_pb2.Registration(node_id=1, start_ids=[b"old", b"new"]),
             self.controller,
             self.view,
             Limits(),
             lambda: self.now_ms,
-            lambda: 1_000_000 + self.now_ms,
-            lambda: self.store_state,
         )
+        self.session.wall_clock = lambda: 1_000_000 + self.now_ms
+        self.session.store_state = lambda: self.store_state
         self.session.on_cluster_time.append(lambda cluster_ms, at_ms: self.cluster_times.append((cluster_ms, at_ms)))
         self.session.on_change.append(lambda node_epoch, serving: self.changes.append((node_epoch, serving)))
         self.session.on_accepted.append(self.accepted.append)
@@ -251,7 +251,7 @@ async def test_heartbeats_tell_the_store_and_the_clock_at_once_when_it_changed(s
     await stand.until(lambda: stand.session.serving)
     stand.pass_time(300)
     await stand.until(lambda: len(stand.controller.heartbeats) == 1)
-    stand.store_state = 3
+    stand.store_state = common.STORE_STATE_FULL
     stand.controller.cluster_ms = 777
     stand.now_ms += 5
     stand.session.tell()

@@ -28,6 +28,11 @@ async def test_it_is_told_by_a_node_that_does_not_serve_yet() -> None:
     used = await service.GetBrokerUsage(pb.GetBrokerUsageRequest(), cast("Any", context))
     assert used.node_id == 7
     assert used.resident_bytes > 0
-    assert (used.store_used_bytes, used.store_capacity_bytes, used.store_disk_bytes, used.disk_free_bytes) == (1, 2, 3, 4)
+    assert (used.store_used_bytes, used.store_capacity_bytes, used.store_disk_bytes, used.disk_free_bytes) == (
+        1,
+        2,
+        3,
+        4,
+    )
     assert used.store_state == common_pb2.STORE_STATE_NEARLY_FULL
     assert used.retention_paused

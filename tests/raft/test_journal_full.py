@@ -45,6 +45,13 @@ def write(journal: RaftJournal, count: int) -> None:
         journal.sync()
 
 
+def write_large(journal: RaftJournal, count: int) -> None:
+    """So many large commands, none of them ever dropped."""
+    for _ in range(count):
+        journal.add(b"\0" + bytes(200_000), journal.last_index + 1, 1)
+        journal.sync()
+
+
 def test_a_full_disk_does_not_stop_the_metadata(root: Path) -> None:
     journal = journal_at(root)
     write(journal, 10)
@@ -63,9 +70,7 @@ def test_the_journal_says_it_when_the_reserve_is_used_up_and_goes_on_with_room(
     journal = journal_at(root)
     filling.fill(root, 0)
     with pytest.raises(errors.JournalWriteError, match="Free space or mend the disk, then restart"):
-        for _ in range(200):
-            journal.add(b"\0" + bytes(200_000), journal.last_index + 1, 1)
-            journal.sync()
+        write_large(journal, 200)
     assert sum("half of its reserve" in record.getMessage() for record in caplog.records) == 1
     assert journal.last_index > 15
     journal.abandon()
@@ -79,11 +84,7 @@ def test_the_journal_says_it_when_the_reserve_is_used_up_and_goes_on_with_room(
 def test_more_is_reserved_before_the_reserve_is_used_up(root: Path) -> None:
     LmdbDisk.format(root / "raft", "c1", 1, founding=True, reserve=4 * MIB)
     journal = RaftJournal(LmdbDisk.open(root / "raft", 1, "c1", reserve=4 * MIB))
-    for _ in range(15):
-        journal.add(b"\0" + bytes(200_000), journal.last_index + 1, 1)
-        journal.sync()
+    write_large(journal, 15)
     filling.fill(root, 0)
-    for _ in range(8):
-        journal.add(b"\0" + bytes(200_000), journal.last_index + 1, 1)
-        journal.sync()
+    write_large(journal, 8)
     journal.close()

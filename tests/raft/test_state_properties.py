@@ -238,7 +238,7 @@ def _scalar(field: Any) -> st.SearchStrategy[object]:
         return st.one_of(st.sampled_from(["t", CLUSTER]), st.text(max_size=3))
     if field.type == field.TYPE_BOOL:
         return st.booleans()
-    extremes = {
+    extremes: dict[int, list[float]] = {
         field.TYPE_INT32: [-(2**31), 2**31 - 1],
         field.TYPE_INT64: [-(2**63), 2**63 - 1],
         field.TYPE_UINT32: [2**32 - 1],

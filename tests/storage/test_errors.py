@@ -24,8 +24,8 @@ from penstock.storage import (
 )
 from penstock.storage import env as env_module
 from penstock.storage.env import DATA_FILE
-from penstock.storage.tail import AHEAD_BYTES
 from penstock.storage.layout import FORMAT_VERSION, LOCAL, seal
+from penstock.storage.tail import AHEAD_BYTES
 from tests.storage.support import CLUSTER, NODE, append, batch, done, formatted, key, new_log, new_store, options
 from tests.storage.test_damage import raw_put
 

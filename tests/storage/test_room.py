@@ -35,7 +35,19 @@ from penstock.storage import (
 )
 from penstock.storage.env import StoreOptions
 from penstock.storage.room import RoomState
-from tests.storage.support import SMALL_MAP, append, batch, commit, done, error_of, formatted, key, new_log, new_store, options
+from tests.storage.support import (
+    SMALL_MAP,
+    append,
+    batch,
+    commit,
+    done,
+    error_of,
+    formatted,
+    key,
+    new_log,
+    new_store,
+    options,
+)
 
 BIG = b"v" * 100_000
 MIB = 1024 * 1024

@@ -76,7 +76,7 @@ class _Room(Room):
         super().__init__(store.environment)
 
     @property
-    def state(self) -> RoomState:  # type: ignore[override]
+    def state(self) -> RoomState:
         return RoomState.FULL if self._is_full() else self._state
 
     @state.setter
