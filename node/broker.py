@@ -255,6 +255,7 @@ class Broker:
         self._session.on_change.append(self._on_session)
         self._session.on_accepted.append(lambda start_id: self._writer.submit(ForgetStarts(start_id)))
         self._session.on_accepted.append(lambda _: self._clean.registered())
+        self._session.on_accepted.append(lambda _: self._forget_told())
         self._session.on_cluster_time.append(self.clock_trust.heard)
         await self._health.report(serving=False)
         await self._controller.start()
@@ -303,6 +304,10 @@ class Broker:
             self._replicas.tick(now_ms)
             self._look_at_store()
             self._look_at_clocks(now_ms)
+
+    def _forget_told(self) -> None:
+        """The metadata forgets a store's state with each registration: a full one is told again at once."""
+        self._told_state = RoomState.OK
 
     def _look_at_store(self) -> None:
         state = self._store.room.state
