@@ -2,8 +2,7 @@
 
 The file is kept longer than its pages, so that one that was cut short can be told. The first part of what lies behind
 them, the ballast, is allocated on the file system: whatever others do to that, deleting always finds blocks, since
-appends are refused long before (`room`). Allocated, not written: on ext4 that costs a commit nothing that can be
-measured (ADR 18).
+appends are refused long before (`room`). Allocated, not written: ADR 18 has what that costs a commit.
 """
 
 import logging

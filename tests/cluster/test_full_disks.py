@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -59,7 +58,7 @@ async def isrs(admin: Admin) -> list[tuple[int, ...]]:
 
 
 async def test_one_full_disk_costs_a_replica_and_nothing_else(nodes: DevCluster, disks: Disks) -> None:
-    """Writing goes on on the others, whoever led; the node is back by itself when there is room, also once restarted."""
+    """Writing goes on on the others, whoever led; with room the node is back by itself, also once restarted."""
     cluster = nodes
     async with Admin(cluster.bootstrap) as admin, Producer(cluster.bootstrap) as producer:
         await create_topic(admin, TOPIC, partitions=3)
