@@ -7,6 +7,7 @@ holds the number of the last commit, written after it: a data file that is of an
 reserve is allocated on the file system, so that a full data store next to it cannot stop the controller.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -83,6 +84,8 @@ class JournalFile:
             if self._length() < reserve:
                 log.warning("%s is shorter than it was made; its reserve is allocated again", self.file)
                 _reserve(self.file, reserve)
+            elif _disk_bytes(self.file) < reserve:  # the file system was small when the journal was made
+                self._allocated = 0
             environment = _environment(self.file.parent, create=False)
         except STRUCTURE_ERRORS as error:
             raise damaged(f"{self.file} cannot be opened: {error}") from error
@@ -124,6 +127,7 @@ class JournalFile:
         if commit < self._retry_commit:
             return
         try:
+            _check_room(self.file, needed + self._reserve)
             with self.file.open("r+b") as data:
                 os.posix_fallocate(data.fileno(), needed, self._reserve)
         except OSError as error:
@@ -203,6 +207,17 @@ def default_reserve(path: Path) -> int:
         path = path.parent
     stats = os.statvfs(path)
     return min(RESERVE_BYTES, stats.f_blocks * stats.f_frsize // SMALL_SHARE)
+
+
+def _disk_bytes(file: Path) -> int:
+    return file.stat().st_blocks * 512
+
+
+def _check_room(file: Path, wanted: int) -> None:
+    """A file system may give all that it has before it says that this is not enough: others need it."""
+    stats = os.statvfs(file)
+    if wanted - _disk_bytes(file) > stats.f_bavail * stats.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _sync_directory(path: Path) -> None:

@@ -5,6 +5,7 @@ them, the ballast, is allocated on the file system: whatever others do to that, 
 appends are refused long before (`room`). Allocated, not written: ADR 18 has what that costs a commit.
 """
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -43,9 +44,10 @@ class Tail:
     def _allocate(self, needed: int) -> bool:
         if not self.ballast_bytes:
             return True
+        start = max(needed, self._allocated)
         descriptor = os.open(self.file, os.O_RDWR | os.O_CLOEXEC)
         try:
-            start = max(needed, self._allocated)
+            self._check_room(needed + self.ballast_bytes)
             os.posix_fallocate(descriptor, start, needed + self.ballast_bytes - start)
         except OSError as error:
             if not self._failed:
@@ -56,6 +58,13 @@ class Tail:
         self._allocated = needed + self.ballast_bytes
         self._length = max(self._length, self._allocated)
         return True
+
+    def _check_room(self, wanted: int) -> None:
+        """A file system may give all that it has before it says that this is not enough: others need it."""
+        stats = os.statvfs(self.file)
+        missing = wanted - self.file.stat().st_blocks * 512
+        if missing > stats.f_bavail * stats.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def small_share(path: Path, wanted_bytes: int) -> int:

@@ -524,3 +524,16 @@ def test_the_writer_looks_by_itself(shared: Path) -> None:
             assert committer.found_full.wait(60)
         finally:
             assert writer.stop()
+
+
+def test_the_ballast_does_not_take_the_last_of_a_disk(shared: Path) -> None:
+    """A file system may allocate all it has before it says that this is too little."""
+    path = formatted(shared / "store")
+    filling.fill(shared, 2 * MIB)
+    with contextlib.closing(open_default(path)) as store:
+        assert not store.environment.has_ballast
+        assert look(store) is RoomState.FULL
+        assert free_bytes(shared) > MIB
+        empty_disk(shared)
+        assert look(store) is RoomState.OK
+        assert store.environment.has_ballast
