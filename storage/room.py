@@ -146,4 +146,5 @@ class Room:
             text = "the store at %s takes appends%s and uses %d %% of its room; appends end at 100"
             _log.warning(text, path, again, percent)
         else:
-            _log.error("the store at %s is full, at %d %% of what it may take: appends are refused", path, percent)
+            text = "the store at %s is full: appends are refused; %d of %d bytes are used, its file system has %d left"
+            _log.error(text, path, self._needed, self._capacity, self._free)
