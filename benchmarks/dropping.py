@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.procfs import PROC, usage
@@ -116,7 +117,7 @@ async def retention(arguments: argparse.Namespace, cluster: DevCluster) -> None:
                     await producer.flush()
                     marks.append((written, time.perf_counter()))
                 samples.take_one()
-        rates = [(b[0] - a[0]) / (b[1] - a[1]) / 1e6 for a, b in zip(marks, marks[1:], strict=False)]
+        rates = [(b[0] - a[0]) / (b[1] - a[1]) / 1e6 for a, b in pairwise(marks)]
         settled = samples.disk_bytes[len(samples.disk_bytes) // 4 :]
     live = keep * arguments.partitions
     print("MB/s of each quarter:", "  ".join(f"{rate:.0f}" for rate in rates))

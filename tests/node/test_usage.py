@@ -24,9 +24,8 @@ def test_usage_grows_and_counts_what_was_done() -> None:
 async def test_it_is_told_by_a_node_that_does_not_serve_yet() -> None:
     nothing: Any = None
     store = StoreUsage(1, 2, 3, 4, common_pb2.STORE_STATE_NEARLY_FULL, retention_paused=True)
-    service = ClusterService(
-        7, MetadataReader(View(EMPTY_IMAGE), lambda: False), lambda: None, lambda: store, nothing, nothing
-    )
+    reader = MetadataReader(View(EMPTY_IMAGE), lambda: False)
+    service = ClusterService(7, reader, lambda: None, lambda: store, nothing, nothing)
     context: Any = None
     used = await service.GetBrokerUsage(pb.GetBrokerUsageRequest(), cast("Any", context))
     assert used.node_id == 7
