@@ -74,7 +74,8 @@ class Room:
     def _measure(self) -> int:
         environment, options = self._environment, self._environment.options
         self._disk, self._free = environment.disk_bytes(), environment.free_bytes()
-        fits = self._disk + self._free - environment.reserve_bytes - environment.tail.ballast_bytes
+        growth = max(0, self._free - environment.reserve_bytes)  # a reserve that others took is not made up for
+        fits = self._disk - environment.tail.ballast_bytes + growth
         limit = max(0, min(fits, options.map_bytes))
         return min(limit, options.limit_bytes) if options.limit_bytes else limit
 

@@ -300,7 +300,6 @@ class LeaderLink:
             self._take_append(append)
         for progress in response.progress:
             if (replica := self._slots.get(progress.slot)) is not None:
-                self._reopen_ms.pop(replica.key, None)
                 session, mark = self._session(progress.slot), progress.high_watermark
                 replica.on_progress(session, mark, progress.log_start_offset, progress.passed_offset)
         for cut in response.divergences:
