@@ -210,11 +210,14 @@ class Partition:
     async def trim(self, log_start_offset: int | None, leader_epoch: int | None, timeout_s: float) -> int:
         """Delete all below an offset, None: all that is committed. The log start, on every in-sync replica by then.
 
-        Raises NOT_LEADER, STALE_LEADER_EPOCH, INVALID_ARGUMENT, OFFSET_ABOVE_END; OUTCOME_UNKNOWN where the leadership
-        ends or the in-sync replicas do not confirm in time: asking again is harmless.
+        Raises NOT_LEADER, STALE_LEADER_EPOCH, INVALID_ARGUMENT, OFFSET_ABOVE_END; LEADER_NOT_AVAILABLE where a new
+        leader does not know yet how much is committed; OUTCOME_UNKNOWN where the leadership ends or the in-sync
+        replicas do not confirm in time: asking again is harmless.
         """
         self._check_leading(leader_epoch)
         core = self.shell.leading()
+        if log_start_offset is None or log_start_offset > core.log.high_watermark:
+            self.latest(leader_epoch, common_pb2.ISOLATION_READ_UNCOMMITTED)  # rule 12: refused while it is not known
         start = core.log.high_watermark if log_start_offset is None else log_start_offset
         if start < 0:
             raise PenstockError(Reason.INVALID_ARGUMENT, f"partition {self._name()}: offset {start} is negative")
