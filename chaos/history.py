@@ -14,12 +14,14 @@ Writes have two lines, joined by `op`, a number unique in the run (completions r
 
 | f | invoke | ok |
 | --- | --- | --- |
-| `send` | topic, partition, value, acks, idempotent | offset, leader_epoch (-1: not said) |
+| `send` | topic, partition, value, acks, idempotent; where its topic drops records also size | offset, leader_epoch |
+| | (bytes of key and value), key if it has one, and tombstone: true if it has no value | (-1: not said) |
 | `append` | topic, partition, values, expected (an offset, or null) | offset (of the first value; the others follow) |
-| `create_topic` | topic, partitions, replication | topic_id |
+| `create_topic` | topic, partitions, replication; config, where there is one | topic_id |
 | `delete_topic` | topic | |
 | `add_partitions` | topic, partitions | |
 | `alter_topic` | topic, config | |
+| `trim` | topic, partition, before (an offset: all below is to go) | log_start |
 
 `fail` and `info` carry `error` (a Reason's name, or the error's class) and `message`.
 
@@ -32,6 +34,7 @@ Reads have one line, of type `ok`, when they are complete, with `began`, the tim
 | | positions before and after; `final`: true in the reading of everything at the end. Of type `fail`, with `error` |
 | | and `message` and without reads: the log has lost or damaged what was read |
 | `end_offset` | topic, partition, isolation, offset, leader_epoch: the answer of a leader to "latest" |
+| `start_offset` | topic, partition, offset, leader_epoch: the answer of a leader to "earliest" |
 | `describe_topic` | topic, exists, topic_id, partitions (their number), as a client of the API was told |
 | `view` | node, version, hash, controller, partitions: [[topic, topic_id, partition, leader, leader_epoch, |
 | | partition_epoch, isr, elr, replicas], …]: the metadata that this node itself shows; leader null where none leads |
@@ -48,18 +51,20 @@ What the runner did, of type `info`, process `nemesis` or `runner`:
 | `end_of_log` | topic, partition, offset: the end that the final reading went to, after everything healed |
 
 Values are whole numbers, unique in a run; what a record holds is the number's decimal digits, perhaps a space, and
-filling.
+filling. A tombstone holds nothing, and has the digits in its header `value`.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 Entry = dict[str, Any]
 """One line."""
 FLUSH_BYTES = 1 << 16
+HEADER = "value"
+"""Of a tombstone."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -151,7 +156,9 @@ def payload(value: int, size: int = 0) -> bytes:
     return digits if size <= len(digits) else digits + b" " + b"." * (size - len(digits) - 1)
 
 
-def value_of(record: bytes | None) -> int:
+def value_of(record: bytes | None, headers: Iterable[tuple[str, bytes | None]] = ()) -> int:
     """Give the value that a record stands for; -1 for a record that no run has written."""
+    if record is None:
+        record = dict(headers).get(HEADER)
     digits = (record or b"").partition(b" ")[0]
     return int(digits) if digits.isdigit() else -1

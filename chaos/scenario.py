@@ -6,7 +6,16 @@ from dataclasses import dataclass, field, replace
 from penstock.chaos.disks import DEFAULT_BYTES, DiskKind
 from penstock.chaos.faults import registry
 from penstock.chaos.plan import Profile, Range
-from penstock.chaos.workload import Senders, WorkloadOptions
+from penstock.chaos.workload import (
+    COMPACTED,
+    SIZED,
+    TRIMMED,
+    Rereaders,
+    Senders,
+    TopicPlan,
+    Trimmers,
+    WorkloadOptions,
+)
 
 HOUR_S = 3600.0
 
@@ -65,6 +74,38 @@ MIXED = WorkloadOptions(
     )
 )
 """Producers of all sorts: keyed, compressed, given up now and then, at least once, with acks of the leader alone."""
+_DROPPING_SENDERS = (
+    Senders(count=1, rate=60.0, topics=(SIZED,), sizes=(500, 1_500)),
+    Senders(count=1, rate=60.0, topics=(TRIMMED,)),
+    Senders(count=1, rate=90.0, topics=(COMPACTED,), sizes=(2_000, 6_000), keyed=True, keys=24, tombstones=0.05),
+    Senders(count=1, rate=20.0, topics=(COMPACTED,), keyed=True, keys=24, tombstones=0.2, compression="lz4"),
+)
+"""Two of them update the same few keys."""
+_DROPPING_TOPICS = (
+    TopicPlan(SIZED, 2, config={"retention_bytes": 256 * 1024}, drops=True),
+    TopicPlan(TRIMMED, 2, drops=True),
+    TopicPlan(
+        COMPACTED,
+        2,
+        config={"cleanup_policy": "compact", "min_dirty_ratio": 0.2, "delete_retention_ms": 3_000},
+        drops=True,
+    ),
+)
+
+
+def _dropping(options: WorkloadOptions) -> WorkloadOptions:
+    """Give the same with topics beside the others that lose records: by retention, trimming and compaction."""
+    return replace(
+        options,
+        topics=(*options.topics, *_DROPPING_TOPICS),
+        senders=(*options.senders, *_DROPPING_SENDERS),
+        ends=replace(options.ends, starts=(SIZED, TRIMMED, COMPACTED)),
+        rereaders=Rereaders(count=2),
+        trimmers=Trimmers(count=1),
+    )
+
+
+DROPPING_LIMITS = {"compaction_interval_ms": 500}
 _EVERYTHING = [fault.name for faults in registry.GROUPS.values() for fault in faults]
 
 _ALL: tuple[Scenario, ...] = (
@@ -74,15 +115,24 @@ _ALL: tuple[Scenario, ...] = (
         "every fault that this machine can do, also two at once, under every workload",
         Profile(dict.fromkeys(_EVERYTHING, 1.0), (5.0, 15.0), quiet_s=(30.0, 36.0), overlap=0.2),
         900.0,
-        MIXED,
+        _dropping(MIXED),
         spare=1,
         disk=DiskKind.EXT4,
+        limits=DROPPING_LIMITS,
     ),
     _long("processes", "nodes are killed, frozen, restarted", ["process"]),
     _long("links", "links are cut, slow, broken again and again", ["link"]),
     _long("disks", "full disks, failing and slow syncs, damage, loss of power", ["disk"], disk=DiskKind.EXT4),
     _long("clocks", "clocks jump", ["clock"]),
     _long("membership", "nodes are added, drained, removed; leaderships move", ["membership"], spare=1),
+    _long(
+        "dropping",
+        "faults of processes, links and disks while records go by retention, trimming and compaction",
+        ["process", "link", "disk"],
+        workload=_dropping(WorkloadOptions(senders=(Senders(count=2),))),
+        disk=DiskKind.EXT4,
+        limits=DROPPING_LIMITS,
+    ),
     replace(
         Scenario("quick-control", "no faults: everything must be acknowledged", Profile({}), 8.0, tail_s=0.0),
         quick=True,
@@ -102,6 +152,14 @@ _ALL: tuple[Scenario, ...] = (
     ),
     _quick("quick-damage", "damaged and lost disks", ["bit-flips", "lost-disk"], 24.0),
     _quick("quick-clocks", "clocks that jump", ["clock-jump", "clock-strobe"], 16.0),
+    _quick(
+        "quick-dropping",
+        "kill -9 while records go by retention, trimming and compaction",
+        ["kill-leader", "kill-node"],
+        15.0,
+        workload=_dropping(WorkloadOptions(senders=(Senders(count=1, rate=50.0),))),
+        limits=DROPPING_LIMITS,
+    ),
     _quick("quick-membership", "a node is added, replicas move", ["add-node", "move-replicas"], 20.0, spare=1),
 )
 

@@ -5,8 +5,8 @@ the registry, and gives a Verdict. Nothing here knows clusters, clients or files
 judged is provable from the history's fields alone, under its contract: a process is one client, which does one thing
 after the other or invokes writes in the order in which it hands them over.
 
-- Data: `data`, `missing`, `torn`. Order: `polling`, `sending`. Watermarks: `watermarks`. Leader epochs: `epochs`.
-  Metadata: `elections`, `changes`.
+- Data: `data`, `missing`, `torn`. What is dropped: `starts`, `keys`. Order: `polling`, `sending`. Watermarks:
+  `watermarks`. Leader epochs: `epochs`. Metadata: `elections`, `changes`.
 - Where more grows. Groups (dual-owner, zombie-commit, commit-skip): a module `groups`, its functions of the history in
   an `ingest_groups` with a table of commits and assignments in Facts; transactions (G1a, precommitted-read,
   torn-transaction, txn-offset mismatch, G0, G1c): a module `transactions` likewise, and `missing.FinalReadingsDiffer`

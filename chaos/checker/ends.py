@@ -1,4 +1,4 @@
-"""Answers of leaders to the question where a partition ends."""
+"""Answers of leaders to the question where a partition ends, or begins."""
 
 from typing import NamedTuple
 

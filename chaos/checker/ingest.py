@@ -11,6 +11,7 @@ from typing import Any
 from penstock.chaos.checker.facts import Facts
 from penstock.chaos.checker.ingest_metadata import MetadataReader
 from penstock.chaos.checker.ingest_reads import ReadsReader
+from penstock.chaos.checker.ingest_trims import TrimsReader
 from penstock.chaos.checker.ingest_writes import WritesReader
 from penstock.chaos.checker.malformed import Malformed
 from penstock.chaos.history import Entry, HistoryError
@@ -55,7 +56,7 @@ def _read(lines: Iterable[str], facts: Facts, handlers: dict[str, Handler]) -> N
 def _handlers(facts: Facts) -> dict[str, Handler]:
     """All functions of a history. A new function joins with its reader."""
     writes, reads, metadata = WritesReader(facts), ReadsReader(facts), MetadataReader(facts)
-    return {**writes.handlers, **reads.handlers, **metadata.handlers}
+    return {**writes.handlers, **reads.handlers, **metadata.handlers, "trim": TrimsReader(facts).trim}
 
 
 def _parse(line: str) -> Entry | None:

@@ -43,6 +43,9 @@ class MetadataReader:
                 raise Malformed(f"op {op} is invoked twice")
             process = self._facts.processes.number(entry["process"])
             change = Change(function, text(entry, "topic"), op, process, entry["time"])
+            change.config = entry.get("config", change.config)
+            if not isinstance(change.config, dict):
+                raise Malformed(f"config is {change.config!r}, not an object")
             if function in ("create_topic", "add_partitions"):
                 change.partitions = natural(entry, "partitions")
             self._under_way[op] = change

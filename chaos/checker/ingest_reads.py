@@ -1,4 +1,4 @@
-"""Reads polls, assignments, ends and the end of the final reading into Facts. The inner loop of a check."""
+"""Reads polls, assignments, ends and starts, and the end of the final reading into Facts. The inner loop of a check."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ Record = list[int]
 
 
 class ReadsReader:
-    """Functions `assign`, `poll`, `end_offset` and `end_of_log`."""
+    """Functions `assign`, `poll`, `end_offset`, `start_offset` and `end_of_log`."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
@@ -28,6 +28,7 @@ class ReadsReader:
             "assign": self.assign,
             "poll": self.poll,
             "end_offset": self.end_offset,
+            "start_offset": self.start_offset,
             "end_of_log": self.end_of_log,
         }
 
@@ -61,13 +62,21 @@ class ReadsReader:
     def end_offset(self, entry: Entry) -> None:
         """Take a line of a question for the end."""
         self._facts.counts["end_offset"]["ok"] += 1
+        self._facts.ends.append(self._answer(entry, _ISOLATIONS[entry["isolation"]]))
+
+    def start_offset(self, entry: Entry) -> None:
+        """Take a line of a question for the start."""
+        self._facts.counts["start_offset"]["ok"] += 1
+        self._facts.starts.append(self._answer(entry, UNCOMMITTED))
+
+    def _answer(self, entry: Entry, isolation: int) -> End:
         process = self._facts.processes.number(entry["process"])
         spot = spot_of(self._facts, entry)
-        isolation, epoch = _ISOLATIONS[entry["isolation"]], entry["leader_epoch"]
+        epoch = entry["leader_epoch"]
         if type(epoch) is not int:
             raise Malformed(f"leader_epoch is {epoch!r}, not a whole number")
         offset, began = natural(entry, "offset"), moment(entry, "began")
-        self._facts.ends.append(End(process, spot, isolation, offset, epoch, began, entry["time"], self._facts.line))
+        return End(process, spot, isolation, offset, epoch, began, entry["time"], self._facts.line)
 
     def end_of_log(self, entry: Entry) -> None:
         """Take a line that names the end of a final reading."""

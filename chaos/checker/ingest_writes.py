@@ -32,7 +32,9 @@ class WritesReader:
             if op in self._sends:
                 raise Malformed(f"op {op} is invoked twice")
             flags = _ACKS[entry["acks"]] | (ONCE if entry["idempotent"] else 0)
-            self._sends[op] = self._add(entry, entry["value"], flags)
+            added = self._sends[op] = self._add(entry, entry["value"], flags)
+            if "size" in entry:
+                self._describe(added, entry)
             return
         row = self._sends.pop(op, None)
         if row is None:
@@ -42,6 +44,13 @@ class WritesReader:
             self._writes.succeed(row, self._offset(entry, self._writes.flags[row]), epoch, entry["time"])
         else:
             self._writes.end(row, _ENDS[kind], entry["time"])
+
+    def _describe(self, row: int, entry: Entry) -> None:
+        """Take what is said of a record that may be dropped."""
+        self._writes.sizes[row] = natural(entry, "size")
+        self._writes.tombstones[row] = bool(entry.get("tombstone"))
+        if "key" in entry:
+            self._writes.keys[row] = self._facts.keys.number(text(entry, "key"))
 
     def append(self, entry: Entry) -> None:
         """Take a line of an append."""

@@ -3,6 +3,7 @@
 Views are compared as they come, so that only what differs is kept.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ class Change:
     completed: float = NEVER
     outcome: int = OPEN
     topic_id: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that it makes."""
 
     @property
     def latest(self) -> float:
@@ -92,6 +95,22 @@ class Metadata:
     versions_back: list[Disagreement] = field(default_factory=list)
     diverged: list[Disagreement] = field(default_factory=list)
     """One version, two contents."""
+
+    def settings(self, topic: str, name: str) -> list[tuple[float, Any]]:
+        """Give the values that a topic's setting may have had, each with when it was asked for, in that order."""
+        return [
+            (change.invoked, change.config[name])
+            for change in self.changes
+            if change.topic == topic and name in change.config and change.outcome != FAIL
+        ]
+
+    def compacted(self) -> set[str]:
+        """Topics whose cleanup policy may have been one that compacts."""
+        return {
+            change.topic
+            for change in self.changes
+            if "compact" in str(change.config.get("cleanup_policy", "")).lower() and change.outcome != FAIL
+        }
 
     def deletable(self) -> set[str]:
         """Topics that somebody may have deleted."""

@@ -2,6 +2,9 @@
 
 A record has to be there where it was acknowledged with acks=all, or where anybody read it: only what is committed is
 read. The three kinds say where it is missing, so that a missing record is of one kind only.
+
+What may be gone: what is below the log's start (Facts.start; that it is not too high is of `starts`), and in a
+compacted topic what is not the latest of its key, or a tombstone (CompactedLog.stays).
 """
 
 from collections.abc import Iterator
@@ -75,7 +78,7 @@ class FinalReadingsDiffer:
         for spot in facts.final_spots():
             log, end = facts.logs[spot], facts.final_ends[spot]
             for offset, flags in enumerate(log.seen[:end]):
-                if flags & FINAL not in (0, FINAL):
+                if flags & FINAL not in (0, FINAL) and not facts.may_be_gone(spot, offset):
                     name = ISOLATIONS[int(flags & FINAL == FINAL_COMMITTED)]
                     message = f"{log.values[offset]} at {facts.spots[spot]}@{offset} is in the final reading of {name}"
                     operation = facts.poll_operation(log.polls[offset])
@@ -83,9 +86,9 @@ class FinalReadingsDiffer:
 
 
 class UnexplainedGap:
-    """An offset below the end that nobody read and nothing was acknowledged at.
+    """An offset in a log that is not compacted, that nobody read and nothing was acknowledged at.
 
-    Control records of transactions and what compaction drops will be such; until then there should be none.
+    Control records of transactions will be such; until then there should be none.
     """
 
     kind: ClassVar[str] = "unexplained-gap"
@@ -96,12 +99,34 @@ class UnexplainedGap:
         known = {(writes.spots[row], writes.offsets[row]) for row in writes.acknowledged if not _is_read(facts, row)}
         gaps = 0
         for spot in facts.final_spots():
-            log, end = facts.logs[spot], facts.final_ends[spot]
-            if len(log) >= end and not log.seen.count(0, 0, end):
+            log, start, end = facts.logs[spot], facts.start(spot), facts.final_ends[spot]
+            if facts.compacted(spot) is not None or (len(log) >= end and not log.seen.count(0, start, end)):
                 continue
-            gaps += sum(1 for offset, flags in enumerate(log.seen[:end]) if not flags and (spot, offset) not in known)
-            gaps += sum(1 for offset in range(len(log), end) if (spot, offset) not in known)
+            unseen = (offset for offset, flags in enumerate(log.seen[start:end], start) if not flags)
+            gaps += sum(1 for offset in unseen if (spot, offset) not in known)
+            gaps += sum(1 for offset in range(max(start, len(log)), end) if (spot, offset) not in known)
         return gaps
+
+
+class Dropped:
+    """A record was acknowledged, or read, and the log begins behind it in the end: trimmed, or dropped for its age."""
+
+    kind: ClassVar[str] = "dropped"
+
+    def count(self, facts: Facts) -> int:
+        """See Allowance."""
+        return sum(1 for due in _missing(facts, set(facts.final_spots())) if due.offset < facts.start(due.spot))
+
+
+class Compacted:
+    """A record was acknowledged, or read, and is not there in the end: there is a later one of its key."""
+
+    kind: ClassVar[str] = "compacted"
+
+    def count(self, facts: Facts) -> int:
+        """See Allowance."""
+        final = {spot for spot in facts.final_spots() if facts.compacted(spot) is not None}
+        return sum(1 for due in _missing(facts, final) if facts.may_be_gone(due.spot, due.offset))
 
 
 def _is_read(facts: Facts, row: int) -> bool:
@@ -113,6 +138,8 @@ def _find(facts: Facts, kind: str, place: int) -> Iterator[Anomaly]:
     final = facts.final_spots()
     tops = {spot: _top(facts.logs[spot]) for spot in final}
     for due in _missing(facts, set(final)):
+        if facts.may_be_gone(due.spot, due.offset):
+            continue
         end = facts.final_ends[due.spot]
         found = 2 if due.offset >= end else int(due.offset >= tops[due.spot])
         if found == place:

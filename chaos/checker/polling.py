@@ -16,7 +16,7 @@ class PollSkip:
     """A poll, or two polls of a process in turn, went past an offset whose record somebody has read.
 
     Jepsen's Kafka workload, `poll-skip` and `int-poll-skip`. An `assign` between them allows it; under a group's
-    assignment rebalances will. What the final reading lacks is of `missing`.
+    assignment rebalances will. What the final reading lacks is of `missing`, what compacted logs lack of `keys`.
     """
 
     kind: ClassVar[str] = "poll-skip"
@@ -24,7 +24,10 @@ class PollSkip:
     def find(self, facts: Facts) -> Iterator[Anomaly]:
         """See Check."""
         for gap in facts.polls.gaps:
-            log = facts.logs[facts.polls.spots[gap.poll]]
+            spot = facts.polls.spots[gap.poll]
+            log = facts.logs[spot]
+            if facts.compacted(spot) is not None:
+                continue
             if not facts.polls.finals[gap.poll] and log.known_between(gap.first, gap.end):
                 yield _poll(facts, self.kind, gap.poll, f"was not given the records from {gap.first} to {gap.end - 1}")
         for jump in facts.polls.jumps:

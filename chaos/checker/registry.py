@@ -5,7 +5,16 @@ from penstock.chaos.checker.changes import StaleMetadataRead
 from penstock.chaos.checker.data import Duplicate, FailedButPresent, InconsistentOffsets, Invented, RepeatedSend
 from penstock.chaos.checker.elections import ElectionSafety, MetadataBack, MetadataDivergence
 from penstock.chaos.checker.epochs import EpochBack, EpochMismatch
-from penstock.chaos.checker.missing import AckedPastFinalLog, FinalReadingsDiffer, LostWrite, UnexplainedGap, Unseen
+from penstock.chaos.checker.keys import LostLatest, Resurrected
+from penstock.chaos.checker.missing import (
+    AckedPastFinalLog,
+    Compacted,
+    Dropped,
+    FinalReadingsDiffer,
+    LostWrite,
+    UnexplainedGap,
+    Unseen,
+)
 from penstock.chaos.checker.polling import (
     BrokenRead,
     NonmonotonicPoll,
@@ -14,6 +23,7 @@ from penstock.chaos.checker.polling import (
     ResetOnAssignment,
 )
 from penstock.chaos.checker.sending import IntSendSkip, NonmonotonicSend, SendSkip
+from penstock.chaos.checker.starts import DroppedUnasked, LogStartBack
 from penstock.chaos.checker.torn import TornAppend
 from penstock.chaos.checker.watermarks import (
     HighWatermarkBack,
@@ -33,6 +43,10 @@ CHECKS: tuple[type[Check], ...] = (
     Invented,
     TornAppend,
     FinalReadingsDiffer,
+    LostLatest,
+    Resurrected,
+    LogStartBack,
+    DroppedUnasked,
     EpochMismatch,
     EpochBack,
     BrokenRead,
@@ -52,5 +66,5 @@ CHECKS: tuple[type[Check], ...] = (
     MetadataBack,
     StaleMetadataRead,
 )
-ALLOWANCES: tuple[type[Allowance], ...] = (IntSendSkip, RepeatedSend, UnexplainedGap)
+ALLOWANCES: tuple[type[Allowance], ...] = (IntSendSkip, RepeatedSend, UnexplainedGap, Dropped, Compacted)
 KINDS: tuple[str, ...] = tuple(check.kind for check in CHECKS)

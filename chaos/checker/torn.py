@@ -44,10 +44,11 @@ class TornAppend:
         bases = {writes.place_offsets[row] - (row - rows[0]) for row in found}
         if len(bases) > 1:
             return f"is not in a row: {facts.spots[spot]}@{offsets}"
-        if len(found) < len(rows) and spot in final:
-            missing = [writes.values[row] for row in rows if writes.place_spots[row] != spot]
-            return f"is there in part: {facts.spots[spot]}@{offsets}, without {missing}"
         base = bases.pop()
+        unread = [row for row in rows if writes.place_spots[row] != spot]
+        missing = [writes.values[row] for row in unread if not facts.may_be_gone(spot, base + row - rows[0])]
+        if missing and spot in final:
+            return f"is there in part: {facts.spots[spot]}@{offsets}, without {missing}"
         if expected not in (UNKNOWN, base):
             return f"expected {expected}, and is at {facts.spots[spot]}@{base}"
         return None

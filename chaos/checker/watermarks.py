@@ -78,7 +78,7 @@ class ReadPastEnd:
 
     def find(self, facts: Facts) -> Iterator[Anomaly]:
         """See Check."""
-        polls, latest, final = facts.polls, _last_epochs(facts), set(facts.final_spots())
+        polls, latest, final = facts.polls, facts.last_epochs(), set(facts.final_spots())
         highest: dict[tuple[int, int, int], tuple[int, int]] = {}
         done = 0
         for end in sorted(facts.ends, key=lambda end: end.began):
@@ -137,19 +137,6 @@ class LeaderIncomplete:
             f"{writes.epochs[row]}; later the leader of epoch {end.epoch} named {end.offset} as the end"
         )
         return at(facts, self.kind, message, end.spot, facts.write_operation(row), facts.end_operation(end))
-
-
-def _last_epochs(facts: Facts) -> dict[int, int]:
-    """The highest leader epoch of each partition that the history names anywhere."""
-    shown = facts.metadata.last_epochs
-    last = {spot: shown.get(name, UNKNOWN) for spot, name in enumerate(facts.spots.names)}
-    for spot, log in enumerate(facts.logs):
-        last[spot] = max(last[spot], max(log.epochs, default=UNKNOWN))
-    for end in facts.ends:
-        last[end.spot] = max(last[end.spot], end.epoch)
-    for spot, epoch in zip(facts.writes.spots, facts.writes.epochs, strict=True):
-        last[spot] = max(last[spot], epoch)
-    return last
 
 
 def _falls(facts: Facts, kind: str, known: int, told: int) -> Iterator[Anomaly]:

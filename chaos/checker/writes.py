@@ -28,6 +28,12 @@ class Writes:
         self.processes = array("i")
         self.flags = bytearray()
         self.outcomes = bytearray()
+        self.keys = array("i")
+        """In Facts.keys; UNKNOWN: none, or none that matters."""
+        self.sizes = array("i")
+        """Bytes of key and value; UNKNOWN: not said."""
+        self.tombstones = bytearray()
+        """1: it has no value."""
         self.invoked = array("d")
         self.completed = array("d")
         self.offsets = array("q")
@@ -50,6 +56,9 @@ class Writes:
         self.processes.append(process)
         self.flags.append(flags)
         self.outcomes.append(OPEN)
+        self.keys.append(UNKNOWN)
+        self.sizes.append(UNKNOWN)
+        self.tombstones.append(0)
         self.invoked.append(at)
         self.completed.append(NEVER)
         self.offsets.append(UNKNOWN)
@@ -57,6 +66,12 @@ class Writes:
         self.place_spots.append(UNKNOWN)
         self.place_offsets.append(UNKNOWN)
         return row
+
+    def place(self, row: int) -> int:
+        """Give the offset at which a write is known to be in the log it was sent to; UNKNOWN: it is not known."""
+        if self.outcomes[row] == OK and self.flags[row] & SURVIVES:
+            return self.offsets[row]
+        return self.place_offsets[row] if self.place_spots[row] == self.spots[row] else UNKNOWN
 
     def succeed(self, row: int, offset: int, epoch: int, at: float) -> None:
         """Note an acknowledgement."""

@@ -4,23 +4,31 @@ One part a module; groups and transactions get theirs here: a Process subclass, 
 """
 
 from penstock.chaos.workload.options import (
+    COMPACTED,
     LEDGER,
     ORDERS,
+    SIZED,
+    TRIMMED,
     Access,
     Appenders,
     Changers,
     EndWatchers,
     Readers,
+    Rereaders,
     Senders,
     TopicPlan,
+    Trimmers,
     WorkloadOptions,
 )
 from penstock.chaos.workload.process import FinalReadError, Progress, WorkloadError
 from penstock.chaos.workload.workload import Workload
 
 __all__ = [
+    "COMPACTED",
     "LEDGER",
     "ORDERS",
+    "SIZED",
+    "TRIMMED",
     "Access",
     "Appenders",
     "Changers",
@@ -28,8 +36,10 @@ __all__ = [
     "FinalReadError",
     "Progress",
     "Readers",
+    "Rereaders",
     "Senders",
     "TopicPlan",
+    "Trimmers",
     "Workload",
     "WorkloadError",
     "WorkloadOptions",

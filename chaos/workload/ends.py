@@ -1,5 +1,6 @@
-"""End watchers: ask the leaders for the ends of the logs, in both isolations, and note each answer."""
+"""End watchers: ask the leaders where the logs end, in both isolations, and begin, and note each answer."""
 
+import contextlib
 from collections.abc import Collection
 
 from penstock.chaos.workload.options import Access
@@ -31,6 +32,23 @@ async def ask_ends(
     return {end.partition: end.offset for end in found}
 
 
+async def ask_starts(process: Process, admin: Admin, topic: str) -> dict[int, int]:
+    """Ask for the starts of a topic's partitions and note them; by partition. Raises PenstockError."""
+    began = process.recorder.now()
+    found = await admin.list_offsets(topic, "earliest")
+    for start in found:
+        process.recorder.read(
+            process.name,
+            "start_offset",
+            began,
+            topic=topic,
+            partition=start.partition,
+            offset=start.offset,
+            leader_epoch=start.leader_epoch,
+        )
+    return {start.partition: start.offset for start in found}
+
+
 class EndWatcher(Process):
     """See the module."""
 
@@ -48,6 +66,10 @@ class EndWatcher(Process):
                     continue
                 for name in self._options.topics:
                     await self._ask(admin, self.common.topic(name))
+
+                for name in self._options.starts:
+                    with contextlib.suppress(PenstockError):
+                        await ask_starts(self, admin, self.common.topic(name))
 
     async def _ask(self, admin: Admin, topic: str, partitions: Collection[int] | None = None) -> None:
         try:

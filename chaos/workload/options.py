@@ -11,6 +11,10 @@ Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 ORDERS = "orders"
 LEDGER = "ledger"
+SIZED = "sized"
+"""Retention by size, that somebody alters."""
+TRIMMED = "trimmed"
+COMPACTED = "compacted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,15 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """A topic that is written to. It is made by `prepare`, and nobody changes it."""
+    """A topic that is written to. It is made by `prepare`; nobody changes it but the trimmers."""
 
     name: str
     partitions: int
     replication: int = 3
-    config: Mapping[str, int | str | bool | None] = field(default_factory=dict)
-    """Without retention: what is written must stay."""
+    config: Mapping[str, int | float | str | bool | None] = field(default_factory=dict)
+    """Where it does not say otherwise, what is written must stay."""
+    drops: bool = False
+    """Records go: by these settings, or as trimmers say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,10 @@ class Senders:
     compression: Compression = "none"
     keyed: bool = False
     """Records have keys, which say the partition."""
+    keys: int = 64
+    """Different ones."""
+    tombstones: float = 0.0
+    """Share of records without a value; only with keys."""
     linger_ms: float = 10
     delivery_timeout_ms: int = 15_000
     request_timeout_ms: int = 5_000
@@ -101,9 +111,39 @@ class EndWatchers:
     count: int = 1
     topics: tuple[str, ...] = (ORDERS, LEDGER)
     every_s: float = 1.0
+    starts: tuple[str, ...] = ()
+    """Topics whose logs' starts are asked for as well."""
     one_by_one: bool = False
     """Each asks for one partition at a time, drawn; else for all of a topic, and the slowest leader holds up the answer
     of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rereaders:
+    """Consumers of topics that drop records: read from the start, follow for a while, begin anew."""
+
+    count: int = 0
+    topics: tuple[str, ...] = (SIZED, TRIMMED, COMPACTED)
+    every_s: float = 6.0
+    """Between two beginnings."""
+    pace_s: float = 0.1
+    most_records: int = 500
+    """Of one poll."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmers:
+    """Clients that trim partitions, and alter the retention by size of topics."""
+
+    count: int = 0
+    topics: tuple[str, ...] = (TRIMMED,)
+    retained: tuple[str, ...] = (SIZED,)
+    retention_bytes: tuple[int, int] = (96 * 1024, 384 * 1024)
+    """From and to."""
+    every_s: float = 0.7
+    """Between two changes."""
+    alter_share: float = 0.2
+    timeout_ms: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +174,8 @@ class WorkloadOptions:
     readers: Readers = Readers()
     ends: EndWatchers = EndWatchers()
     changers: Changers = Changers()
+    rereaders: Rereaders = Rereaders()
+    trimmers: Trimmers = Trimmers()
     prefix: str = ""
     """Before the names of all topics: a cluster where a run was before needs a new one."""
 
@@ -143,7 +185,7 @@ class WorkloadOptions:
         return sum(group.count * group.rate for group in self.senders)
 
     def only(self, *parts: str) -> Self:
-        """Give the same with these parts alone: senders, appenders, readers, ends, changers."""
+        """Give the same with these alone: senders, appenders, readers, ends, changers, rereaders, trimmers."""
         return replace(
             self,
             senders=self.senders if "senders" in parts else (),
@@ -151,4 +193,6 @@ class WorkloadOptions:
             readers=self.readers if "readers" in parts else replace(self.readers, count=0),
             ends=self.ends if "ends" in parts else replace(self.ends, count=0),
             changers=self.changers if "changers" in parts else replace(self.changers, count=0),
+            rereaders=self.rereaders if "rereaders" in parts else replace(self.rereaders, count=0),
+            trimmers=self.trimmers if "trimmers" in parts else replace(self.trimmers, count=0),
         )

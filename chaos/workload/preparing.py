@@ -43,7 +43,8 @@ class Preparer(Process):
     async def _create(self, admin: Admin, plan: TopicPlan) -> bool:
         name = self.common.topic(plan.name)
         fields = {"topic": name, "partitions": plan.partitions, "replication": plan.replication}
-        pending = self.invoke("create_topic", **fields)
+        config = {"config": dict(plan.config)} if plan.config else {}
+        pending = self.invoke("create_topic", **fields, **config)
         try:
             topic = await admin.create_topic(name, plan.partitions, plan.replication, plan.config)
         except PenstockError as error:

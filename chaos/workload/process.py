@@ -93,6 +93,10 @@ class Common:
             for index in range(plan.partitions)
         ]
 
+    def droppers(self) -> set[str]:
+        """Give the names of topics that drop records."""
+        return {self.topic(plan.name) for plan in self.options.topics if plan.drops}
+
     def wrote(self, partition: TopicPartition) -> None:
         """Something is about to be written there."""
         self.written.setdefault(partition, 0)

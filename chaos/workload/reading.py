@@ -24,22 +24,25 @@ from penstock.protocol.reasons import Reason
 REQUEST_TIMEOUT_MS = 5_000
 
 
-def is_anomaly(error: PenstockError) -> bool:
+def is_anomaly(error: PenstockError, *, drops: bool = False) -> bool:
     """Say whether a sound cluster never causes this error: what was read, or written, is gone or damaged.
 
     An offset above the end is none: a new consumer may ask a deposed leader, which does not know it yet. Where records
-    are gone indeed, the ends of the logs and the final reading say so.
+    are gone indeed, the ends of the logs and the final reading say so. `drops`: the oldest records may go.
     """
-    return isinstance(error, LogDamagedError | LogDivergedError) or error.reason is Reason.OFFSET_BELOW_START
+    if isinstance(error, LogDamagedError | LogDivergedError):
+        return True
+    return error.reason is Reason.OFFSET_BELOW_START and not drops
 
 
 class Reading:
     """See the module. One consumer after the other may be used with it."""
 
-    def __init__(self, process: Process, isolation: Isolation, *, final: bool = False) -> None:
+    def __init__(self, process: Process, isolation: Isolation, *, final: bool = False, drops: bool = False) -> None:
         self.isolation: Isolation = isolation
         self.positions: dict[TopicPartition, int] = {}
         self._process = process
+        self._drops = drops
         self._marks: dict[str, Any] = {"isolation": isolation, **({"final": True} if final else {})}
 
     def consumer(self, access: Access) -> Consumer:
@@ -74,7 +77,8 @@ class Reading:
         try:
             records = await consumer.poll(most_records, timeout_s)
         except PenstockError as error:
-            self._note_failure(error)
+            if is_anomaly(error, drops=self._drops):
+                self.note_failure(error)
             raise
         reads = self._reads(consumer, records)
         if reads:
@@ -84,9 +88,9 @@ class Reading:
 
     def _reads(self, consumer: Consumer, records: Iterable[Record]) -> list[dict[str, Any]]:
         given: dict[TopicPartition, list[tuple[int, int, int]]] = {}
-        for topic, index, offset, _, _, value, _, leader_epoch in records:
+        for topic, index, offset, _, _, value, headers, leader_epoch in records:
             rows = given.setdefault(TopicPartition(topic, index), [])
-            rows.append((offset, value_of(value), leader_epoch))
+            rows.append((offset, value_of(value, headers), leader_epoch))
         reads = []
         for partition, before in self.positions.items():
             after = consumer.position(partition)
@@ -97,8 +101,8 @@ class Reading:
                 self.positions[partition] = after
         return reads
 
-    def _note_failure(self, error: PenstockError) -> None:
-        if is_anomaly(error):
-            self._process.recorder.failed_read(
-                self._process.name, "poll", error=type(error).__name__, message=str(error), **self._marks
-            )
+    def note_failure(self, error: PenstockError) -> None:
+        """Note an error that no sound cluster gives."""
+        self._process.recorder.failed_read(
+            self._process.name, "poll", error=type(error).__name__, message=str(error), **self._marks
+        )

@@ -9,9 +9,9 @@ behind later ones of its incarnation; those that are acknowledged are in order e
 
 import asyncio
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from penstock.chaos.history import payload
+from penstock.chaos.history import HEADER, payload
 from penstock.chaos.workload.options import Access, Senders
 from penstock.chaos.workload.process import Common, Pending, Process, WorkloadError
 from penstock.client import NO_OFFSET, Delivery, PenstockError, Producer, TopicPartition
@@ -22,8 +22,6 @@ from penstock.protocol.reasons import Reason
 TICK_S = 0.1
 MOST_LATE_S = 1.0
 """A sender that is further behind its schedule than this, for the program stood still, leaves out the rest."""
-KEYS = 64
-"""Different keys of a keyed sender."""
 
 
 class _Target(NamedTuple):
@@ -41,6 +39,7 @@ class Sender(Process):
         self.under_way = 0
         self._group = group
         self._targets = self._make_targets()
+        self._droppers = common.droppers()
         self._fields = {"acks": group.acks, "idempotent": group.idempotent}
         self._due = 0.0
         """Records that were due and are neither sent nor skipped."""
@@ -94,19 +93,34 @@ class Sender(Process):
     def _send(self, producer: Producer, target: _Target, size: int) -> None:
         topic, partition = target.partition
         value = self.recorder.next_value()
+        is_tombstone = self._group.tombstones > 0 and self.rng.random() < self._group.tombstones
+        record = None if is_tombstone else payload(value, size)
+        fields = self._fields | self._dropping_fields(target, record)
         self.common.wrote(target.partition)
-        pending = self.invoke("send", topic=topic, partition=partition, value=value, **self._fields)
+        pending = self.invoke("send", topic=topic, partition=partition, value=value, **fields)
         self.under_way += 1
         try:
             producer.send_nowait(
                 topic,
-                payload(value, size),
+                record,
                 key=target.key,
+                headers=((HEADER, payload(value)),) if is_tombstone else (),
                 partition=None if target.key is not None else partition,
                 on_delivery=functools.partial(self._told, pending, target.partition),
             )
         except PenstockError as error:  # it was not taken
             self._told(pending, target.partition, None, error)
+
+    def _dropping_fields(self, target: _Target, record: bytes | None) -> dict[str, Any]:
+        """What the history says of records that may go."""
+        if target.partition.topic not in self._droppers:
+            return {}
+        fields: dict[str, Any] = {"size": len(target.key or b"") + len(record or b"")}
+        if target.key is not None:
+            fields["key"] = target.key.decode()
+        if record is None:
+            fields["tombstone"] = True
+        return fields
 
     def _told(
         self, pending: Pending, partition: TopicPartition, delivery: Delivery | None, error: PenstockError | None
@@ -132,7 +146,7 @@ class Sender(Process):
         targets = []
         for plan in self.common.options.topics:
             if plan.name in self._group.topics:
-                for number in range(KEYS):
+                for number in range(self._group.keys):
                     key = b"key-%d" % number
                     index = partition_of(key, plan.partitions)
                     targets.append(_Target(TopicPartition(self.common.topic(plan.name), index), key))

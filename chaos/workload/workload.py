@@ -17,7 +17,9 @@ from penstock.chaos.workload.options import Access, WorkloadOptions
 from penstock.chaos.workload.preparing import Preparer
 from penstock.chaos.workload.process import Common, Process, Progress, WorkloadError
 from penstock.chaos.workload.readers import Reader
+from penstock.chaos.workload.rereaders import Rereader
 from penstock.chaos.workload.senders import Sender
+from penstock.chaos.workload.trimmers import Trimmer
 
 PREPARE_PATIENCE_S = 120.0
 
@@ -106,6 +108,8 @@ class Workload:
             (Reader, options.readers.count),
             (EndWatcher, options.ends.count),
             (Changer, options.changers.count),
+            (Rereader, options.rereaders.count),
+            (Trimmer, options.trimmers.count),
         )
         for kind, count in parts:
             for index in range(count):
