@@ -77,7 +77,7 @@ MIXED = WorkloadOptions(
 _DROPPING_SENDERS = (
     Senders(count=1, rate=60.0, topics=(SIZED,), sizes=(500, 1_500)),
     Senders(count=1, rate=60.0, topics=(TRIMMED,)),
-    Senders(count=1, rate=90.0, topics=(COMPACTED,), sizes=(2_000, 6_000), keyed=True, keys=24, tombstones=0.05),
+    Senders(count=1, rate=100.0, topics=(COMPACTED,), sizes=(3_000, 8_000), keyed=True, keys=24, tombstones=0.05),
     Senders(count=1, rate=20.0, topics=(COMPACTED,), keyed=True, keys=24, tombstones=0.2, compression="lz4"),
 )
 """Two of them update the same few keys."""
@@ -156,7 +156,7 @@ _ALL: tuple[Scenario, ...] = (
         "quick-dropping",
         "kill -9 while records go by retention, trimming and compaction",
         ["kill-leader", "kill-node"],
-        15.0,
+        16.0,
         workload=_dropping(WorkloadOptions(senders=(Senders(count=1, rate=50.0),))),
         limits=DROPPING_LIMITS,
     ),

@@ -124,12 +124,8 @@ class FinalReading:
                 starts = await self._find_starts(losing)
                 await asyncio.gather(*(reader.read(starts, losing) for reader in self._readers))
                 await self._find_starts(losing)
-                await asyncio.gather(
-                    *(
-                        reader.read({}, {p: end for p, end in ends.items() if p not in losing})
-                        for reader in self._readers
-                    )
-                )
+                others = {partition: end for partition, end in ends.items() if partition not in losing}
+                await asyncio.gather(*(reader.read({}, others) for reader in self._readers))
         except TimeoutError:
             raise FinalReadError(self._why(ends, patience_s)) from None
         for (topic, partition), end in sorted(ends.items()):

@@ -57,6 +57,18 @@ class Book:
         self.end(op, "info", process=process)
         return op
 
+    def trim(
+        self,
+        before: int,
+        log_start: int | None = None,
+        kind: str = "ok",
+        process: str = "c1/trim1.0",
+    ) -> None:
+        """A trim."""
+        op = self.recorder.invoke(process, "trim", topic="t", partition=0, before=before)
+        fields = {"log_start": before if log_start is None else log_start} if kind == "ok" else {}
+        self.end(op, kind, "trim", process, **fields)
+
     def append(
         self,
         values: Sequence[int],
@@ -91,15 +103,21 @@ class Book:
         self.recorder.read(process, "poll", began, isolation=isolation, reads=[read], **fields)
 
     def final(
-        self, records: Records, end: int | None = None, committed: Records | None = None, *, partition: int = 0
+        self,
+        records: Records,
+        end: int | None = None,
+        committed: Records | None = None,
+        *,
+        partition: int = 0,
+        start: int = 0,
     ) -> None:
-        """The final reading of a partition in both isolations, from 0 to the end."""
+        """The final reading of a partition in both isolations, to the end."""
         after = end if end is not None else len(records)
         self.recorder.note("runner", "end_of_log", topic="t", partition=partition, offset=after)
         second = records if committed is None else committed
         for isolation, rows in ((RU, records), (RC, second)):
             name = f"observer/final-{isolation}.0"
-            self.poll(rows, 0, after, process=name, isolation=isolation, partition=partition, final=True)
+            self.poll(rows, start, after, process=name, isolation=isolation, partition=partition, final=True)
 
     def assign(self, position: int, process: str = "c1/read1.0") -> None:
         """Reading goes on there."""
@@ -117,6 +135,14 @@ class Book:
         began = self._now() if began is None else began
         fields = {"topic": "t", "partition": 0, "isolation": isolation, "offset": offset, "leader_epoch": epoch}
         self.recorder.read(process, "end_offset", began, **fields)
+
+    def start_offset(
+        self, offset: int, epoch: int = 0, process: str = "c1/trim1.0", began: float | None = None
+    ) -> None:
+        """A leader's answer to "earliest"."""
+        began = self._now() if began is None else began
+        fields = {"topic": "t", "partition": 0, "offset": offset, "leader_epoch": epoch}
+        self.recorder.read(process, "start_offset", began, **fields)
 
     def view(
         self,
