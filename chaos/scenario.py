@@ -93,7 +93,7 @@ _DROPPING_TOPICS = (
 )
 
 
-def _dropping(options: WorkloadOptions) -> WorkloadOptions:
+def dropping(options: WorkloadOptions) -> WorkloadOptions:
     """Give the same with topics beside the others that lose records: by retention, trimming and compaction."""
     return replace(
         options,
@@ -115,7 +115,7 @@ _ALL: tuple[Scenario, ...] = (
         "every fault that this machine can do, also two at once, under every workload",
         Profile(dict.fromkeys(_EVERYTHING, 1.0), (5.0, 15.0), quiet_s=(30.0, 36.0), overlap=0.2),
         900.0,
-        _dropping(MIXED),
+        dropping(MIXED),
         spare=1,
         disk=DiskKind.EXT4,
         limits=DROPPING_LIMITS,
@@ -129,7 +129,7 @@ _ALL: tuple[Scenario, ...] = (
         "dropping",
         "faults of processes, links and disks while records go by retention, trimming and compaction",
         ["process", "link", "disk"],
-        workload=_dropping(WorkloadOptions(senders=(Senders(count=2),))),
+        workload=dropping(WorkloadOptions(senders=(Senders(count=2),))),
         disk=DiskKind.EXT4,
         limits=DROPPING_LIMITS,
     ),
@@ -157,7 +157,7 @@ _ALL: tuple[Scenario, ...] = (
         "kill -9 while records go by retention, trimming and compaction",
         ["kill-leader", "kill-node"],
         16.0,
-        workload=_dropping(WorkloadOptions(senders=(Senders(count=1, rate=50.0),))),
+        workload=dropping(WorkloadOptions(senders=(Senders(count=1, rate=50.0),))),
         limits=DROPPING_LIMITS,
     ),
     _quick("quick-membership", "a node is added, replicas move", ["add-node", "move-replicas"], 20.0, spare=1),

@@ -8,6 +8,7 @@ from unittest import mock
 
 from penstock.node import main as penstockd
 from penstock.raft import cluster, journal
+from tests.chaos.broken_dropping import BUGS
 from tests.simulation.cluster import mutants as whole
 from tests.simulation.consensus import mutants as consensus
 
@@ -31,12 +32,14 @@ def _replace(mutant: consensus.Mutant) -> Iterator[None]:
 BREAKS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     **{mutant.name: partial(_replace, mutant) for mutant in consensus.MUTANTS},
     **{mutant.name: mutant.apply for mutant in whole.MUTANTS},
+    **{name: bug.apply for name, bug in BUGS.items()},
 }
-"""All of the simulation that are built into a whole node or client: the code is broken while the context lasts."""
+"""All of the simulation, and those made for here, that are built into a whole node or client: the code is broken while the context lasts."""
 
 WHAT: Mapping[str, str] = {
     **{mutant.name: mutant.what for mutant in consensus.MUTANTS},
     **{mutant.name: mutant.what for mutant in whole.MUTANTS},
+    **{name: bug.what for name, bug in BUGS.items()},
 }
 """What is wrong then."""
 

@@ -1,6 +1,7 @@
 """Deliberate bugs and the faults that bring each out: which load, what happens when.
 
-The bugs are those of the tables of the simulation (tests/simulation), built into real nodes or into the clients.
+The bugs are those of the tables of the simulation (tests/simulation), built into real nodes or into the clients, and
+those of `broken_dropping`.
 Faults come by a schedule that is made for the bug, the same for every seed: a seed says what the clients do.
 
 With the rates here each shows in the first seed nearly always. Most bugs of the simulation's tables are not here, since
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.chaos.plan import Plan, Planned
+from penstock.chaos.scenario import DROPPING_LIMITS, dropping
 from penstock.chaos.workload import ORDERS, Changers, EndWatchers, Senders, TopicPlan, WorkloadOptions
 
 NODES = (1, 2, 3)
@@ -24,7 +26,7 @@ class Mutant:
     """One of them, or several at once."""
 
     names: tuple[str, ...]
-    """In a table of the simulation."""
+    """In `broken_node.BREAKS`."""
     schedule: Plan
     workload: WorkloadOptions = NO_CHANGES
     in_clients: bool = False
@@ -104,6 +106,9 @@ LEAD_ALONE_AND_DIE = _schedule(_fault(2, "ring", 14, 1, 2), _fault(9, "kill-node
 START_WITHOUT_LEADER = _schedule(_fault(4, "kill-all", 1), _fault(4.5, "cut-node", 15, node=1))
 """All end at once, and when they begin again nobody hears from node 1, which leads a third."""
 MOVE = _schedule(*(Planned(0, 3.0 + 6 * wave, "move-replicas", 2, {"share": 1.0, "seed": wave}) for wave in range(3)))
+KILL_NODES = _schedule(*(_fault(2 + 4 * wave, "kill-node", 0.5, 1 + wave) for wave in range(3)))
+"""Who begins again compacts at once."""
+KILL_ALL = _schedule(*(_fault(3 + 5 * wave, "kill-all", 0.5) for wave in range(3)))
 CUT_CONTROLLER = _schedule(*(_fault(2 + 9 * wave, "cut-node", 5, role="controller") for wave in range(2)))
 
 PAIRS = WorkloadOptions(
@@ -114,6 +119,8 @@ LARGE_PAIRS = replace(PAIRS, senders=(Senders(4, 150.0, sizes=(600, 900)),))
 MANY_ENDS = WorkloadOptions(senders=(Senders(6, 220.0),), ends=EndWatchers(8, (ORDERS,), 0.03, one_by_one=True)).only(
     "senders", "ends"
 )
+DROPPING = dropping(WorkloadOptions(senders=()).only("ends"))
+OFTEN_TRIMMED = replace(DROPPING, trimmers=replace(DROPPING.trimmers, every_s=0.1, alter_share=0.0))
 JUST_SENDERS = NO_CHANGES.only("senders", "readers")
 PLAIN_SENDERS = WorkloadOptions(senders=(Senders(4, 150.0, idempotent=False),)).only("senders")
 HASTY_SENDERS = WorkloadOptions(senders=(Senders(4, 150.0, delivery_timeout_ms=1_500, request_timeout_ms=1_000),)).only(
@@ -144,5 +151,9 @@ MUTANTS = (
     Mutant(("unanswered is not appended",), KILL_LEADERS_WITH_SLOW_DISKS, HASTY_SENDERS, in_clients=True),
     Mutant(("unknown is failed",), RESET_CLIENTS, PLAIN_SENDERS, in_clients=True),
     Mutant(("new numbers at a retry",), KILL_LEADERS_WITH_SLOW_DISKS, HASTY_SENDERS, in_clients=True),
+    Mutant(("trimmed by the leader alone",), KILL_LEADERS_WITH_SLOW_DISKS, OFTEN_TRIMMED),
+    Mutant(("retention leaves nothing",), KILL_NODES, DROPPING),
+    Mutant(("the latest of a key goes",), KILL_NODES, DROPPING, limits=DROPPING_LIMITS),
+    Mutant(("tombstones replace nothing",), KILL_ALL, DROPPING, limits=DROPPING_LIMITS),
     Mutant(("reordered",), TOO_FEW_REPLICAS, FEW_PAIRS, in_clients=True),
 )
