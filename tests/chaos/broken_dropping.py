@@ -100,7 +100,7 @@ def _planned_by(name: str) -> Iterator[None]:
 def plan() -> None:
     """Be the process that plans, with the bug that is named."""
     with _put(*PLANNING[sys.argv[1]]):
-        compactor.main()
+        compactor.main(sys.stdin.buffer, sys.stdout.buffer)
 
 
 BUGS: Mapping[str, Bug] = {

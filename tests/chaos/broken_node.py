@@ -34,7 +34,7 @@ BREAKS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     **{mutant.name: mutant.apply for mutant in whole.MUTANTS},
     **{name: bug.apply for name, bug in BUGS.items()},
 }
-"""All of the simulation, and those made for here, that are built into a whole node or client: the code is broken while the context lasts."""
+"""All that are built into a whole node or client: the code is broken while the context lasts."""
 
 WHAT: Mapping[str, str] = {
     **{mutant.name: mutant.what for mutant in consensus.MUTANTS},

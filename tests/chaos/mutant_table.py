@@ -119,7 +119,7 @@ LARGE_PAIRS = replace(PAIRS, senders=(Senders(4, 150.0, sizes=(600, 900)),))
 MANY_ENDS = WorkloadOptions(senders=(Senders(6, 220.0),), ends=EndWatchers(8, (ORDERS,), 0.03, one_by_one=True)).only(
     "senders", "ends"
 )
-DROPPING = dropping(WorkloadOptions(senders=()).only("ends"))
+DROPPING = dropping(WorkloadOptions(topics=(), senders=(), ends=EndWatchers(topics=())).only("ends"))
 OFTEN_TRIMMED = replace(DROPPING, trimmers=replace(DROPPING.trimmers, every_s=0.1, alter_share=0.0))
 JUST_SENDERS = NO_CHANGES.only("senders", "readers")
 PLAIN_SENDERS = WorkloadOptions(senders=(Senders(4, 150.0, idempotent=False),)).only("senders")
