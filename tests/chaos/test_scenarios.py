@@ -29,6 +29,9 @@ def test_valid(name: str, tmp_path: Path) -> None:
     print(f"{name}, seed {SEED}, in {tmp_path}")
     document = Run(RunOptions(SCENARIOS[name], SEED, tmp_path, say=print)).perform()
     assert document["verdict"] == VALID, (tmp_path, document["reasons"], document["anomalies"])
+    if name == "quick-dropping":
+        assert document["allowed"]["dropped"] > 0
+        assert any('msg="compacted ' in log.read_text() for log in (tmp_path / "logs").iterdir())
     faults = document["measures"]["faults"]
     assert not [fault for fault in faults if fault["status"] == "failed"], tmp_path
     if name == "quick-control":
