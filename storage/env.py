@@ -73,6 +73,7 @@ class Environment:
         self.db: dict[str, Any] = {}
         self.on_damage: Callable[[DamagedStoreError], None] = lambda _: None
         self._is_open = True
+        self._readers: int | None = None
         self._lock = _lock(path)
         try:
             remove_copy(path)
@@ -82,7 +83,7 @@ class Environment:
             try:
                 self._open_spaces()
             except BaseException:
-                self.lmdb.close()
+                self._close()
                 raise
         except lmdb.Error as error:
             os.close(self._lock)
@@ -110,13 +111,19 @@ class Environment:
         return min(size, self.options.limit_bytes // SMALL_SHARE) if self.options.limit_bytes else size
 
     def _allocate_readers(self) -> None:
-        """A page of the map that the file system has no room for would be a SIGBUS when a thread reads first."""
+        """A page of the map that the file system has no room for would be a SIGBUS when a thread reads first.
+
+        Closed with the environment, never before: a process that closes any descriptor of a file gives up all its POSIX
+        locks on it, and LMDB's one says that the table is in use. Without it the next process that reads the store (a
+        compaction's) makes the table anew under a running commit, which then builds on an old page and damages the
+        store.
+        """
         file = self.path / READERS_FILE
-        with file.open("r+b") as table:
-            try:
-                os.posix_fallocate(table.fileno(), 0, file.stat().st_size)
-            except OSError as error:
-                raise StorageError(f"{file} cannot be allocated: {error}; make room on the disk") from error
+        self._readers = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(self._readers, 0, file.stat().st_size)
+        except OSError as error:
+            raise StorageError(f"{file} cannot be allocated: {error}; make room on the disk") from error
 
     def begin(self, *, write: bool = False) -> Any:
         """Begin a transaction; reads give memoryviews that live as long as it does."""
@@ -134,8 +141,13 @@ class Environment:
     def close(self) -> None:
         """Close the environment and give up the lock."""
         self._is_open = False
-        self.lmdb.close()
+        self._close()
         os.close(self._lock)
+
+    def _close(self) -> None:
+        self.lmdb.close()
+        if self._readers is not None:
+            os.close(self._readers)
 
     def commit_number(self) -> int:
         """Number of the last commit."""

@@ -14,6 +14,7 @@ import pytest
 from penstock.node.cleanup.compactor import Planned, plan
 from penstock.storage import CheckpointHighWatermark, DropLog, LogBatch, StaleCompactionError, Store, Truncate
 from penstock.storage.compaction_run import Run, Task
+from penstock.storage.env import READERS_FILE
 from penstock.storage.errors import DamagedStoreError, StorageError
 from penstock.storage.layout import offset_key
 from penstock.storage.log import Log
@@ -53,6 +54,20 @@ async def test_it_plans_what_is_planned_in_this_process(store: Store) -> None:
     assert (last.keys, last.records) == (3, 120)
     done(store, *(item.write for item in [*writes, last]))
     assert (log.state.record_count, log.state.cleaned_offset, log.state.log_end_offset) == (3, 120, 120)
+
+
+def test_no_process_takes_a_store_that_is_open_for_its_own_to_prepare(tmp_path: Path) -> None:
+    """Who gets LMDB's lock of the whole table of readers makes the table anew, whatever the node commits meanwhile."""
+    code = """
+        import fcntl, sys
+        with open(sys.argv[1], "r+b") as table:
+            fcntl.lockf(table, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+    """
+    store = new_store(tmp_path / "store")
+    command = [sys.executable, "-c", textwrap.dedent(code), str(store.environment.path / READERS_FILE)]
+    assert b"BlockingIOError" in subprocess.run(command, capture_output=True, check=False).stderr
+    store.close()
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 async def test_it_reads_while_the_store_is_written_to(store: Store) -> None:
