@@ -207,6 +207,7 @@ class Broker:
             self._writer.submit,
             lambda log, task: platform.compaction(config, log, task),
             wall_ms,
+            lambda: self.clock_trust.trusted,
             CompactionLimits(limits.compaction_interval_ms, limits.compaction_key_bytes),
         )
         self._locator = Locator(config.node_id, self._view, self._replicas, lambda: self._session.serving)

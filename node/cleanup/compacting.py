@@ -56,6 +56,7 @@ class Compactor:
         submit: Callable[[Write], None],
         plan: Plan,
         wall_ms: Callable[[], int],
+        trusts_clock: Callable[[], bool],
         limits: CompactionLimits,
     ) -> None:
         self._partitions = partitions
@@ -63,6 +64,7 @@ class Compactor:
         self._submit = submit
         self._plan = plan
         self._wall_ms = wall_ms
+        self._trusts_clock = trusts_clock
         self._limits = limits
         self._past: dict[PartitionKey, _Past] = {}
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
@@ -152,7 +154,7 @@ class Compactor:
 
     async def _compact(self, partition: Partition, log: Log, config: TopicConfig) -> int | None:
         """Compact one log; when its next tombstone is due."""
-        passed = partition.passed_offset
+        passed = partition.passed_offset if self._trusts_clock() else 0  # rule 30: no tombstone's time is over then
         task = Task(
             self._wall_ms(), config.delete_retention_ms, config.min_compaction_lag_ms, passed, self._limits.key_bytes
         )

@@ -106,6 +106,27 @@ async def test_who_stops_listening_leaves_no_process(store: Store) -> None:
     assert children(os.getpid()) == []
 
 
+def test_a_reader_that_was_killed_pins_no_pages(store: Store) -> None:
+    program = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from penstock.storage.compactor import ReadOnlyEnvironment
+        transaction = ReadOnlyEnvironment(Path(sys.argv[1]), int(sys.argv[2])).begin()
+        print("reading", flush=True)
+        time.sleep(600)
+        """
+    )
+    command = [sys.executable, "-c", program, str(store.environment.path), str(SMALL_MAP)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"reading\n"
+        reader.kill()
+    assert str(reader.pid) in store.environment.lmdb.readers(), "LMDB does not see to that by itself"
+    Committer(store).look()
+    assert str(reader.pid) not in store.environment.lmdb.readers()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the broken pipe ends it")
 def test_it_ends_with_the_node(tmp_path: Path) -> None:
     program = textwrap.dedent(
