@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from penstock.node.cleanup.compactor import Planned, plan
-from penstock.storage import CheckpointHighWatermark, DropLog, LogBatch, StaleCompactionError, Store, Truncate
+from penstock.storage import (
+    CheckpointHighWatermark,
+    Committer,
+    DropLog,
+    LogBatch,
+    StaleCompactionError,
+    Store,
+    Truncate,
+)
 from penstock.storage.compaction_run import Run, Task
 from penstock.storage.errors import DamagedStoreError, StorageError
 from penstock.storage.layout import offset_key
