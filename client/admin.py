@@ -6,6 +6,7 @@ request id, absolute settings. What a change answered with is visible to later r
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self, TypeVar
 
 import grpc
@@ -32,7 +33,7 @@ from penstock.client.retry import CallPolicy
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.client.topic_config import ConfigValue, config_message, config_of, names_of_none, reset_names
-from penstock.client.trimming import TrimPoint, trim
+from penstock.client.trimming import TrimPoint, points_of, trim
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import cluster_service_pb2, common_pb2, topic_service_pb2
@@ -44,6 +45,11 @@ _DURABILITY = {
     common_pb2.DURABILITY_COMMIT: "commit",
     common_pb2.DURABILITY_INTERVAL: "interval",
     common_pb2.DURABILITY_OS: "os",
+}
+_STORE_STATES = {
+    common_pb2.STORE_STATE_OK: "ok",
+    common_pb2.STORE_STATE_NEARLY_FULL: "nearly-full",
+    common_pb2.STORE_STATE_FULL: "full",
 }
 T = TypeVar("T")
 
@@ -259,15 +265,7 @@ class Admin:
         """
         session = self._open_session()
         known = await session.metadata.topic(topic, self._timeout_ms)
-        if isinstance(before, Mapping):
-            if partitions is not None:
-                text = "name the partitions in the mapping or in `partitions`, not in both"
-                raise InvalidRequestError(Reason.INVALID_ARGUMENT, text)
-            points = dict(sorted(before.items()))
-        else:
-            chosen = range(len(known.partitions)) if partitions is None else sorted(set(partitions))
-            points = dict.fromkeys(chosen, before)
-        wanted = {TopicPartition(topic, index): point for index, point in points.items()}
+        wanted = points_of(topic, len(known.partitions), before, partitions)
         return list((await trim(session, wanted, self._timeout_ms)).values())
 
     async def list_logs(
@@ -329,7 +327,18 @@ class Admin:
             )
         except PenstockError as error:
             return BrokerUsage(broker.node_id, None, None, None, error)
-        return BrokerUsage(broker.node_id, answer.cpu_time_ms, answer.resident_bytes, answer.uptime_ms)
+        used = BrokerUsage(broker.node_id, answer.cpu_time_ms, answer.resident_bytes, answer.uptime_ms)
+        if answer.store_state == common_pb2.STORE_STATE_UNSPECIFIED:  # an older version
+            return used
+        return replace(
+            used,
+            store_state=_STORE_STATES.get(answer.store_state, str(answer.store_state)),
+            store_used_bytes=answer.store_used_bytes,
+            store_capacity_bytes=answer.store_capacity_bytes,
+            store_disk_bytes=answer.store_disk_bytes,
+            disk_free_bytes=answer.disk_free_bytes,
+            retention_paused=answer.retention_paused,
+        )
 
     async def _read(self, rpc: Callable[[Connection], Any], request: object, returns: type[T]) -> T:
         """A read never shows less than one before it did, whichever node answers."""
@@ -384,4 +393,5 @@ def _broker(broker: cluster_service_pb2.Broker) -> BrokerDescription:
         durability=_DURABILITY.get(broker.durability, str(broker.durability)),
         voter=broker.voter,
         version=broker.version,
+        store_state=_STORE_STATES.get(broker.store_state),
     )

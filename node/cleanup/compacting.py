@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from penstock.node.cleanup.cleaner import WallClock
 from penstock.node.cleanup.compactor import Planned
 from penstock.node.cleanup.schedule import Candidate, next_log
 from penstock.node.partition import Partition
@@ -55,14 +56,14 @@ class Compactor:
         image: Callable[[], MetadataImage],
         submit: Callable[[Write], None],
         plan: Plan,
-        wall_ms: Callable[[], int],
+        wall: WallClock,
         limits: CompactionLimits,
     ) -> None:
         self._partitions = partitions
         self._image = image
         self._submit = submit
         self._plan = plan
-        self._wall_ms = wall_ms
+        self._wall = wall
         self._limits = limits
         self._past: dict[PartitionKey, _Past] = {}
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
@@ -94,7 +95,7 @@ class Compactor:
         for partition, config in self._compacted():
             if (candidate := await self._candidate(partition, config)) is not None:
                 found[candidate] = (partition, config)
-        chosen = next_log(found, self._wall_ms())
+        chosen = next_log(found, self._wall.now_ms())
         if chosen is None:
             return False
         partition, config = found[chosen]
@@ -153,9 +154,13 @@ class Compactor:
 
     async def _compact(self, partition: Partition, log: Log, config: TopicConfig) -> int | None:
         """Compact one log; when its next tombstone is due."""
-        passed = partition.passed_offset
+        passed = partition.passed_offset if self._wall.is_trusted() else 0  # rule 30: no tombstone's time is over then
         task = Task(
-            self._wall_ms(), config.delete_retention_ms, config.min_compaction_lag_ms, passed, self._limits.key_bytes
+            self._wall.now_ms(),
+            config.delete_retention_ms,
+            config.min_compaction_lag_ms,
+            passed,
+            self._limits.key_bytes,
         )
         began_s, before = asyncio.get_running_loop().time(), log.state
         group: list[Compact] = []

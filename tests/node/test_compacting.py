@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock.node.cleanup.cleaner import WallClock
 from penstock.node.cleanup.compacting import CompactionLimits, Compactor
 from penstock.node.cleanup.compactor import Planned
 from penstock.raft.topic_config import TopicConfig
@@ -52,7 +53,7 @@ class Bench:
             lambda: SimpleNamespace(topics={log.key.topic_id: topic}),  # type: ignore[arg-type, return-value]
             self._submit,
             self._plan,
-            lambda: NOW_MS,
+            WallClock(lambda: NOW_MS, lambda: True),
             CompactionLimits(1, 1 << 20),
         )
 

@@ -275,6 +275,8 @@ async def test_one_request_at_a_time(running: Any) -> None:
 
 def test_the_store_of_a_stopped_node(tmp_path: Path) -> None:
     node = Node(tmp_path)
+    with node.config.open("a") as config:  # its last table is [limits]
+        config.write("store_ballast_bytes = 1048576\n")
     grown(node.data / "store")
     before = (node.data / "store" / DATA_FILE).stat().st_blocks * 512
     done = penstockd("compact-store", "--config", str(node.config))

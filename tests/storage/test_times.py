@@ -74,14 +74,14 @@ def test_lookups_and_cuts_read_a_bounded_part(tmp_path: Path, monkeypatch: pytes
         log = new_log(store)
         fill(store, log, [[1_000 + at * step] for at in range(400)])
         seen = 0
-        real = layout.unpack_batch
+        real = layout.unpack_whole
 
         def counted(*args: object) -> object:
             nonlocal seen
             seen += 1
             return real(*args)  # type: ignore[arg-type]  # passed through
 
-        monkeypatch.setattr(log_module, "unpack_batch", counted)
+        monkeypatch.setattr(log_module, "unpack_whole", counted)
         bound = INDEX_BYTES // 10_000 + 2
         for timestamp in (0, 601, 900, 1_000, 1_200, 1_399, 1_400, 5_000):
             seen = 0
@@ -103,4 +103,5 @@ def test_below_the_log_start_and_the_limit(tmp_path: Path) -> None:
         done(store, MoveStart(log, 0, 2))
         assert log.find_timestamp(15, 4) == (2, 30)
         assert [outcome.error for outcome in commit(store, MoveStart(log, 0, 3))] == [None]
-        assert log.state.log_start_offset == 2
+        assert log.find_timestamp(15, 4) == (3, 40)
+        assert (log.state.log_start_offset, log.state.first_offset) == (3, 2)
