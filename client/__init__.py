@@ -4,15 +4,18 @@ from penstock.client.admin import Admin
 from penstock.client.consumer import Consumer, FetchedBatch
 from penstock.client.descriptions import (
     BrokerDescription,
+    BrokerLogs,
     BrokerUsage,
     ClusterDescription,
     HealthProblem,
     HealthReport,
+    LogDescription,
     PartitionDescription,
     PartitionOffset,
     StoreRoom,
     TopicConfig,
     TopicDescription,
+    TrimmedPartition,
 )
 from penstock.client.errors import (
     BufferFullError,
@@ -43,6 +46,7 @@ from penstock.client.records import (
     Timestamp,
     TopicPartition,
 )
+from penstock.client.trimming import TrimPoint
 from penstock.protocol.errors import PenstockError
 
 __all__ = [
@@ -50,6 +54,7 @@ __all__ = [
     "Admin",
     "BatchDelivery",
     "BrokerDescription",
+    "BrokerLogs",
     "BrokerUsage",
     "BufferFullError",
     "ClientClosedError",
@@ -62,6 +67,7 @@ __all__ = [
     "HealthReport",
     "InvalidRequestError",
     "LogDamagedError",
+    "LogDescription",
     "LogDivergedError",
     "NewRecord",
     "NotLeaderError",
@@ -82,6 +88,8 @@ __all__ = [
     "TopicDescription",
     "TopicExistsError",
     "TopicPartition",
+    "TrimPoint",
+    "TrimmedPartition",
     "UnavailableError",
     "UnknownPartitionError",
     "UnknownTopicError",

@@ -14,6 +14,7 @@ import grpc
 from penstock.client.connection import Connection, parse_bootstrap
 from penstock.client.descriptions import (
     BrokerDescription,
+    BrokerLogs,
     BrokerUsage,
     ClusterDescription,
     HealthProblem,
@@ -22,14 +23,17 @@ from penstock.client.descriptions import (
     PartitionOffset,
     StoreRoom,
     TopicDescription,
+    TrimmedPartition,
 )
 from penstock.client.errors import ClientClosedError, InvalidRequestError
+from penstock.client.logs import LogSelection, list_logs
 from penstock.client.offsets import list_offsets
 from penstock.client.records import Isolation, Timestamp, TopicPartition
 from penstock.client.retry import CallPolicy
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.client.topic_config import ConfigValue, config_message, config_of, names_of_none, reset_names
+from penstock.client.trimming import TrimPoint, points_of, trim
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import cluster_service_pb2, common_pb2, topic_service_pb2
@@ -248,6 +252,36 @@ class Admin:
         wanted = {TopicPartition(topic, index): position for index in chosen}
         found = await list_offsets(session, wanted, isolation, self._timeout_ms)
         return [found[partition] for partition in wanted]
+
+    async def trim_topic(
+        self, topic: str, before: TrimPoint | Mapping[int, TrimPoint], *, partitions: Iterable[int] | None = None
+    ) -> list[TrimmedPartition]:
+        """Delete the oldest records of all or some partitions of a topic, for good; what became of each, by partition.
+
+        `before`: an offset, at most the high watermark; a Timestamp (all before the first record at or after it); or
+        "everything", which is what was committed when the call began. Or one of these for each partition. Harmless to
+        repeat: after an OutcomeUnknownError in a result, too. Errors of single partitions are in their results; what is
+        raised came before anything was deleted.
+        """
+        session = self._open_session()
+        known = await session.metadata.topic(topic, self._timeout_ms)
+        wanted = points_of(topic, len(known.partitions), before, partitions)
+        return list((await trim(session, wanted, self._timeout_ms)).values())
+
+    async def list_logs(
+        self,
+        node_ids: Iterable[int] | None = None,
+        *,
+        topics: Iterable[str] | None = None,
+        strays_only: bool = False,
+    ) -> list[BrokerLogs]:
+        """Ask all or some nodes, all at once, for the logs in their stores; by node. Who does not answer says why.
+
+        `topics`: the logs of these only. Raises InvalidRequestError where no node has an id, UnknownTopicError.
+        """
+        cluster = await self.describe_cluster()
+        selection = LogSelection.of(cluster, node_ids, topics, strays_only=strays_only)
+        return await list_logs(self._open_session(), selection, self._timeout_ms)
 
     async def compact_store(self, node_id: int, *, validate_only: bool = False) -> StoreRoom:
         """Let a node give its store's free room back; answered, with the figures from before, when it begins.

@@ -160,3 +160,52 @@ class StoreRoom:
     """About what its rows take, and what its file would take after `compact_store`."""
     disk_bytes: int
     """What its file takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrimmedPartition:
+    """What became of a partition that was trimmed."""
+
+    topic: str
+    partition: int
+    log_start_offset: int | None
+    """Where the log begins now, on every in-sync replica; never below what was asked for. None: see `error`."""
+    error: PenstockError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogDescription:
+    """A log as one node has it."""
+
+    node_id: int
+    topic_id: bytes
+    topic: str | None
+    """None: no topic has this id (any more)."""
+    partition: int
+    log_start_offset: int
+    log_end_offset: int
+    high_watermark: int
+    """As far as this node knows."""
+    size_bytes: int
+    """Of all its batches with their headers, as stored."""
+    record_count: int
+    """In those batches; the first one may hold some that are below the log start."""
+    leader: bool
+    """The node leads it now."""
+    stray: bool
+    """The metadata does not place it on this node: kept, for an operator to judge."""
+    cleaned_offset: int
+    """Below it the log is compacted."""
+    dirty_bytes: int
+    """Of the batches from there on."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLogs:
+    """The logs of one node."""
+
+    node_id: int
+    logs: tuple[LogDescription, ...]
+    """By topic id and partition; none where it did not answer."""
+    error: PenstockError | None = None
+    """Why it did not answer; reason UNSUPPORTED: an older version, which cannot tell."""

@@ -1,8 +1,8 @@
 """Finds offsets by position or time, each at the leader of its partition."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
 
 from penstock.client.descriptions import PartitionOffset
 from penstock.client.errors import (
@@ -22,6 +22,14 @@ from penstock.v1 import consumer_service_pb2 as pb
 ATTEMPT_TIMEOUT_MS = 5_000
 
 
+class Led(NamedTuple):
+    """A partition, and the leadership of it that is known."""
+
+    partition: TopicPartition
+    topic_id: bytes
+    leader_epoch: int
+
+
 async def list_offsets(
     session: ClientSession,
     wanted: Mapping[TopicPartition, Literal["earliest", "latest"] | Timestamp],
@@ -37,7 +45,10 @@ async def list_offsets(
     last: PenstockError | None = None
     while True:
         missing = {partition: position for partition, position in wanted.items() if partition not in found}
-        rounds = [_ask(session, address, group, isolation) for address, group in _by_leader(session, missing).items()]
+        rounds = [
+            _ask(session, address, [(led.partition, _query(led, missing[led.partition])) for led in group], isolation)
+            for address, group in by_leader(session, missing).items()
+        ]
         for answer, error in await asyncio.gather(*rounds):
             found |= answer
             last = error or last
@@ -48,11 +59,12 @@ async def list_offsets(
             message = f"offsets not found within {timeout_ms} ms; last: {last or 'no leader is known'}"
             raise RequestTimeoutError(Reason.LEADER_NOT_AVAILABLE, message)
         await session.clock.sleep_ms(min(left_ms, backoff.next_ms()))
-        if _by_leader(session, missing).keys() <= set() or last is not None:
-            await _refresh(session, left_ms)
+        if not by_leader(session, missing) or last is not None:
+            await refresh_leaders(session, left_ms)
 
 
-async def _refresh(session: ClientSession, left_ms: float) -> None:
+async def refresh_leaders(session: ClientSession, left_ms: float) -> None:
+    """Ask for the metadata anew, if a broker answers."""
     try:
         await session.metadata.refresh(max(1, int(left_ms)))
     except PenstockError as error:
@@ -60,12 +72,11 @@ async def _refresh(session: ClientSession, left_ms: float) -> None:
             raise
 
 
-def _by_leader(
-    session: ClientSession, wanted: Mapping[TopicPartition, Literal["earliest", "latest"] | Timestamp]
-) -> dict[str, list[tuple[TopicPartition, pb.OffsetQuery]]]:
+def by_leader(session: ClientSession, partitions: Iterable[TopicPartition]) -> dict[str, list[Led]]:
+    """Group by the leaders' addresses, as far as they are known. Raises UnknownPartitionError."""
     catalog = session.metadata.catalog
-    groups: dict[str, list[tuple[TopicPartition, pb.OffsetQuery]]] = {}
-    for partition, position in wanted.items():
+    groups: dict[str, list[Led]] = {}
+    for partition in partitions:
         topic = catalog.topics.get(partition.topic)
         if topic is None:
             continue
@@ -77,19 +88,20 @@ def _by_leader(
             )
         leadership = topic.partitions[partition.partition]
         address = catalog.leader_address(leadership)
-        if address is None:
-            continue
-        query = pb.OffsetQuery(
-            topic_id=topic.topic_id, partition=partition.partition, leader_epoch=leadership.leader_epoch
-        )
-        if isinstance(position, Timestamp):
-            query.timestamp_ms = position.ms
-        elif position == "earliest":
-            query.earliest.SetInParent()
-        else:
-            query.latest.SetInParent()
-        groups.setdefault(address, []).append((partition, query))
+        if address is not None:
+            groups.setdefault(address, []).append(Led(partition, topic.topic_id, leadership.leader_epoch))
     return groups
+
+
+def _query(led: Led, position: Literal["earliest", "latest"] | Timestamp) -> pb.OffsetQuery:
+    query = pb.OffsetQuery(topic_id=led.topic_id, partition=led.partition.partition, leader_epoch=led.leader_epoch)
+    if isinstance(position, Timestamp):
+        query.timestamp_ms = position.ms
+    elif position == "earliest":
+        query.earliest.SetInParent()
+    else:
+        query.latest.SetInParent()
+    return query
 
 
 async def _ask(

@@ -334,7 +334,8 @@ class Log:
 
 
 def _check_bounds(start: int, state: LogState) -> None:
-    if start < state.log_start_offset:
-        raise OffsetBelowStartError(f"offset {start} is below the log start {state.log_start_offset}")
+    """What is in the first batch below the log start is still read: a follower is filled with whole batches."""
+    if start < state.first_offset:
+        raise OffsetBelowStartError(f"offset {start} is below {state.first_offset}, where the log's first batch begins")
     if start > state.log_end_offset:
         raise OffsetAboveEndError(f"offset {start} is above the log end {state.log_end_offset}")

@@ -9,15 +9,18 @@ from penstock.client import admin as _admin
 from penstock.client.blocking.face import Face
 from penstock.client.descriptions import (
     BrokerDescription,
+    BrokerLogs,
     BrokerUsage,
     ClusterDescription,
     HealthReport,
     PartitionOffset,
     StoreRoom,
     TopicDescription,
+    TrimmedPartition,
 )
 from penstock.client.records import Isolation, Timestamp
 from penstock.client.topic_config import ConfigValue
+from penstock.client.trimming import TrimPoint
 
 
 class Admin(Face):
@@ -112,6 +115,22 @@ class Admin(Face):
     def broker_usage(self) -> list[BrokerUsage]:
         """See penstock.client.Admin.broker_usage."""
         return self._run(self._inner.broker_usage())
+
+    def trim_topic(
+        self, topic: str, before: TrimPoint | Mapping[int, TrimPoint], *, partitions: Iterable[int] | None = None
+    ) -> list[TrimmedPartition]:
+        """See penstock.client.Admin.trim_topic."""
+        return self._run(self._inner.trim_topic(topic, before, partitions=partitions))
+
+    def list_logs(
+        self,
+        node_ids: Iterable[int] | None = None,
+        *,
+        topics: Iterable[str] | None = None,
+        strays_only: bool = False,
+    ) -> list[BrokerLogs]:
+        """See penstock.client.Admin.list_logs."""
+        return self._run(self._inner.list_logs(node_ids, topics=topics, strays_only=strays_only))
 
     def compact_store(self, node_id: int, *, validate_only: bool = False) -> StoreRoom:
         """See penstock.client.Admin.compact_store."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import typer
 
-from penstock.client.cli import bench, broker, cluster, completion, consume, dev, produce, topic
+from penstock.client.cli import bench, broker, cluster, completion, consume, dev, produce, topic, trim
 from penstock.client.cli.output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, report, say
 from penstock.client.cli.settings import root
 from penstock.client.devcluster import DevClusterError
@@ -27,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 root(app)
+trim.register(topic.app)
 app.add_typer(topic.app, name="topic")
 produce.register(app)
 consume.register(app)

@@ -6,6 +6,7 @@ import typer
 
 from penstock.client import Admin, BrokerDescription, BrokerUsage
 from penstock.client.cli.cluster import broker_document, brokers_table
+from penstock.client.cli.logs import show_logs
 from penstock.client.cli.output import EXIT_OK, Cell, Table, ask, show
 from penstock.client.cli.settings import Settings, command
 from penstock.client.cli.store_compaction import node_epoch_of, show_after, show_before, until_back
@@ -37,6 +38,34 @@ def list_(settings: Settings) -> int:
         rows = [(*row, *_store_cells(of)) for row, of in zip(table.rows, used, strict=True)]
         show(settings, document, Table((*table.columns, *STORE_COLUMNS), rows))
         return EXIT_OK
+
+    return ask(settings, once)
+
+
+@command(app, "logs", "bootstrap", "timeout", "watch")
+def logs(
+    settings: Settings,
+    nodes: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[NODE]...", min=1, help="Ids of nodes; all if none is named.", show_default=False),
+    ] = None,
+    strays: Annotated[
+        bool, typer.Option("--strays", help="Only logs that the metadata does not place on their node.")
+    ] = False,
+) -> int:
+    """List the logs in the stores of nodes: offsets, sizes, how far they are compacted.
+
+    A stray belongs to no partition that is placed on its node: to a topic that is unknown, or to one that was moved
+    away. Nothing deletes it but the deletion of its topic.
+
+    \b
+    Example: penstock broker logs 2 --strays
+    """
+
+    async def once(admin: Admin) -> int:
+        found = await admin.list_logs(nodes or None, strays_only=strays)
+        topics = (await admin.describe_cluster()).topics
+        return show_logs(settings, found, {one.topic_id: "compact" in one.config.cleanup_policy for one in topics})
 
     return ask(settings, once)
 

@@ -15,6 +15,7 @@ from penstock.client import (
     TopicExistsError,
     UnknownTopicError,
 )
+from penstock.client.cli.logs import Sizes
 from penstock.client.cli.output import EXIT_FAILED, EXIT_OK, Table, ask, error_document, say, show
 from penstock.client.cli.settings import Format, Settings, command
 
@@ -128,8 +129,11 @@ def describe(
     names: Names = None,
     topic: TopicsOption = None,
     offsets: Annotated[bool, typer.Option("--offsets", help="Ask the leaders for first and next offset.")] = False,
+    replicas: Annotated[bool, typer.Option("--replicas", help="Show the log of each replica, too.")] = False,
 ) -> int:
-    """Show topics with their settings and partitions; all topics if none is named.
+    """Show topics with their settings, partitions and sizes; all topics if none is named.
+
+    Records and bytes are those of the leader's log; what a node that does not answer would say is a dash.
 
     \b
     Example: penstock topic describe orders --offsets
@@ -146,8 +150,12 @@ def describe(
         if not wanted:
             found.extend(await admin.list_topics())
         bounds = {one.name: await _offsets(admin, one) for one in found} if offsets else {}
-        documents = [topic_document(one, bounds.get(one.name)) for one in found]
-        parts = [part for one in found for part in _topic_parts(one, bounds.get(one.name))]
+        sizes = await Sizes.of(admin, found, all_replicas=replicas)
+        documents = [_described(one, bounds.get(one.name), sizes, replicas=replicas) for one in found]
+        parts: list[Table | str] = []
+        for one in found:
+            parts += _topic_parts(one, bounds.get(one.name), sizes)
+            parts += [sizes.replica_table(one)] if replicas else []
         show(settings, _with_errors({"topics": documents}, errors), *parts)
         return _finish(settings, errors)
 
@@ -275,6 +283,16 @@ def config_document(config: TopicConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in TopicConfig.__dataclass_fields__}
 
 
+def _described(
+    topic: TopicDescription, bounds: Mapping[int, tuple[int, int]] | None, sizes: Sizes, *, replicas: bool
+) -> dict[str, Any]:
+    document = topic_document(topic, bounds)
+    for shown, partition in zip(document["partitions"], topic.partitions, strict=True):
+        shown.update(sizes.fields(topic, partition, replicas=replicas))
+    records, size = sizes.totals(topic)
+    return {**document, "size_bytes": size, "record_count": records}
+
+
 async def _each(names: Sequence[str], act: Callable[[str], Awaitable[None]]) -> dict[str, PenstockError]:
     errors: dict[str, PenstockError] = {}
     for name in names:
@@ -321,22 +339,27 @@ def _topics_table(topics: Sequence[TopicDescription]) -> Table:
     return Table(("topic", "partitions", "replicas", "min_insync", "offline", "under_replicated"), rows)
 
 
-def _topic_parts(topic: TopicDescription, bounds: Mapping[int, tuple[int, int]] | None) -> list[Table | str]:
+def _topic_parts(
+    topic: TopicDescription, bounds: Mapping[int, tuple[int, int]] | None, sizes: Sizes
+) -> list[Table | str]:
     settings = "  ".join(
         f"{name}={'unlimited' if value is None else str(value).lower()}"
         for name, value in config_document(topic.config).items()
     )
-    columns: tuple[str, ...] = ("topic", "partition", "leader", "epoch", "replicas", "isr", "elr")
+    columns: tuple[str, ...] = ("topic", "partition", "leader", "epoch", "replicas", "isr", "elr", "records", "bytes")
     rows: list[list[str | int | None]] = []
     for one in topic.partitions:
         nodes = [",".join(map(str, ids)) or None for ids in (one.replicas, one.isr, one.elr)]
-        rows.append([topic.name, one.partition, one.leader, one.leader_epoch, *nodes])
+        log = sizes.of_leader(topic, one)
+        figures = (None, None) if log is None else (log.record_count, log.size_bytes)
+        rows.append([topic.name, one.partition, one.leader, one.leader_epoch, *nodes, *figures])
         if bounds is not None:
             rows[-1].extend(bounds.get(one.partition, (None, None)))
     if bounds is not None:
         columns += ("start", "end")
     lines = textwrap.wrap(settings, SETTINGS_WIDTH, initial_indent="  ", subsequent_indent="  ")
-    return [f"{topic.name}  {topic.topic_id.hex()}", *lines, Table(columns, rows)]
+    records, size = ("-" if total is None else total for total in sizes.totals(topic))
+    return [f"{topic.name}  {topic.topic_id.hex()}  records {records}  bytes {size}", *lines, Table(columns, rows)]
 
 
 def _show_changed(settings: Settings, topic: TopicDescription, done: str, *, dry: str) -> None:

@@ -68,6 +68,8 @@ class Compactor:
         self._past: dict[PartitionKey, _Past] = {}
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         """By the identity of the write."""
+        self._replaced = 0
+        """Batches, in all compactions."""
 
     async def run(self) -> None:
         """Compact what is due, until cancelled."""
@@ -100,7 +102,7 @@ class Compactor:
         log = partition.shell.log
         if log is None:
             return False
-        before = log.state
+        cleaned, replaced = log.state.cleaned_offset, self._replaced
         due_ms: int | None = None
         try:
             due_ms = await self._compact(partition, log, config)
@@ -109,8 +111,7 @@ class Compactor:
         except StorageError as error:
             LOG.warning("compaction of %s ends early: %s", partition.key, error)
         finally:
-            after = log.state
-            did = (before.cleaned_offset, before.size_bytes) != (after.cleaned_offset, after.size_bytes)
+            did = (cleaned, replaced) != (log.state.cleaned_offset, self._replaced)
             self._past[partition.key] = _Past(asyncio.get_running_loop().time(), not did, due_ms)
         return True
 
@@ -206,11 +207,14 @@ class Compactor:
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
+        self._replaced += sum(len(write.replaced) for write in group)
         await asyncio.sleep(min(MAX_REST_S, loop.time() - began_s))
 
 
 def _look_at(log: Log) -> tuple[int, int | None]:
-    """Dirty bytes, and the time of the first dirty batch."""
+    """Dirty bytes, and the time of the first dirty batch. None before any is noted as committed."""
     state = log.state
+    if state.high_watermark <= max(state.cleaned_offset, state.first_offset):  # noted every few seconds only
+        return 0, None
     first = log.summaries(max(state.cleaned_offset, state.first_offset), state.log_end_offset, 1)
     return log.dirty_bytes(), first[0].max_time_ms if first else None

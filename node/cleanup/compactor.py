@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -39,26 +40,50 @@ async def plan(store_path: Path, map_bytes: int, log: Log, task: Task) -> AsyncI
         passed_offset=task.passed_offset,
         max_key_bytes=task.max_key_bytes,
     ).SerializeToString()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "penstock.storage.compactor",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
+    process = _started(LENGTH.pack(len(request)) + request)
     try:
-        if process.stdin is None or process.stdout is None:
-            raise StorageError("the compaction's process has no pipes")
-        process.stdin.write(LENGTH.pack(len(request)) + request)
-        while True:
-            planned = _planned(log, await _frame(process.stdout))
-            yield planned
-            if planned.last:
-                return
+        frames = await _reader(process)
+        try:
+            while True:
+                planned = _planned(log, await _frame(frames.stream))
+                yield planned
+                if planned.last:
+                    return
+        finally:
+            frames.transport.close()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+
+def _started(request: bytes) -> subprocess.Popen[bytes]:
+    """Start it by the subprocess module, on the loop's thread.
+
+    The loop's own way (uvloop) forks, and gRPC's threads and handlers make that fail now and then: the child ended by a
+    signal before it was another program. The module does not fork where the system knows better (vfork). The thread is
+    that which lives as long as the node: the child ends with it.
+    """
+    command = [sys.executable, "-m", "penstock.storage.compactor"]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  ours
+    except OSError as error:
+        raise StorageError(f"the compaction's process cannot be started: {error}") from error
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # ended at once: then there is no answer either
+            process.stdin.write(request)  # much less than a pipe holds, so this does not wait
+    return process
+
+
+class _Frames(NamedTuple):
+    stream: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+
+async def _reader(process: subprocess.Popen[bytes]) -> _Frames:
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), process.stdout)
+    return _Frames(stream, transport)
 
 
 async def _frame(stream: asyncio.StreamReader) -> pb.CompactionFrame:

@@ -18,7 +18,14 @@ from penstock.node.replication.shell import ReplicaShell
 from penstock.node.waiters import Waiters
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
-from penstock.storage import LogBatch, PartitionKey, StorageError, StoreFullError
+from penstock.storage import (
+    LogBatch,
+    LogDroppedError,
+    OffsetBelowStartError,
+    PartitionKey,
+    StorageError,
+    StoreFullError,
+)
 from penstock.storage.producers import Duplicate, ProducerState, Refusal, Verdict
 from penstock.v1 import common_pb2
 
@@ -212,11 +219,14 @@ class Partition:
     async def trim(self, log_start_offset: int | None, leader_epoch: int | None, timeout_s: float) -> int:
         """Delete all below an offset, None: all that is committed. The log start, on every in-sync replica by then.
 
-        Raises NOT_LEADER, STALE_LEADER_EPOCH, INVALID_ARGUMENT, OFFSET_ABOVE_END; OUTCOME_UNKNOWN where the leadership
-        ends or the in-sync replicas do not confirm in time: asking again is harmless.
+        Raises NOT_LEADER, STALE_LEADER_EPOCH, INVALID_ARGUMENT, OFFSET_ABOVE_END; LEADER_NOT_AVAILABLE where a new
+        leader does not know yet how much is committed; OUTCOME_UNKNOWN where the leadership ends or the in-sync
+        replicas do not confirm in time: asking again is harmless.
         """
         self._check_leading(leader_epoch)
         core = self.shell.leading()
+        if log_start_offset is None or log_start_offset > core.log.high_watermark:
+            self.latest(leader_epoch, common_pb2.ISOLATION_READ_UNCOMMITTED)  # rule 12: refused while it is not known
         start = core.log.high_watermark if log_start_offset is None else log_start_offset
         if start < 0:
             raise PenstockError(Reason.INVALID_ARGUMENT, f"partition {self._name()}: offset {start} is negative")
@@ -306,7 +316,12 @@ class Partition:
         hot = self.shell.tail.read(request.offset, end, request.max_bytes)
         if hot is not None:
             return list(hot)
-        return await self.shell.read_cold(request.offset, end, request.max_bytes)
+        try:
+            return await self.shell.read_cold(request.offset, end, request.max_bytes)
+        except OffsetBelowStartError:  # it was dropped while the read was under way
+            raise self._below_start(request.offset) from None
+        except LogDroppedError:
+            raise PenstockError(Reason.NOT_LEADER, f"partition {self._name()} was removed from this node") from None
 
     def _readable_end(self, request: ReadRequest) -> int | None:
         """Where this read must end; None: nothing to read yet."""
@@ -317,14 +332,17 @@ class Partition:
         if request.last_fetched_epoch is not None:
             self._check_divergence(request.offset, request.last_fetched_epoch)
         if request.offset < log.log_start_offset:  # rule 23: below and above are different errors
-            text = f"partition {self._name()}: offset {request.offset} is below the log start {log.log_start_offset}"
-            raise PenstockError(Reason.OFFSET_BELOW_START, text, {"log_start_offset": str(log.log_start_offset)})
+            raise self._below_start(request.offset)
         if request.offset > log.log_end_offset:
             text = f"partition {self._name()}: offset {request.offset} is above the log end {log.log_end_offset}"
             raise PenstockError(Reason.OFFSET_ABOVE_END, text, {"log_end_offset": str(log.log_end_offset)})
         if request.offset >= log.high_watermark:
             return None  # rule 12: between HW and log end it waits
         return log.high_watermark
+
+    def _below_start(self, offset: int) -> PenstockError:
+        text = f"partition {self._name()}: offset {offset} is below the log start {self.log_start_offset}"
+        return PenstockError(Reason.OFFSET_BELOW_START, text, {"log_start_offset": str(self.log_start_offset)})
 
     def _check_divergence(self, offset: int, last_epoch: int) -> None:
         """Rule 3, KIP-320: what the consumer read last must be in this log."""

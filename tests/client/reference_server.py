@@ -54,6 +54,7 @@ class PartitionLog:
     leader: int
     leader_epoch: int = 0
     log_start_offset: int = 0
+    cleaned_offset: int = 0
     batches: list[record_pb2.StoredBatch] = field(default_factory=list)
     producers: ProducerStates = field(default_factory=ProducerStates)
     waiters: dict[asyncio.Event, None] = field(default_factory=dict)
@@ -76,6 +77,13 @@ class PartitionLog:
         for waiter in self.waiters:
             waiter.set()
         return base
+
+    def trim(self, start: int) -> None:
+        end = self.end
+        self.log_start_offset = max(start, self.log_start_offset)
+        kept = [batch for batch in self.batches if batch.last_offset >= self.log_start_offset]
+        self.batches = kept
+        assert self.end == end
 
     def epoch_end(self, leader_epoch: int) -> int:
         """Where the batches of this epoch and lower ones end."""
@@ -109,7 +117,9 @@ class Cluster:
         self.corrupt_reads = 0
         self.nodes = nodes
         self.of_an_older_version: set[int] = set()
-        """Ids of brokers that do not know GetBrokerUsage."""
+        """Ids of brokers that know neither GetBrokerUsage nor ListLogs."""
+        self.trim_faults: deque[Reason] = deque()
+        """Taken one a partition that is trimmed: answered so, after it was done where the outcome is unknown."""
 
     def bootstrap(self) -> str:
         return ",".join(broker.address for broker in self.brokers.values())
@@ -211,6 +221,7 @@ class Broker:
         self.gives_back = True
         """Whether its store gets smaller when it is compacted."""
         self.streams: dict[asyncio.Event, None] = {}
+        self.strays: dict[tuple[bytes, int], PartitionLog] = {}
         cluster.brokers[node_id] = self
 
     @property
@@ -333,6 +344,41 @@ class ClusterApi(Api, cluster_service_pb2_grpc.ClusterServiceServicer):
         used.store_used_bytes, used.store_capacity_bytes, used.disk_free_bytes = 85, 100, 7
         return used
 
+    async def ListLogs(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Every broker has every log; one whose topic is gone is a stray."""
+        await self.check(context)
+        if self.broker.node_id in self.cluster.of_an_older_version:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        placed, strays = self.cluster.logs, self.broker.strays
+        keys = sorted((key, False) for key in placed) + sorted((key, True) for key in strays)
+        keys = [
+            (key, stray)
+            for key, stray in keys
+            if (not request.topic_ids or key[0] in request.topic_ids) and (stray or not request.strays_only)
+        ]
+        start = int(request.page_token or 0)
+        end = start + (request.page_size or 100)
+        return cluster_pb.ListLogsResponse(
+            node_id=self.broker.node_id,
+            logs=[self._log_info((strays if stray else placed)[key], stray) for key, stray in keys[start:end]],
+            next_page_token=str(end) if end < len(keys) else "",
+        )
+
+    def _log_info(self, log: PartitionLog, stray: bool) -> cluster_pb.LogInfo:
+        return cluster_pb.LogInfo(
+            topic_id=log.topic_id,
+            partition=log.partition,
+            log_start_offset=log.log_start_offset,
+            log_end_offset=log.end,
+            high_watermark=log.end,
+            size_bytes=sum(stored.batch.ByteSize() for stored in log.batches),
+            record_count=sum(stored.batch.record_count for stored in log.batches),
+            leader=not stray and log.leader == self.broker.node_id,
+            stray=stray,
+            cleaned_offset=log.cleaned_offset,
+            dirty_bytes=sum(s.batch.ByteSize() for s in log.batches if s.base_offset >= log.cleaned_offset),
+        )
+
     async def CompactStore(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Done as soon as it is asked for."""
         await self.check(context)
@@ -405,6 +451,32 @@ class TopicApi(Api, topic_service_pb2_grpc.TopicServiceServicer):
         if not request.validate_only:
             self.cluster.grow(request.name, request.partitions)
         return topic_pb.AddPartitionsResponse(topic=topic, metadata_version=self.cluster.version)
+
+    async def TrimPartitions(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.check(context)
+        answer = topic_pb.TrimPartitionsResponse()
+        for asked in request.partitions:
+            result = answer.results.add()
+            try:
+                result.log_start_offset = self._trim(asked)
+            except PenstockError as error:
+                result.error.CopyFrom(to_status(error))
+        return answer
+
+    def _trim(self, asked: Any) -> int:
+        log = self.broker.leads(
+            asked.topic_id, asked.partition, asked.leader_epoch if asked.HasField("leader_epoch") else None
+        )
+        fault = self.cluster.trim_faults.popleft() if self.cluster.trim_faults else None
+        if fault is not None and fault is not Reason.OUTCOME_UNKNOWN:
+            refuse(fault, "injected")
+        assert asked.WhichOneof("position") == "before_offset"  # what a client sends that may repeat itself
+        if asked.before_offset > log.end:
+            refuse(Reason.OFFSET_ABOVE_END, f"offset {asked.before_offset} is above {log.end}")
+        log.trim(asked.before_offset)
+        if fault is not None:
+            refuse(fault, "injected")
+        return log.log_start_offset
 
     async def DeleteTopic(self, request: Any, context: Any) -> Any:  # noqa: N802
         topic = await self._find(request, context)

@@ -4,18 +4,20 @@ import pytest
 
 from penstock.client import (
     Admin,
+    BrokerLogs,
     ClientClosedError,
     InvalidRequestError,
     OutcomeUnknownError,
     RequestTimeoutError,
     Timestamp,
     TopicExistsError,
+    TrimmedPartition,
     UnknownPartitionError,
     UnknownTopicError,
 )
 from penstock.protocol.batch import NewRecord, build
 from penstock.protocol.reasons import Reason
-from tests.client.reference_server import Cluster
+from tests.client.reference_server import Cluster, PartitionLog
 
 
 async def test_topics_from_creation_to_deletion(cluster: Cluster) -> None:
@@ -111,6 +113,151 @@ async def test_offsets_by_position_and_time(cluster: Cluster) -> None:
             await admin.list_offsets("orders", partitions=[2])
         with pytest.raises(UnknownTopicError):
             await admin.list_offsets("nope")
+
+
+def fill(cluster: Cluster, topic: str, partition: int = 0, batches: int = 1) -> None:
+    for _ in range(batches):
+        cluster.log(topic, partition).append(build([NewRecord(None, b"v", 1000 + number) for number in range(4)]))
+
+
+async def test_a_topic_is_trimmed_by_offset_time_and_as_a_whole(cluster: Cluster) -> None:
+    cluster.create("orders", 3)
+    for partition in range(3):
+        fill(cluster, "orders", partition, 2)
+    async with Admin(cluster.bootstrap()) as admin:
+        assert await admin.trim_topic("orders", 2) == [TrimmedPartition("orders", index, 2) for index in range(3)]
+        assert [one.log_start_offset for one in await admin.trim_topic("orders", Timestamp(1003))] == [3, 3, 3]
+        assert await admin.trim_topic("orders", 1, partitions=[1]) == [TrimmedPartition("orders", 1, 3)]
+        points = {2: "everything", 0: 5}
+        mixed = await admin.trim_topic("orders", points)  # type: ignore[arg-type]  # str is as good as the Literal
+        assert [(one.partition, one.log_start_offset) for one in mixed] == [(0, 5), (2, 8)]
+        assert await admin.trim_topic("orders", {}) == []
+        with pytest.raises(InvalidRequestError):
+            await admin.trim_topic("orders", {0: 1}, partitions=[0])
+        with pytest.raises(UnknownPartitionError):
+            await admin.trim_topic("orders", {0: 6, 3: 6})
+        with pytest.raises(UnknownTopicError):
+            await admin.trim_topic("nope", 1)
+    assert [cluster.log("orders", index).log_start_offset for index in range(3)] == [5, 3, 8]
+
+
+async def test_each_partition_that_is_not_trimmed_says_why(cluster: Cluster) -> None:
+    cluster.create("orders", 3)
+    for partition in (0, 2):
+        fill(cluster, "orders", partition)
+    async with Admin(cluster.bootstrap()) as admin:
+        first, empty, last = await admin.trim_topic("orders", 4)
+    assert (first.log_start_offset, last.log_start_offset) == (4, 4)
+    assert empty.log_start_offset is None
+    assert empty.error is not None
+    assert empty.error.reason is Reason.OFFSET_ABOVE_END
+
+
+async def test_trimming_follows_leaders_and_repeats_what_is_unknown(cluster: Cluster) -> None:
+    cluster.create("orders", 2)
+    for partition in range(2):
+        fill(cluster, "orders", partition)
+    cluster.lead("orders", 1, 3, tell=False)
+    cluster.trim_faults.extend([Reason.OUTCOME_UNKNOWN, Reason.LEADER_NOT_AVAILABLE, Reason.OUTCOME_UNKNOWN])
+    async with Admin(cluster.bootstrap()) as admin:
+        assert [one.log_start_offset for one in await admin.trim_topic("orders", "everything")] == [4, 4]
+    assert not cluster.trim_faults
+
+
+async def test_everything_is_what_was_there_when_the_call_began(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt trims and its answer is lost; what is appended before the second one stays."""
+    cluster.create("orders")
+    fill(cluster, "orders")
+    log = cluster.log("orders")
+    trim = log.trim
+
+    def append_then_trim(start: int) -> None:
+        trim(start)
+        fill(cluster, "orders")
+
+    monkeypatch.setattr(log, "trim", append_then_trim)
+    cluster.trim_faults.append(Reason.OUTCOME_UNKNOWN)
+    async with Admin(cluster.bootstrap()) as admin:
+        (done,) = await admin.trim_topic("orders", "everything")
+    assert (done.log_start_offset, log.end) == (4, 12)
+
+
+async def test_a_trim_without_an_answer_in_time_says_what_is_known(cluster: Cluster) -> None:
+    cluster.create("orders")
+    fill(cluster, "orders")
+    async with Admin(cluster.bootstrap(), timeout_ms=300) as admin:
+        cluster.trim_faults.extend([Reason.LEADER_NOT_AVAILABLE] * 1000)
+        (refused,) = await admin.trim_topic("orders", 1)
+        cluster.trim_faults.extendleft([Reason.OUTCOME_UNKNOWN])
+        (unknown,) = await admin.trim_topic("orders", 1)
+    assert isinstance(refused.error, RequestTimeoutError)
+    assert isinstance(unknown.error, OutcomeUnknownError)
+
+
+async def test_a_topic_of_the_same_name_is_not_trimmed_instead(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.create("orders")
+    fill(cluster, "orders")
+
+    def replace(start: int) -> None:
+        cluster.drop("orders")
+        cluster.create("orders")
+        fill(cluster, "orders")
+
+    monkeypatch.setattr(cluster.log("orders"), "trim", replace)
+    cluster.trim_faults.append(Reason.OUTCOME_UNKNOWN)
+    async with Admin(cluster.bootstrap()) as admin:
+        (done,) = await admin.trim_topic("orders", 3)
+    assert isinstance(done.error, UnknownTopicError)
+    assert cluster.log("orders").log_start_offset == 0
+
+
+async def test_each_node_lists_its_logs_or_says_why_not(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.client.logs.PAGE_SIZE", 2)
+    cluster.create("orders", 3)
+    cluster.create("other")
+    fill(cluster, "orders", 1, 2)
+    cluster.log("orders", 1).trim(5)
+    cluster.of_an_older_version.add(2)
+    await cluster.brokers[3].stop()
+    async with Admin(cluster.bootstrap()) as admin:
+        told, old, down = await admin.list_logs()
+        assert [
+            (log.topic, log.partition) for log in sorted(told.logs, key=lambda log: (log.topic, log.partition))
+        ] == [
+            ("orders", 0),
+            ("orders", 1),
+            ("orders", 2),
+            ("other", 0),
+        ]
+        (log,) = [log for log in told.logs if (log.topic, log.partition) == ("orders", 1)]
+        assert (log.node_id, log.log_start_offset, log.log_end_offset, log.record_count) == (1, 5, 8, 4)
+        assert log.size_bytes > 0
+        assert [log.leader for log in told.logs if log.topic == "orders"] == [True, False, False]
+        assert old.error is not None
+        assert old.error.reason is Reason.UNSUPPORTED
+        assert down.error is not None
+        assert down.error.reason is Reason.NOT_SERVING
+        (only,) = await admin.list_logs([1], topics=["other"])
+        assert [log.topic for log in only.logs] == ["other"]
+        assert await admin.list_logs([1], topics=[]) == [BrokerLogs(1, ())]
+        with pytest.raises(InvalidRequestError, match="no node 9 is registered"):
+            await admin.list_logs([1, 9])
+        with pytest.raises(UnknownTopicError):
+            await admin.list_logs(topics=["nope"])
+
+
+async def test_strays_are_told_apart(cluster: Cluster) -> None:
+    cluster.create("orders")
+    cluster.brokers[1].strays[b"x" * 16, 7] = PartitionLog(b"x" * 16, 7, 1)
+    async with Admin(cluster.bootstrap()) as admin:
+        (all_,) = await admin.list_logs([1])
+        (strays,) = await admin.list_logs([1], strays_only=True)
+    assert [(log.topic, log.stray) for log in all_.logs] == [("orders", False), (None, True)]
+    assert strays.logs == all_.logs[1:]
 
 
 async def test_what_did_not_happen_is_tried_again(cluster: Cluster) -> None:

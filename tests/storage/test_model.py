@@ -598,6 +598,7 @@ def check_summaries(log: Log, model: ModelLog) -> None:
 
 def check_reads(log: Log, model: ModelLog) -> None:
     assert log.read(model.start, model.end, 2**40) == model.batches
+    assert log.read(model.first, model.end, 2**40) == model.batches  # a follower is filled from there
     for b in model.batches[-3:]:
         for start in {max(b.base_offset, model.start), b.last_offset}:
             for end, size in ((model.end, 0), (start + 1, 2**40), (model.end, len(b.payload) * 2)):
@@ -605,9 +606,9 @@ def check_reads(log: Log, model: ModelLog) -> None:
     assert log.read(model.end, model.end + 5, 100) == []
     with pytest.raises(OffsetAboveEndError):
         log.read(model.end + 1, model.end + 5, 100)
-    if model.start:
+    if model.first:
         with pytest.raises(OffsetBelowStartError):
-            log.read(model.start - 1, model.end, 100)
+            log.read(model.first - 1, model.end, 100)
 
 
 def check_epochs(log: Log, model: ModelLog) -> None:
