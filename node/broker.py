@@ -208,6 +208,7 @@ class Broker:
             wall,
             CompactionLimits(limits.compaction_interval_ms, limits.compaction_key_bytes),
         )
+        self._compactor.on_damage = self._fatal
         self._locator = Locator(config.node_id, self._view, self._replicas, lambda: self._session.serving)
         self._publisher = Publisher(config.node_id, self._locator, self._peers.to, limits)
 

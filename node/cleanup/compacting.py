@@ -66,6 +66,8 @@ class Compactor:
         self._wall = wall
         self._limits = limits
         self._past: dict[PartitionKey, _Past] = {}
+        self.on_damage: Callable[[DamagedStoreError], None] = lambda _: None
+        """The process that plans has found damage: the node must end."""
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         """By the identity of the write."""
         self._replaced = 0
@@ -75,9 +77,13 @@ class Compactor:
         """Compact what is due, until cancelled."""
         while True:
             await asyncio.sleep(self._limits.interval_ms / 1000)
-            with contextlib.suppress(StorageError):
+            try:
                 while await self.compact_next():
                     pass
+            except DamagedStoreError as error:
+                self.on_damage(error)
+            except Exception:  # a node that never compacts again, and does not say so, would be worst
+                LOG.exception("logs could not be compacted; tried again")
 
     def on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """What a group commit brought."""
@@ -146,6 +152,7 @@ class Compactor:
             dirty,
             oldest_ms,
             config.min_dirty_ratio,
+            config.min_compaction_lag_ms,
             config.max_compaction_lag_ms,
             None if past is None else past.tombstones_due_ms,
             None if idle_s is None else int(idle_s * 1000),
