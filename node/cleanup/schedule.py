@@ -1,8 +1,9 @@
 """Which log is compacted next. Pure.
 
 A log is due when the dirty share of its bytes comes to `min_dirty_ratio`, or when a record that is not compacted is
-older than `max_compaction_lag`, neither before `min_compaction_lag` is over; and when a tombstone's time is over. The dirtiest first, one at a time. A small log that was
-compacted just now waits a while, and so does one for which nothing could be done.
+older than `max_compaction_lag`, neither before `min_compaction_lag` is over; and when a tombstone's time is over. The
+dirtiest first, one at a time. A small log that was compacted just now waits a while, and so does one for which nothing
+could be done.
 """
 
 from collections.abc import Iterable
