@@ -33,7 +33,7 @@ from penstock.client.retry import CallPolicy
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.client.topic_config import ConfigValue, config_message, config_of, names_of_none, reset_names
-from penstock.client.trimming import TrimPoint, trim
+from penstock.client.trimming import TrimPoint, points_of, trim
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import cluster_service_pb2, common_pb2, topic_service_pb2
@@ -265,15 +265,7 @@ class Admin:
         """
         session = self._open_session()
         known = await session.metadata.topic(topic, self._timeout_ms)
-        if isinstance(before, Mapping):
-            if partitions is not None:
-                text = "name the partitions in the mapping or in `partitions`, not in both"
-                raise InvalidRequestError(Reason.INVALID_ARGUMENT, text)
-            points = dict(sorted(before.items()))
-        else:
-            chosen = range(len(known.partitions)) if partitions is None else sorted(set(partitions))
-            points = dict.fromkeys(chosen, before)
-        wanted = {TopicPartition(topic, index): point for index, point in points.items()}
+        wanted = points_of(topic, len(known.partitions), before, partitions)
         return list((await trim(session, wanted, self._timeout_ms)).values())
 
     async def list_logs(

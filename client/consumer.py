@@ -119,7 +119,10 @@ class Consumer:
     # -- reading
 
     async def poll(self, max_records: int = 500, timeout: float = 1.0) -> list[Record]:  # noqa: ASYNC109 - wait bound
-        """Give out what is there, at most `max_records`; waits `timeout` seconds at most for the first one."""
+        """Give out what is there, at most `max_records`; waits `timeout` seconds at most for the first one.
+
+        Gives out nothing before that time, too, where the position has passed records that compaction removed.
+        """
         if await self._wait_for_data(timeout):
             return self._take(max_records)
         return []

@@ -4,11 +4,12 @@ What is to go is an offset before anything is asked for: an attempt that is repe
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from penstock.client.descriptions import TrimmedPartition
 from penstock.client.errors import (
+    InvalidRequestError,
     OutcomeUnknownError,
     RequestTimeoutError,
     UnknownTopicError,
@@ -30,6 +31,19 @@ ANSWER_MS = 2_000
 
 TrimPoint: TypeAlias = int | Timestamp | Literal["everything"]
 """Where a log is to begin: an offset, the first record at or after a time, or the committed end."""
+
+
+def points_of(
+    topic: str, count: int, before: TrimPoint | Mapping[int, TrimPoint], partitions: Iterable[int] | None
+) -> dict[TopicPartition, TrimPoint]:
+    """By partition, in order: one point for all `count` partitions, or for those named; or a point for each of some."""
+    if isinstance(before, Mapping):
+        if partitions is not None:
+            text = "name the partitions in the mapping or in `partitions`, not in both"
+            raise InvalidRequestError(Reason.INVALID_ARGUMENT, text)
+        return {TopicPartition(topic, index): point for index, point in sorted(before.items())}
+    chosen = range(count) if partitions is None else sorted(set(partitions))
+    return {TopicPartition(topic, index): before for index in chosen}
 
 
 async def offsets_of(

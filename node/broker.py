@@ -21,7 +21,7 @@ from penstock.node.api.publish import ForwardService, Publisher
 from penstock.node.api.reader import MetadataReader
 from penstock.node.api.server import Health, ListenError, listen
 from penstock.node.api.topic_service import TopicService
-from penstock.node.cleanup.cleaner import Cleaner
+from penstock.node.cleanup.cleaner import Cleaner, WallClock
 from penstock.node.cleanup.compacting import CompactionLimits, Compactor
 from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.clock_trust import ClockTrust
@@ -197,18 +197,18 @@ class Broker:
             ),
         )
         stack.push_async_callback(self._replicas.close)
-        self._cleaner = Cleaner(
-            self._replicas.partitions, lambda: self._view.image, wall_ms, lambda: self.clock_trust.trusted
-        )
+        wall = WallClock(wall_ms, lambda: self.clock_trust.trusted)
+        self._cleaner = Cleaner(self._replicas.partitions, lambda: self._view.image, wall)
         stack.push_async_callback(self._cleaner.close)
         self._compactor = Compactor(
             self._replicas.partitions,
             lambda: self._view.image,
             self._writer.submit,
             lambda log, task: platform.compaction(config, log, task),
-            wall_ms,
+            wall,
             CompactionLimits(limits.compaction_interval_ms, limits.compaction_key_bytes),
         )
+        self._compactor.on_damage = self._fatal
         self._locator = Locator(config.node_id, self._view, self._replicas, lambda: self._session.serving)
         self._publisher = Publisher(config.node_id, self._locator, self._peers.to, limits)
 

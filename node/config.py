@@ -88,7 +88,7 @@ class Limits:
     """Address space reserved for the store's memory map (sparse)."""
     compaction_interval_ms: int = 15_000
     """Between two looks at which logs are to be compacted."""
-    compaction_key_bytes: int = 128 * 1024 * 1024
+    compaction_key_bytes: int = 160 * 1024 * 1024
     """Memory for the keys of the one compaction that runs; of a log with more keys a part is compacted at a time."""
     shutdown_grace_ms: int = 5_000
 

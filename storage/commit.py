@@ -147,6 +147,7 @@ class Committer:
     def look(self) -> None:
         """See how full the store is, whoever filled or freed it; the writer calls it every second or so."""
         environment = self._store.environment
+        environment.forget_dead_readers()
         environment.keep_ballast()
         with environment.begin() as txn:
             self._store.room.look(lambda: environment.used_bytes(txn))

@@ -41,8 +41,8 @@ MERGED_BATCHES = 512
 """At most so many batches are made into one."""
 MAX_SPAN = 2**31 - 1
 """At most so many offsets are in a merged batch."""
-ENTRY_BYTES = 168
-"""What an entry of a survey takes, beside the key's bytes: two objects and their place in the table (measured)."""
+ENTRY_BYTES = 144
+"""Memory of an entry of a survey at its worst, beside the key: two objects and a place in the table (measured)."""
 DIGEST_ABOVE = 32
 """Longer keys are known by a digest, which is longer than that: it cannot be another's key."""
 

@@ -160,6 +160,10 @@ class Environment:
             note_commit(self._lock, info["last_txnid"])
         self.has_ballast = self.tail.keep((info["last_pgno"] + 1) * self._page_bytes)
 
+    def forget_dead_readers(self) -> None:
+        """A process that was killed while it read (a compaction's) would keep pages from being used again for ever."""
+        self.lmdb.reader_check()
+
     def keep_ballast(self) -> None:
         """Allocate the ballast where there was no room for it before. The thread that commits."""
         self.has_ballast = self.tail.keep(self._needed(), retry=True)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.node.cleanup.retention import Choice, Retention, choose
 from penstock.node.partition import Partition
@@ -37,6 +38,13 @@ class _Known:
     """Monotonic: not before."""
 
 
+class WallClock(NamedTuple):
+    """The time of day, in ms since the Unix epoch, and whether it may decide what is old (rule 30)."""
+
+    now_ms: Callable[[], int]
+    is_trusted: Callable[[], bool]
+
+
 class Cleaner:
     """Composed by the broker; `tick` every few hundred ms."""
 
@@ -44,14 +52,11 @@ class Cleaner:
         self,
         partitions: Callable[[], Iterable[Partition]],
         image: Callable[[], MetadataImage],
-        wall_ms: Callable[[], int],
-        trusts_clock: Callable[[], bool],
+        wall: WallClock,
     ) -> None:
-        """`trusts_clock`: whether the wall clock may decide what is old (rule 30)."""
         self._partitions = partitions
         self._image = image
-        self._wall_ms = wall_ms
-        self._trusts_clock = trusts_clock
+        self._wall = wall
         self._known: dict[PartitionKey, _Known] = {}
         self._busy: dict[PartitionKey, asyncio.Task[None]] = {}
 
@@ -65,7 +70,7 @@ class Cleaner:
     def tick(self, now_ms: int) -> None:
         """Look at all logs. `now_ms`: monotonic."""
         topics = self._image().topics
-        wall_ms = self._wall_ms() if self._trusts_clock() else None
+        wall_ms = self._wall.now_ms() if self._wall.is_trusted() else None
         for partition in self._partitions():
             topic = topics.get(partition.key.topic_id)
             if topic is None or not partition.is_leader:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from penstock.node.cleanup.cleaner import WallClock
 from penstock.node.cleanup.compactor import Planned
 from penstock.node.cleanup.schedule import Candidate, next_log
 from penstock.node.partition import Partition
@@ -55,26 +56,34 @@ class Compactor:
         image: Callable[[], MetadataImage],
         submit: Callable[[Write], None],
         plan: Plan,
-        wall_ms: Callable[[], int],
+        wall: WallClock,
         limits: CompactionLimits,
     ) -> None:
         self._partitions = partitions
         self._image = image
         self._submit = submit
         self._plan = plan
-        self._wall_ms = wall_ms
+        self._wall = wall
         self._limits = limits
         self._past: dict[PartitionKey, _Past] = {}
+        self.on_damage: Callable[[DamagedStoreError], None] = lambda _: None
+        """The process that plans has found damage: the node must end."""
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         """By the identity of the write."""
+        self._replaced = 0
+        """Batches, in all compactions."""
 
     async def run(self) -> None:
         """Compact what is due, until cancelled."""
         while True:
             await asyncio.sleep(self._limits.interval_ms / 1000)
-            with contextlib.suppress(StorageError):
+            try:
                 while await self.compact_next():
                     pass
+            except DamagedStoreError as error:
+                self.on_damage(error)
+            except Exception:  # a node that never compacts again, and does not say so, would be worst
+                LOG.exception("logs could not be compacted; tried again")
 
     def on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """What a group commit brought."""
@@ -92,14 +101,14 @@ class Compactor:
         for partition, config in self._compacted():
             if (candidate := await self._candidate(partition, config)) is not None:
                 found[candidate] = (partition, config)
-        chosen = next_log(found, self._wall_ms())
+        chosen = next_log(found, self._wall.now_ms())
         if chosen is None:
             return False
         partition, config = found[chosen]
         log = partition.shell.log
         if log is None:
             return False
-        before = log.state
+        cleaned, replaced = log.state.cleaned_offset, self._replaced
         due_ms: int | None = None
         try:
             due_ms = await self._compact(partition, log, config)
@@ -108,8 +117,7 @@ class Compactor:
         except StorageError as error:
             LOG.warning("compaction of %s ends early: %s", partition.key, error)
         finally:
-            after = log.state
-            did = (before.cleaned_offset, before.size_bytes) != (after.cleaned_offset, after.size_bytes)
+            did = (cleaned, replaced) != (log.state.cleaned_offset, self._replaced)
             self._past[partition.key] = _Past(asyncio.get_running_loop().time(), not did, due_ms)
         return True
 
@@ -144,6 +152,7 @@ class Compactor:
             dirty,
             oldest_ms,
             config.min_dirty_ratio,
+            config.min_compaction_lag_ms,
             config.max_compaction_lag_ms,
             None if past is None else past.tombstones_due_ms,
             None if idle_s is None else int(idle_s * 1000),
@@ -152,9 +161,13 @@ class Compactor:
 
     async def _compact(self, partition: Partition, log: Log, config: TopicConfig) -> int | None:
         """Compact one log; when its next tombstone is due."""
-        passed = partition.passed_offset
+        passed = partition.passed_offset if self._wall.is_trusted() else 0  # rule 30: no tombstone's time is over then
         task = Task(
-            self._wall_ms(), config.delete_retention_ms, config.min_compaction_lag_ms, passed, self._limits.key_bytes
+            self._wall.now_ms(),
+            config.delete_retention_ms,
+            config.min_compaction_lag_ms,
+            passed,
+            self._limits.key_bytes,
         )
         began_s, before = asyncio.get_running_loop().time(), log.state
         group: list[Compact] = []
@@ -201,11 +214,14 @@ class Compactor:
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
+        self._replaced += sum(len(write.replaced) for write in group)
         await asyncio.sleep(min(MAX_REST_S, loop.time() - began_s))
 
 
 def _look_at(log: Log) -> tuple[int, int | None]:
-    """Dirty bytes, and the time of the first dirty batch."""
+    """Dirty bytes, and the time of the first dirty batch. None before any is noted as committed."""
     state = log.state
+    if state.high_watermark <= max(state.cleaned_offset, state.first_offset):  # noted every few seconds only
+        return 0, None
     first = log.summaries(max(state.cleaned_offset, state.first_offset), state.log_end_offset, 1)
     return log.dirty_bytes(), first[0].max_time_ms if first else None

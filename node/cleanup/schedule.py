@@ -1,8 +1,9 @@
 """Which log is compacted next. Pure.
 
-A log is due when the dirty share of its bytes comes to `min_dirty_ratio`, when a record that is not compacted is older
-than `max_compaction_lag`, or when a tombstone's time is over. The dirtiest first, one at a time. A small log that was
-compacted just now waits a while, and so does one for which nothing could be done.
+A log is due when the dirty share of its bytes comes to `min_dirty_ratio`, or when a record that is not compacted is
+older than `max_compaction_lag`, neither before `min_compaction_lag` is over; and when a tombstone's time is over. The
+dirtiest first, one at a time. A small log that was compacted just now waits a while, and so does one for which nothing
+could be done.
 """
 
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ class Candidate(NamedTuple):
     oldest_dirty_ms: int | None
     """Time of the first batch that is not compacted."""
     min_dirty_ratio: float
+    min_lag_ms: int
     max_lag_ms: int | None
     tombstones_due_ms: int | None
     idle_ms: int | None
@@ -50,11 +52,8 @@ def is_due(candidate: Candidate, now_ms: int) -> bool:
         return False
     if candidate.tombstones_due_ms is not None and candidate.tombstones_due_ms <= now_ms:
         return True
-    if not candidate.dirty_bytes:
+    oldest_ms = now_ms if candidate.oldest_dirty_ms is None else candidate.oldest_dirty_ms
+    if not candidate.dirty_bytes or (candidate.min_lag_ms and oldest_ms + candidate.min_lag_ms > now_ms):
         return False
-    is_old = (
-        candidate.max_lag_ms is not None
-        and candidate.oldest_dirty_ms is not None
-        and candidate.oldest_dirty_ms + candidate.max_lag_ms <= now_ms
-    )
+    is_old = candidate.max_lag_ms is not None and oldest_ms + candidate.max_lag_ms <= now_ms
     return is_old or dirty_ratio(candidate) >= candidate.min_dirty_ratio

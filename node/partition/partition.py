@@ -341,9 +341,8 @@ class Partition:
         return log.high_watermark
 
     def _below_start(self, offset: int) -> PenstockError:
-        start = self.log_start_offset
-        text = f"partition {self._name()}: offset {offset} is below the log start {start}"
-        return PenstockError(Reason.OFFSET_BELOW_START, text, {"log_start_offset": str(start)})
+        text = f"partition {self._name()}: offset {offset} is below the log start {self.log_start_offset}"
+        return PenstockError(Reason.OFFSET_BELOW_START, text, {"log_start_offset": str(self.log_start_offset)})
 
     def _check_divergence(self, offset: int, last_epoch: int) -> None:
         """Rule 3, KIP-320: what the consumer read last must be in this log."""

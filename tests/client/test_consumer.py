@@ -23,8 +23,9 @@ from penstock.client import (
 from penstock.client.clock import SystemClock
 from penstock.client.fetcher import MAX_FAULTS
 from penstock.client.seams import Seams
-from penstock.protocol.batch import NewRecord, build
+from penstock.protocol.batch import NewRecord, build, header_of, seal
 from penstock.protocol.reasons import Reason
+from penstock.v1.record_pb2 import RecordSet
 from tests.client.conftest import until
 from tests.client.reference_server import Cluster
 
@@ -371,3 +372,44 @@ async def test_assigning_anew_replaces_everything(cluster: Cluster) -> None:
         assert [(record.partition, record.offset) for record in await read(consumer, 2)] == [(1, 40), (1, 41)]
         assert await consumer.earliest_offsets([P0, P1]) == {P0: 0, P1: 0}
         assert await consumer.end_offsets([P0, P1]) == {P0: 50, P1: 50}
+
+
+def compacted(cluster: Cluster, last_offset: int, *offsets: int) -> None:
+    """Append what compaction left of a batch that reaches to `last_offset`: perhaps nothing."""
+    log = cluster.log("orders")
+    base = log.end
+    if offsets:
+        batch = build([NewRecord(b"key", b"%d" % offset, 1000 + offset) for offset in offsets])
+        record_set = RecordSet.FromString(batch.records)
+        for record, offset in zip(record_set.records, offsets, strict=True):
+            record.offset_delta = offset - base
+        batch = seal(record_set.SerializeToString(), header_of(batch))
+    else:
+        header = header_of(build([NewRecord(None, b"", 0)]))
+        batch = seal(b"", header._replace(record_count=0, base_timestamp_ms=-1, max_timestamp_ms=-1))
+    log.append(batch)
+    log.batches[-1].last_offset = last_offset
+
+
+async def test_batches_that_lost_records_move_the_position_on(cluster: Cluster) -> None:
+    cluster.create("orders")
+    compacted(cluster, 9)
+    compacted(cluster, 19, 12, 15, 16)
+    compacted(cluster, 29)
+    async with Consumer(cluster.bootstrap()) as consumer:
+        await consumer.assign([P0], start="earliest")
+        records = await read(consumer, 3)
+        assert [(one.offset, one.value, one.timestamp_ms) for one in records] == [
+            (offset, b"%d" % offset, 1000 + offset) for offset in (12, 15, 16)
+        ]
+        while consumer.position(P0) < 30:
+            assert await consumer.poll(timeout=60) == []
+        assert consumer.position(P0) == 30
+        await consumer.seek(P0, 16)
+        assert [one.offset for one in await read(consumer, 1)] == [16]
+        await consumer.seek(P0, 17)
+        following = asyncio.ensure_future(anext(consumer))
+        await until(lambda: consumer.position(P0) == 30)
+        assert not following.done()
+        fill(cluster, batches=1, records=1)
+        assert (await following).offset == 30

@@ -76,7 +76,7 @@ LARGE = 10 * SMALL_BYTES
 
 def candidate(number: int = 0, **changes: object) -> Candidate:
     key = PartitionKey(bytes(16), number)
-    fields = Candidate(key, LARGE, 0, None, 0.5, None, None, None, was_vain=False)
+    fields = Candidate(key, LARGE, 0, None, 0.5, 0, None, None, None, was_vain=False)
     return fields._replace(**changes)  # type: ignore[arg-type]
 
 
@@ -93,6 +93,12 @@ def test_a_log_is_due_by_the_age_of_what_is_dirty() -> None:
     assert is_due(old, NOW_MS)
     assert not is_due(old, NOW_MS - 1)
     assert not is_due(old._replace(max_lag_ms=None), NOW_MS)
+
+
+def test_a_log_is_not_due_while_all_that_is_dirty_is_young() -> None:
+    young = candidate(dirty_bytes=LARGE, min_lag_ms=100, oldest_dirty_ms=NOW_MS - 99)
+    assert not is_due(young, NOW_MS)
+    assert is_due(young, NOW_MS + 1)
 
 
 def test_a_log_is_due_by_its_tombstones() -> None:

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from penstock.node.cleanup.compactor import Planned, plan
-from penstock.storage import CheckpointHighWatermark, DropLog, LogBatch, StaleCompactionError, Store, Truncate
+from penstock.storage import (
+    CheckpointHighWatermark,
+    Committer,
+    DropLog,
+    LogBatch,
+    StaleCompactionError,
+    Store,
+    Truncate,
+)
 from penstock.storage.compaction_run import Run, Task
 from penstock.storage.env import READERS_FILE
 from penstock.storage.errors import DamagedStoreError, StorageError
@@ -119,6 +127,27 @@ async def test_who_stops_listening_leaves_no_process(store: Store) -> None:
     assert len(children(os.getpid())) == 1
     await items.aclose()  # type: ignore[attr-defined]
     assert children(os.getpid()) == []
+
+
+def test_a_reader_that_was_killed_pins_no_pages(store: Store) -> None:
+    program = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from penstock.storage.compactor import ReadOnlyEnvironment
+        transaction = ReadOnlyEnvironment(Path(sys.argv[1]), int(sys.argv[2])).begin()
+        print("reading", flush=True)
+        time.sleep(600)
+        """
+    )
+    command = [sys.executable, "-c", program, str(store.environment.path), str(SMALL_MAP)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"reading\n"
+        reader.kill()
+    assert str(reader.pid) in store.environment.lmdb.readers(), "LMDB does not see to that by itself"
+    Committer(store).look()
+    assert str(reader.pid) not in store.environment.lmdb.readers()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the broken pipe ends it")

@@ -160,7 +160,7 @@ class RecordBatch(_message.Message):
     RECORDS_SIZE_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     crc32c: _builtins.int
-    """CRC-32C over the canonical header and `records`, see docs/protocol.md. The producer's; never rewritten."""
+    """CRC-32C over the canonical header and `records`, see docs/protocol.md. The producer's; compaction gives a batch that it rewrites another."""
     compression: Global___Compression.ValueType
     record_count: _builtins.int
     """Number of records; 1 to the broker's limit. Compaction may leave 0."""
