@@ -125,11 +125,18 @@ _ALL: tuple[Scenario, ...] = (
     _long("disks", "full disks, failing and slow syncs, damage, loss of power", ["disk"], disk=DiskKind.EXT4),
     _long("clocks", "clocks jump", ["clock"]),
     _long("membership", "nodes are added, drained, removed; leaderships move", ["membership"], spare=1),
-    _long(
+    Scenario(
         "dropping",
         "faults of processes, links and disks while records go by retention, trimming and compaction",
-        ["process", "link", "disk"],
-        workload=dropping(WorkloadOptions(senders=(Senders(count=2),))),
+        Profile(
+            {fault.name: 1.0 for group in ("process", "link", "disk") for fault in registry.GROUPS[group]},
+            (5.0, 12.0),
+            quiet_s=(10.0, 16.0),
+            warm_up_s=15.0,
+            overlap=0.2,
+        ),
+        900.0,
+        dropping(WorkloadOptions(senders=(Senders(count=2),))),
         disk=DiskKind.EXT4,
         limits=DROPPING_LIMITS,
     ),
