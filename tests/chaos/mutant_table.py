@@ -151,7 +151,7 @@ MUTANTS = (
     Mutant(("unanswered is not appended",), KILL_LEADERS_WITH_SLOW_DISKS, HASTY_SENDERS, in_clients=True),
     Mutant(("unknown is failed",), RESET_CLIENTS, PLAIN_SENDERS, in_clients=True),
     Mutant(("new numbers at a retry",), KILL_LEADERS_WITH_SLOW_DISKS, HASTY_SENDERS, in_clients=True),
-    Mutant(("trimmed by the leader alone",), KILL_LEADERS_WITH_SLOW_DISKS, OFTEN_TRIMMED),
+    Mutant(("trimmed by the leader alone",), CUT_LEADER, OFTEN_TRIMMED),
     Mutant(("retention leaves nothing",), KILL_NODES, DROPPING),
     Mutant(("the latest of a key goes",), KILL_NODES, DROPPING, limits=DROPPING_LIMITS),
     Mutant(("tombstones replace nothing",), KILL_ALL, DROPPING, limits=DROPPING_LIMITS),

@@ -185,6 +185,7 @@ def _each_field_missing() -> list[list[dict[str, Any]]]:
     return lines
 
 
+_TRIM = {"f": "trim", "type": "invoke", "process": "c", "op": 1, "topic": "t", "partition": 0, "before": 3}
 _BROKEN = [
     *_each_field_missing(),
     [_SEND | {"f": "sned"}],
@@ -229,6 +230,14 @@ _BROKEN = [
     [{"f": "create_topic", "type": "ok", "process": "c", "op": 1}],
     [{"f": "fault", "type": "info", "process": "nemesis", "phase": "inject"}],
     [{"f": "end_of_log", "type": "info", "process": "runner", "topic": "t", "partition": 0, "offset": -1}],
+    [_TRIM, _TRIM],
+    [_TRIM, _TRIM | {"type": "ok"}],
+    [_TRIM | {"type": "ok", "log_start": 3}],
+    [_TRIM | {"before": -1}],
+    [_SEND | {"size": -1}],
+    [_SEND | {"size": 1, "key": 7}],
+    [{"f": "create_topic", "type": "invoke", "process": "c", "op": 1, "topic": "t", "partitions": 1, "config": 5}],
+    [{"f": "start_offset", "type": "ok", "process": "c", "topic": "t", "partition": 0, "offset": 1, "began": 0.1}],
 ]
 
 
