@@ -27,7 +27,7 @@ from penstock.chaos.mounts import (
 from penstock.chaos.shims.preload import NOTHING, Preload, Preloads
 
 DEFAULT_BYTES = 1 << 30
-"""Of a disk. Nodes keep a quarter of a GiB free; an ext4 image is sparse and costs what is written to it."""
+"""Of a disk. Nodes keep an eighth of it free; an ext4 image is sparse and costs what is written to it."""
 DATABASE = "data.mdb"
 """What nodes keep their data in (docs/operations.md)."""
 TRIAL_BYTES = 16 * 1024 * 1024

@@ -6,6 +6,7 @@ request id, absolute settings. What a change answered with is visible to later r
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self, TypeVar
 
 import grpc
@@ -40,6 +41,11 @@ _DURABILITY = {
     common_pb2.DURABILITY_COMMIT: "commit",
     common_pb2.DURABILITY_INTERVAL: "interval",
     common_pb2.DURABILITY_OS: "os",
+}
+_STORE_STATES = {
+    common_pb2.STORE_STATE_OK: "ok",
+    common_pb2.STORE_STATE_NEARLY_FULL: "nearly-full",
+    common_pb2.STORE_STATE_FULL: "full",
 }
 T = TypeVar("T")
 
@@ -287,7 +293,18 @@ class Admin:
             )
         except PenstockError as error:
             return BrokerUsage(broker.node_id, None, None, None, error)
-        return BrokerUsage(broker.node_id, answer.cpu_time_ms, answer.resident_bytes, answer.uptime_ms)
+        used = BrokerUsage(broker.node_id, answer.cpu_time_ms, answer.resident_bytes, answer.uptime_ms)
+        if answer.store_state == common_pb2.STORE_STATE_UNSPECIFIED:  # an older version
+            return used
+        return replace(
+            used,
+            store_state=_STORE_STATES.get(answer.store_state, str(answer.store_state)),
+            store_used_bytes=answer.store_used_bytes,
+            store_capacity_bytes=answer.store_capacity_bytes,
+            store_disk_bytes=answer.store_disk_bytes,
+            disk_free_bytes=answer.disk_free_bytes,
+            retention_paused=answer.retention_paused,
+        )
 
     async def _read(self, rpc: Callable[[Connection], Any], request: object, returns: type[T]) -> T:
         """A read never shows less than one before it did, whichever node answers."""
@@ -342,4 +359,5 @@ def _broker(broker: cluster_service_pb2.Broker) -> BrokerDescription:
         durability=_DURABILITY.get(broker.durability, str(broker.durability)),
         voter=broker.voter,
         version=broker.version,
+        store_state=_STORE_STATES.get(broker.store_state),
     )

@@ -77,6 +77,8 @@ class BrokerDescription:
     """ "commit", "interval" or "os"."""
     voter: bool
     version: str
+    store_state: str | None = None
+    """How full its store is, as it was last noted: "ok", "nearly-full" or "full"; None: nothing was noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,18 @@ class BrokerUsage:
     """Since it began; less than before: it was started anew."""
     error: PenstockError | None = None
     """Why it did not answer; reason UNSUPPORTED: an older version, which cannot tell."""
+    store_state: str | None = None
+    """How full its store is at this moment: "ok", "nearly-full" or "full"; None, as what follows: it does not tell."""
+    store_used_bytes: int | None = None
+    """By rows, live ones and those that wait to be deleted."""
+    store_capacity_bytes: int | None = None
+    """Appends are refused when the used bytes come to that."""
+    store_disk_bytes: int | None = None
+    """That the store's file takes of the disk."""
+    disk_free_bytes: int | None = None
+    """On the store's file system."""
+    retention_paused: bool | None = None
+    """Nothing is dropped by time: the node's clock is not to be trusted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from penstock.node.api.topic_service import TopicService
 from penstock.node.cleanup.cleaner import Cleaner
 from penstock.node.cleanup.compacting import CompactionLimits, Compactor
 from penstock.node.clock import monotonic_ms, wall_ms
+from penstock.node.clock_trust import ClockTrust
 from penstock.node.config import Endpoint, NodeConfig
 from penstock.node.controller import Controller, ControllerClient, ControllerService
 from penstock.node.peers import PeerChannels
@@ -33,6 +34,7 @@ from penstock.node.replication.replicas import TICK_MS, Replicas, ReplicationOpt
 from penstock.node.session import Session
 from penstock.node.session.registration import registration
 from penstock.node.store_compaction import StoreCompaction
+from penstock.node.usage import STORE_STATES, StoreUsage
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.cluster import RaftConfig
@@ -40,6 +42,7 @@ from penstock.raft.image import MetadataImage
 from penstock.raft.metadata import MetadataMachine
 from penstock.raft.view import View
 from penstock.storage import ExpireProducers, ForgetStarts, Outcome, RecordStart
+from penstock.storage.room import RoomState
 from penstock.v1 import cluster_service_pb2_grpc, topic_service_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -65,6 +68,8 @@ class Broker:
         self._tasks: list[asyncio.Task[None]] = []
         self._has_served = False  # since the start: its metadata was current then
         self._to_compact = False
+        self.clock_trust = ClockTrust()
+        self._told_state = RoomState.OK
 
     async def run(self) -> bool:
         """Start, serve until SIGTERM, SIGINT or `stop`, and stop. Raises StartError, StorageError, JournalError.
@@ -174,6 +179,7 @@ class Broker:
         )
         self._raft.on_leadership.append(self._client.on_leadership)
         self._session = Session(self._registration, self._client, self._view, limits)
+        self._session.store_state = lambda: STORE_STATES[self._store.room.state]
         self._replicas = Replicas(
             (self._store.identity.cluster_id, config.node_id),
             self._store,
@@ -187,10 +193,13 @@ class Broker:
                 alter=lambda request: self._client.alter_partitions(request, ALTER_TIMEOUT_S),
                 connection_refused=self._report_unreachable,
                 fatal=self._fatal,
+                store_is_full=lambda: self._store.room.state is RoomState.FULL,
             ),
         )
         stack.push_async_callback(self._replicas.close)
-        self._cleaner = Cleaner(self._replicas.partitions, lambda: self._view.image, wall_ms, lambda: True)
+        self._cleaner = Cleaner(
+            self._replicas.partitions, lambda: self._view.image, wall_ms, lambda: self.clock_trust.trusted
+        )
         stack.push_async_callback(self._cleaner.close)
         self._compactor = Compactor(
             self._replicas.partitions,
@@ -259,7 +268,12 @@ class Broker:
             self.config.node_id, self._store, lambda: self._view.image, self._check_staying, self._compact_store
         )
         self._cluster_service = ClusterService(
-            self.config.node_id, reader, lambda: self._raft.leader, compaction.request, self._replicas
+            self.config.node_id,
+            reader,
+            lambda: self._raft.leader,
+            self._store_usage,
+            compaction.request,
+            self._replicas,
         )
         ids = ProducerIds(self._client.allocate_producer_ids)
         producer = ProducerService(self._locator, self._publisher, ids, limits)
@@ -270,6 +284,10 @@ class Broker:
         server.add_generic_rpc_handlers((producer.handler(), ConsumerService(self._locator, limits).handler()))
         self._health.register(server)
 
+    def _store_usage(self) -> StoreUsage:
+        room = self._store.room
+        return StoreUsage(*room.figures, state=STORE_STATES[room.state], retention_paused=not self.clock_trust.trusted)
+
     # ---- the session and what repeats
 
     async def _start_session(self, stack: contextlib.AsyncExitStack) -> None:
@@ -277,6 +295,8 @@ class Broker:
         self._session.on_change.append(self._on_session)
         self._session.on_accepted.append(lambda start_id: self._writer.submit(ForgetStarts(start_id)))
         self._session.on_accepted.append(lambda _: self._clean.registered())
+        self._session.on_accepted.append(lambda _: self._forget_told())
+        self._session.on_cluster_time.append(self.clock_trust.heard)
         await self._health.report(serving=False)
         await self._controller.start()
         stack.push_async_callback(self._controller.stop)
@@ -324,6 +344,27 @@ class Broker:
             now_ms = monotonic_ms()
             self._replicas.tick(now_ms)
             self._cleaner.tick(now_ms)
+            self._look_at_store()
+            self._look_at_clocks(now_ms)
+
+    def _forget_told(self) -> None:
+        """The metadata forgets a store's state with each registration: a full one is told again at once."""
+        self._told_state = RoomState.OK
+
+    def _look_at_store(self) -> None:
+        state = self._store.room.state
+        if state is not self._told_state:
+            self._told_state = state
+            self._session.tell()
+
+    def _look_at_clocks(self, now_ms: int) -> None:
+        if not self.clock_trust.observe(wall_ms(), now_ms):
+            return
+        if self.clock_trust.trusted:
+            _log.info("the wall clock agrees with the monotonic clock and the cluster's")
+        else:
+            text = "the wall clock disagrees with the monotonic clock or the cluster's: nothing is dropped by time"
+            _log.warning(text)
 
     async def _expire(self) -> None:
         while True:

@@ -4,8 +4,11 @@ At durability `commit` they always did. At `interval` and `os` an orderly stop l
 away; a start without it may have lost appends, and so its places in the ISRs.
 """
 
+import logging
 import os
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 MARK = "clean-stop"
 
@@ -29,7 +32,10 @@ class CleanMark:
         """All is durable: leave the mark, unless an unclean start before this one is still to be told."""
         if self._always or not self.all_clean:
             return
-        with self._path.open("w") as file:
-            file.write(start_id.hex())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._path.open("w") as file:
+                file.write(start_id.hex())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:  # a full disk: the next start then counts as one after an unclean end
+            _log.warning("%s cannot be written: %s", self._path, error)

@@ -78,6 +78,12 @@ class Limits:
     """At durability interval: longest time between two fsyncs."""
     store_bytes: int = 0
     """Appends are refused above this; 0: what the file system has, less a reserve."""
+    store_reserve_bytes: int = 256 * 1024 * 1024
+    """Left to the file system; at most an eighth of it."""
+    store_ballast_bytes: int = 64 * 1024 * 1024
+    """Allocated for deleting on a disk that others filled; at most an eighth of the file system, or of store_bytes."""
+    store_watermark_percent: int = 85
+    """From this share of its capacity on the store counts as nearly full."""
     store_map_bytes: int = 1 << 40
     """Address space reserved for the store's memory map (sparse)."""
     compaction_interval_ms: int = 15_000
@@ -195,6 +201,8 @@ class _Reader:
             raise self.problem("limits.election_timeout_max_ms", "must be above election_timeout_min_ms")
         if limits.session_timeout_ms < 3 * limits.heartbeat_interval_ms:
             raise self.problem("limits.session_timeout_ms", "must be at least 3 times heartbeat_interval_ms")
+        if not 10 < limits.store_watermark_percent < 95:
+            raise self.problem("limits.store_watermark_percent", "must be above 10 and below 95")
         return limits
 
 

@@ -134,7 +134,14 @@ class Platform:
 def store_options(config: NodeConfig) -> StoreOptions:
     """How a node opens its store."""
     limits = config.limits
-    return StoreOptions(durability=config.durability, map_bytes=limits.store_map_bytes, limit_bytes=limits.store_bytes)
+    return StoreOptions(
+        durability=config.durability,
+        map_bytes=limits.store_map_bytes,
+        limit_bytes=limits.store_bytes,
+        reserve_bytes=limits.store_reserve_bytes,
+        ballast_bytes=limits.store_ballast_bytes,
+        nearly_full_share=limits.store_watermark_percent / 100,
+    )
 
 
 def _hop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], argument: object) -> None:

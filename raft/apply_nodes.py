@@ -6,7 +6,7 @@ from dataclasses import replace
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.draft import Draft
 from penstock.raft.image import Address, NodeInfo, PartitionInfo, TopicInfo
-from penstock.raft.members import led_by, with_isr
+from penstock.raft.members import is_full, led_by, with_isr
 from penstock.raft.refused import Refused, malformed, stale
 from penstock.v1 import common_pb2 as common
 
@@ -127,6 +127,30 @@ def drain_node(draft: Draft, command: pb.DrainNode, index: int) -> pb.MetadataRe
     del index
     node = _present(draft, command.node_id, command.node_epoch)
     draft.put_node(replace(node, draining=True))
+    return pb.MetadataResult()
+
+
+def note_store_state(draft: Draft, command: pb.NoteStoreState, index: int) -> pb.MetadataResult:
+    """Note how full the node's store is.
+
+    FULL: it leaves each ISR in which a member is left that is not (as a fenced node does); what it led there has no
+    leader. The last such member stays. No longer FULL: the partition_epoch of each partition of which it is a replica
+    and no ISR member rises, so that a change that was refused because it was FULL stays refused (rule 5).
+    """
+    del index
+    node = _present(draft, command.node_id, command.node_epoch)
+    if command.state not in common.StoreState.values()[1:]:
+        raise malformed(f"store state {command.state} is unknown")
+    was_full = is_full(draft.nodes, node.node_id)
+    draft.put_node(replace(node, store_state=command.state))
+    now_full = is_full(draft.nodes, node.node_id)
+    for topic, info in draft.each_partition():
+        if now_full and node.node_id in info.isr:
+            isr = [member for member in info.isr if member != node.node_id]
+            if not all(is_full(draft.nodes, member) for member in isr):
+                draft.put_partition(topic.topic_id, with_isr(info, isr, topic.config.min_insync_replicas))
+        elif was_full and not now_full and node.node_id in info.replicas and node.node_id not in info.isr:
+            draft.put_partition(topic.topic_id, replace(info, partition_epoch=info.partition_epoch + 1))
     return pb.MetadataResult()
 
 

@@ -11,7 +11,7 @@ from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.apply_topics import check_replicas
 from penstock.raft.draft import Draft
 from penstock.raft.image import NO_LEADER, NodeInfo, PartitionInfo, TopicInfo
-from penstock.raft.members import is_live, led_by, with_isr
+from penstock.raft.members import is_full, is_live, led_by, with_isr
 from penstock.raft.refused import Refused, stale
 
 Change = TypeVar("Change", pb.IsrChange, pb.Election, pb.ReplicasChange, pb.Reassignment, pb.ReassignmentCompletion)
@@ -70,11 +70,16 @@ def _alter_isr(draft: Draft, change: pb.IsrChange) -> PartitionInfo:
 
 
 def _check_member(draft: Draft, node_id: int, node_epoch: int) -> None:
-    """Rule 7: who joins is the registration whose fetch was counted, and is live."""
+    """Rule 7: who joins is the registration whose fetch was counted, is live, and can take appends.
+
+    Each of these refusals holds for good at this partition_epoch (rule 5): see ADR 9, and ADR 18 for a full store.
+    """
     node = draft.nodes.get(node_id)
     if node is None or node.node_epoch != node_epoch or node.fenced:
         present = "not registered" if node is None else f"in node_epoch {node.node_epoch}, fenced: {node.fenced}"
         raise Refused(pb.REFUSAL_INELIGIBLE_MEMBER, f"node {node_id} fetched in node_epoch {node_epoch}, is {present}")
+    if is_full(draft.nodes, node_id):
+        raise Refused(pb.REFUSAL_INELIGIBLE_MEMBER, f"the store of node {node_id} is full")
 
 
 def live_in(draft: Draft, node_id: int, node_epoch: int) -> NodeInfo:

@@ -7,6 +7,7 @@ holds the number of the last commit, written after it: a data file that is of an
 reserve is allocated on the file system, so that a full data store next to it cannot stop the controller.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -33,8 +34,12 @@ UNFINISHED = "format.tmp"
 DATABASES = (b"log", b"meta")
 MAP_BYTES = 8 * 1024**3  # address space, not disk space
 RESERVE_BYTES = 64 * 1024**2  # allocated at once; a journal between two snapshots fits many times
+SMALL_SHARE = 8
+"""The default reserve takes no more than this part of a file system."""
 AHEAD_BYTES = 64 * 1024**2
-"""The file is kept longer than its pages by half of this at least, where needed as a hole that takes no room."""
+"""The file is kept longer than its pages by half of this at least; behind the reserve as a hole."""
+RETRY_COMMITS = 1_000
+"""Where there was no room for more reserve it is tried again after so many."""
 STRUCTURE_ERRORS = (
     lmdb.BadDbiError,
     lmdb.BadTxnError,
@@ -62,6 +67,9 @@ class JournalFile:
     def __init__(self, path: Path, reserve: int) -> None:
         """Raises NotFormattedError, JournalLockedError, DamagedJournalError, JournalError."""
         self.file = path / DATA_FILE
+        self._reserve = reserve
+        self._allocated = reserve  # from the beginning of the file
+        self._retry_commit = 0
         self._handle = _lock(path)
         try:
             self.lmdb = self._open(reserve)
@@ -76,6 +84,8 @@ class JournalFile:
             if self._length() < reserve:
                 log.warning("%s is shorter than it was made; its reserve is allocated again", self.file)
                 _reserve(self.file, reserve)
+            elif _disk_bytes(self.file) < reserve:  # the file system was small when the journal was made
+                self._allocated = 0
             environment = _environment(self.file.parent, create=False)
         except STRUCTURE_ERRORS as error:
             raise damaged(f"{self.file} cannot be opened: {error}") from error
@@ -109,6 +119,24 @@ class JournalFile:
         if self._ahead - needed < AHEAD_BYTES // 2:
             self._ahead = max(self._length(), needed + AHEAD_BYTES)
             os.truncate(self.file, self._ahead)
+        if self._reserve and self._allocated - needed < self._reserve // 2:
+            self._allocate(needed, info["last_txnid"])
+
+    def _allocate(self, needed: int, commit: int) -> None:
+        """Half of the reserve is used: allocate as much again behind the pages."""
+        if commit < self._retry_commit:
+            return
+        try:
+            _check_room(self.file, needed + self._reserve)
+            with self.file.open("r+b") as data:
+                os.posix_fallocate(data.fileno(), needed, self._reserve)
+        except OSError as error:
+            if not self._retry_commit:
+                log.warning("%s has used half of its reserve, and there is no room for more: %s", self.file, error)
+            self._retry_commit = commit + RETRY_COMMITS
+            return
+        self._allocated, self._retry_commit = needed + self._reserve, 0
+        self._ahead = max(self._ahead, self._allocated)
 
     def _length(self) -> int:
         return self.file.stat().st_size
@@ -171,6 +199,25 @@ def _reserve(file: Path, size: int) -> None:
         if os.fstat(data.fileno()).st_size < size:
             os.posix_fallocate(data.fileno(), 0, size)
             os.fsync(data.fileno())
+
+
+def default_reserve(path: Path) -> int:
+    """Return what is allocated for a journal in this directory, or in the nearest one above that exists."""
+    while not path.exists():
+        path = path.parent
+    stats = os.statvfs(path)
+    return min(RESERVE_BYTES, stats.f_blocks * stats.f_frsize // SMALL_SHARE)
+
+
+def _disk_bytes(file: Path) -> int:
+    return file.stat().st_blocks * 512
+
+
+def _check_room(file: Path, wanted: int) -> None:
+    """A file system may give all that it has before it says that this is not enough: others need it."""
+    stats = os.statvfs(file)
+    if wanted - _disk_bytes(file) > stats.f_bavail * stats.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _sync_directory(path: Path) -> None:

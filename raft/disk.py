@@ -16,7 +16,7 @@ import lmdb
 
 from penstock.internal.v1 import raft_pb2
 from penstock.raft import errors
-from penstock.raft.datafile import DATABASES, RESERVE_BYTES, STRUCTURE_ERRORS, JournalFile, make
+from penstock.raft.datafile import DATABASES, STRUCTURE_ERRORS, JournalFile, default_reserve, make
 from penstock.raft.errors import damaged
 from penstock.raft.journal import FIRST_INDEX, Entry, Identity, JournalBatch, JournalImage, JournalState, StoredSnapshot
 
@@ -69,7 +69,7 @@ class LmdbDisk:
 
     @classmethod
     def format(
-        cls, path: Path, cluster_id: str, node_id: int, *, founding: bool, reserve: int = RESERVE_BYTES
+        cls, path: Path, cluster_id: str, node_id: int, *, founding: bool, reserve: int | None = None
     ) -> Identity:
         """Make an empty journal in a directory that does not exist or is empty. A crash leaves all of it or nothing."""
         identity = Identity(cluster_id, node_id, secrets.token_bytes(16))
@@ -84,15 +84,13 @@ class LmdbDisk:
                 for key, content in {**records, b"commit": _KEY.pack(transaction.id())}.items():
                     transaction.put(key, _sealed(key, content))
 
-        make(path, reserve, fill)
+        make(path, default_reserve(path) if reserve is None else reserve, fill)
         return identity
 
     @classmethod
-    def open(
-        cls, path: Path, node_id: int | None, cluster_id: str | None, *, reserve: int = RESERVE_BYTES
-    ) -> "LmdbDisk":
+    def open(cls, path: Path, node_id: int | None, cluster_id: str | None, *, reserve: int | None = None) -> "LmdbDisk":
         """Open a formatted journal and check whose it is; a JournalError says why not, and what to do."""
-        file = JournalFile(path, reserve)
+        file = JournalFile(path, default_reserve(path) if reserve is None else reserve)
         try:
             disk = cls(file)
             disk._check_identity(path, node_id, cluster_id)

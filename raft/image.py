@@ -65,6 +65,8 @@ class NodeInfo:
     journal_id: bytes = b""
     may_vote: bool = False
     """Its journal is a founding one or was admitted; a voter whose journal is new is removed and added (rule 27)."""
+    store_state: int = 0
+    """v1.StoreState as it was last noted; 0: not since it registered. FULL: it joins no ISR, see `members.is_full`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from penstock.raft.image import NO_LEADER, NodeInfo, PartitionInfo
+from penstock.v1 import common_pb2 as common
 
 
 def with_isr(
@@ -53,3 +54,9 @@ def is_live(nodes: Mapping[int, NodeInfo], node_id: int) -> bool:
     """Whether the node is registered and not fenced."""
     node = nodes.get(node_id)
     return node is not None and not node.fenced
+
+
+def is_full(nodes: Mapping[int, NodeInfo], node_id: int) -> bool:
+    """Whether the node's store takes no appends, as far as the metadata knows."""
+    node = nodes.get(node_id)
+    return node is not None and node.store_state == common.STORE_STATE_FULL

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.raft.image import MetadataImage, TopicInfo
+from penstock.raft.members import is_full
 
 
 class TooFewNodesError(ValueError):
@@ -94,9 +95,13 @@ def place(
 ) -> list[tuple[int, ...]]:
     """Return the replicas of new partitions, the preferred leader first. Raises TooFewNodesError.
 
+    On nodes whose store is full only where the others are too few.
     `present`: the topic that the partitions are added to; they take their place behind its own in the balance.
     """
     racks = candidates(image)
+    roomy = {node_id: rack for node_id, rack in racks.items() if not is_full(image.nodes, node_id)}
+    if replication_factor <= len(roomy):
+        racks = roomy
     if not 0 < replication_factor <= len(racks):
         raise TooFewNodesError(replication_factor, len(racks))
     known = len(present.partitions) if present is not None else 0

@@ -115,6 +115,7 @@ def _node_record(node: NodeInfo) -> pb.NodeRecord:
         voter=node.voter,
         journal_id=node.journal_id,
         may_vote=node.may_vote,
+        store_state=node.store_state,
     )
 
 
@@ -135,6 +136,7 @@ def _node_of(record: pb.NodeRecord) -> NodeInfo:
         voter=record.voter,
         journal_id=record.journal_id,
         may_vote=record.may_vote,
+        store_state=record.store_state,
     )
 
 

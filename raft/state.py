@@ -22,6 +22,7 @@ _HANDLERS: dict[str, Callable[[Draft, Any, int], pb.MetadataResult]] = {
     "register_node": apply_nodes.register_node,
     "fence_node": apply_nodes.fence_node,
     "drain_node": apply_nodes.drain_node,
+    "note_store_state": apply_nodes.note_store_state,
     "admit_voter": apply_nodes.admit_voter,
     "create_topic": apply_topics.create_topic,
     "alter_topic_config": apply_topics.alter_topic_config,

@@ -28,6 +28,7 @@ from penstock.storage.errors import (
 from penstock.storage.garbage import delete_chunk
 from penstock.storage.group import Group, log_of
 from penstock.storage.layout import damaged
+from penstock.storage.room import RoomState
 from penstock.storage.rows import Rows
 from penstock.storage.writes import Append, Outcome, Write
 
@@ -57,6 +58,7 @@ class Committer:
     def __init__(self, store: "Store") -> None:
         self._store = store
         self._failed: frozenset[int] = frozenset()  # local ids of logs of which a write failed in the present call
+        self._sweep_failed = False  # told once
 
     def commit(self, writes: Sequence[Write]) -> list[Outcome]:
         """Perform the writes in order in one transaction, durable at return as the store's level says.
@@ -72,6 +74,8 @@ class Committer:
             return self._attempt(writes)
         except StoreFullError as error:
             full = error
+            if len(writes) > 1 and self._store.room.state is not RoomState.FULL:  # each of them may fit
+                return self._halved(writes, error)
         except (CommitFailedError, DamagedStoreError):
             raise
         except Exception as error:  # noqa: BLE001  a bug that one write shows must not fail the others
@@ -105,6 +109,7 @@ class Committer:
         except STRUCTURE_ERRORS as error:
             raise damaged(str(error)) from error
         except lmdb.MapFullError as error:
+            self._store.room.exhausted()
             raise StoreFullError(f"the store's map of {environment.options.map_bytes} bytes is full") from error
         except (lmdb.TxnFullError, lmdb.BadValsizeError):
             raise  # the group's fault, not the disk's
@@ -112,12 +117,12 @@ class Committer:
             # A full file system can look like EIO; an environment that panicked writes nothing any more.
             full = isinstance(error, lmdb.DiskError) or self._store.room.is_exhausted()
             if full and not isinstance(error, lmdb.PanicError):
+                self._store.room.exhausted()
                 raise StoreFullError(f"the file system of {environment.path} is full: {error}") from error
             raise CommitFailedError(f"a commit to {environment.path} failed: {error}") from error
 
     def _without_appends(self, writes: Sequence[Write], error: StoreFullError) -> list[Outcome]:
         """Without room: appends fail, and what relies on them; whatever frees or only notes something goes on."""
-        _log.warning("appends are refused: %s", error)
         try:
             return self._attempt(writes, refused=error)
         except StoreFullError as still:
@@ -139,6 +144,13 @@ class Committer:
         except lmdb.Error as error:
             raise CommitFailedError(f"fsync of {self._store.environment.path} failed: {error}") from error
 
+    def look(self) -> None:
+        """See how full the store is, whoever filled or freed it; the writer calls it every second or so."""
+        environment = self._store.environment
+        environment.keep_ballast()
+        with environment.begin() as txn:
+            self._store.room.look(lambda: environment.used_bytes(txn))
+
     def sweep(self) -> bool:
         """Delete one chunk of what was dropped; whether there is more that can be deleted now."""
         store = self._store
@@ -150,8 +162,11 @@ class Committer:
                 rows = Rows(txn, store.environment.db)
                 done = delete_chunk(rows, data, below, SWEEP_ROWS, SWEEP_BYTES)
         except StoreFullError as error:
-            _log.warning("cannot delete dropped data now: %s", error)
+            if not self._sweep_failed:
+                _log.error("dropped data cannot be deleted now: %s", error)
+            self._sweep_failed = True
             return False
+        self._sweep_failed = False
         if done:
             del store.garbage[data]
         return bool(store.garbage)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import google_crc32c
 from google.protobuf.message import DecodeError
 
-from penstock.protocol.batch import NO_TIMESTAMP, NOT_STAMPED, BatchHeader, seal
+from penstock.protocol.batch import NO_TIMESTAMP, NOT_STAMPED, BatchHeader, header_of, seal
 from penstock.protocol.columns import Columns, columns_of
 from penstock.protocol.compression import decompress
 from penstock.storage import layout
@@ -301,9 +301,11 @@ def _sealed(batch: LogBatch, base: int, survivors: list[_Survivor], header: Batc
         max_timestamp_ms=max((survivor.time_ms for survivor in survivors), default=NO_TIMESTAMP),
         compression=header.compression if survivors else record_pb2.COMPRESSION_NONE,
     )
-    payload = seal(record_set.SerializeToString(), header).SerializeToString()
+    message = seal(record_set.SerializeToString(), header)
     created = common_pb2.TIMESTAMP_TYPE_CREATE
-    return batch._replace(base_offset=base, header=header, payload=payload, timestamp_type=created)
+    return batch._replace(
+        base_offset=base, header=header_of(message), payload=message.SerializeToString(), timestamp_type=created
+    )
 
 
 # ---- reading batches

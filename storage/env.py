@@ -26,6 +26,7 @@ from penstock.storage.errors import (
 )
 from penstock.storage.heads import check_noted, note_commit, read_head
 from penstock.storage.layout import DATABASES, FORMAT_VERSION, LOCAL, REPAIR, damaged, seal, unseal
+from penstock.storage.tail import SMALL_SHARE, Tail, small_share
 from penstock.storage.types import StoreIdentity
 
 DATA_FILE = "data.mdb"
@@ -35,8 +36,8 @@ UNFINISHED = "format.tmp"
 COPY = "copy.tmp"
 """Directory of a copy that is to take the store's place (see `copying`); what a crash leaves of it is nothing."""
 DURABILITIES = ("commit", "interval", "os")
-AHEAD_BYTES = 64 * 1024 * 1024
-"""The file is kept longer than its pages by this, as a hole that takes no room on disk."""
+READERS_FILE = "lock.mdb"
+"""LMDB's table of readers, mapped into memory."""
 _META_BYTES = 2 * 4096
 _IDENTITY = (b"format", b"cluster_id", b"node_id", b"store_id")
 
@@ -48,7 +49,11 @@ class StoreOptions:
     durability: str = "commit"
     map_bytes: int = 1 << 40  # address space, not disk
     limit_bytes: int = 0  # appends are refused above this; 0: what the file system has, less reserve_bytes
-    reserve_bytes: int = 256 * 1024 * 1024
+    reserve_bytes: int = 256 * 1024 * 1024  # left to the file system; less on a small one
+    ballast_bytes: int = (
+        64 * 1024 * 1024
+    )  # allocated behind the pages, for deleting on a full disk; less on a small one
+    nearly_full_share: float = 0.85  # of the capacity: the watermark from which on an operator is warned
     max_readers: int = 512
     producer_cache: int = 100_000  # producer states kept in memory
 
@@ -95,8 +100,23 @@ class Environment:
             raise no_store(self.path) from error
         check_format(self)  # before the rest: a newer format may have other key spaces
         self.db.update({name: self.lmdb.open_db(name.encode(), create=False) for name in DATABASES})
-        self._ahead = self._length()
-        self._keep_ahead(self._needed())
+        self._allocate_readers()
+        self.reserve_bytes = small_share(self.path, self.options.reserve_bytes)
+        self.tail = Tail(self.path / DATA_FILE, self._ballast_bytes())
+        self.has_ballast = self.tail.keep(self._needed())
+
+    def _ballast_bytes(self) -> int:
+        size = small_share(self.path, self.options.ballast_bytes)
+        return min(size, self.options.limit_bytes // SMALL_SHARE) if self.options.limit_bytes else size
+
+    def _allocate_readers(self) -> None:
+        """A page of the map that the file system has no room for would be a SIGBUS when a thread reads first."""
+        file = self.path / READERS_FILE
+        with file.open("r+b") as table:
+            try:
+                os.posix_fallocate(table.fileno(), 0, file.stat().st_size)
+            except OSError as error:
+                raise StorageError(f"{file} cannot be allocated: {error}; make room on the disk") from error
 
     def begin(self, *, write: bool = False) -> Any:
         """Begin a transaction; reads give memoryviews that live as long as it does."""
@@ -126,17 +146,11 @@ class Environment:
         info = self.lmdb.info()
         if self.options.durability == "commit":  # else the note could outlive what it is of
             note_commit(self._lock, info["last_txnid"])
-        self._keep_ahead((info["last_pgno"] + 1) * self._page_bytes)
+        self.has_ballast = self.tail.keep((info["last_pgno"] + 1) * self._page_bytes)
 
-    def _keep_ahead(self, needed: int) -> None:
-        """Keep the file longer than its pages.
-
-        LMDB does not write pages at the end of the file that one transaction takes and frees, so a healthy file could
-        be shorter than its last page; then one that was cut short could not be told, and reading it is a SIGBUS.
-        """
-        if self._ahead - needed < AHEAD_BYTES // 2:
-            self._ahead = max(self._length(), needed + AHEAD_BYTES)
-            os.truncate(self.path / DATA_FILE, self._ahead)
+    def keep_ballast(self) -> None:
+        """Allocate the ballast where there was no room for it before. The thread that commits."""
+        self.has_ballast = self.tail.keep(self._needed(), retry=True)
 
     def adopt(self, file: Path, commit: int) -> None:
         """Put another data file, whole and synced, of a later commit, in the place of this environment's.

@@ -15,6 +15,9 @@ from penstock.storage.writes import Outcome, Write
 
 _log = logging.getLogger(__name__)
 
+LOOK_INTERVAL_S = 1.0
+"""How full the store is is looked at this often, also when nothing is written."""
+
 
 class Writer:
     """Owns the committer while it runs."""
@@ -60,11 +63,15 @@ class Writer:
     def _run(self) -> None:
         try:
             more = True
-            synced = time.monotonic()
+            synced = looked = time.monotonic()
+            self._committer.look()
             while (writes := self._next(idle_wait=not more)) is not None:
                 if writes:
                     self._on_commit(self._committer.commit(writes))
                 more = self._committer.sweep()
+                if time.monotonic() - looked >= LOOK_INTERVAL_S:
+                    self._committer.look()
+                    looked = time.monotonic()
                 if self._sync_interval_s and time.monotonic() - synced >= self._sync_interval_s:
                     self._committer.sync()
                     synced = time.monotonic()
@@ -80,7 +87,7 @@ class Writer:
         waits = idle_wait
         with contextlib.suppress(queue.Empty):
             while not self._stopping:
-                write = self._queue.get(waits, self._sync_interval_s or None)
+                write = self._queue.get(waits, min(self._sync_interval_s or LOOK_INTERVAL_S, LOOK_INTERVAL_S))
                 waits = False
                 if write is None:
                     self._stopping = True

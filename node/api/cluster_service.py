@@ -11,7 +11,7 @@ from penstock.node.api.logs import LogSource, list_logs
 from penstock.node.api.paging import page
 from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
-from penstock.node.usage import Usage
+from penstock.node.usage import StoreUsage, Usage
 from penstock.raft.image import MetadataImage, TopicInfo
 from penstock.storage import Figures
 from penstock.v1 import cluster_service_pb2 as pb
@@ -34,6 +34,7 @@ class ClusterService(services.ClusterServiceServicer):
         node_id: int,
         reader: MetadataReader,
         controller: Callable[[], int | None],
+        store_usage: Callable[[], StoreUsage],
         compact_store: CompactStore,
         logs: LogSource,
     ) -> None:
@@ -42,6 +43,7 @@ class ClusterService(services.ClusterServiceServicer):
         self._controller = controller
         self._compact_store = compact_store
         self._logs = logs
+        self._store_usage = store_usage
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -92,12 +94,18 @@ class ClusterService(services.ClusterServiceServicer):
 
     async def GetBrokerUsage(self, _: pb.GetBrokerUsageRequest, context: Context) -> pb.GetBrokerUsageResponse:  # noqa: N802, ARG002
         """Return what this process has used so far."""
-        now = Usage.now()
+        now, store = Usage.now(), self._store_usage()
         return pb.GetBrokerUsageResponse(
             node_id=self._node_id,
             cpu_time_ms=now.cpu_time_ms,
             resident_bytes=now.resident_bytes,
             uptime_ms=now.uptime_ms,
+            store_used_bytes=store.used_bytes,
+            store_capacity_bytes=store.capacity_bytes,
+            store_disk_bytes=store.disk_bytes,
+            disk_free_bytes=store.free_bytes,
+            store_state=store.state,
+            retention_paused=store.retention_paused,
         )
 
     async def CompactStore(self, request: pb.CompactStoreRequest, _: Context) -> pb.CompactStoreResponse:  # noqa: N802

@@ -43,6 +43,7 @@ def broker_message(node: NodeInfo) -> cluster.Broker:
         durability=node.durability,  # type: ignore[arg-type]  # a plain int of the enum
         voter=node.voter and node.may_vote,
         version=node.version,
+        store_state=node.store_state,  # type: ignore[arg-type]
     )
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from penstock.raft.image import NO_LEADER, MetadataImage, PartitionInfo, TopicInfo
+from penstock.raft.image import NO_LEADER, MetadataImage, NodeInfo, PartitionInfo, TopicInfo
 from penstock.v1 import cluster_service_pb2 as pb
+from penstock.v1 import common_pb2 as common
 
 
 def problems(image: MetadataImage, controller: int | None) -> list[pb.HealthProblem]:
@@ -22,6 +23,8 @@ def _node_problems(image: MetadataImage, controller: int | None) -> Iterator[pb.
         if node.fenced:
             message = f"broker {node.node_id} at {node.client_address} is fenced: it is silent or stopped"
             yield pb.HealthProblem(reason="BROKER_FENCED", message=message, metadata={"node_id": str(node.node_id)})
+        elif (problem := _store_problem(node)) is not None:
+            yield problem
         if node.voter and not node.may_vote:
             message = (
                 f"broker {node.node_id} came back with a new disk and does not vote yet; "
@@ -30,6 +33,17 @@ def _node_problems(image: MetadataImage, controller: int | None) -> Iterator[pb.
             yield pb.HealthProblem(
                 reason="VOTER_NOT_ADMITTED", message=message, metadata={"node_id": str(node.node_id)}
             )
+
+
+def _store_problem(node: NodeInfo) -> pb.HealthProblem | None:
+    if node.store_state == common.STORE_STATE_FULL:
+        reason, text = "STORE_FULL", "is full: it takes no writes; it leads only where no other broker can"
+    elif node.store_state == common.STORE_STATE_NEARLY_FULL:
+        reason, text = "STORE_NEARLY_FULL", "is nearly full: delete or trim topics, or give it more room"
+    else:
+        return None
+    message = f"the store of broker {node.node_id} {text}"
+    return pb.HealthProblem(reason=reason, message=message, metadata={"node_id": str(node.node_id)})
 
 
 def _partition_problems(topic: TopicInfo, info: PartitionInfo) -> Iterator[pb.HealthProblem]:

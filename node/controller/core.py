@@ -12,6 +12,7 @@ from penstock.internal.v1 import controller_pb2 as controller
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.node.controller.leaders import ELECTIONS_PER_COMMAND, LeaderWatch
 from penstock.node.controller.reassignments import COMPLETIONS_PER_COMMAND, ReassignmentWatch
+from penstock.node.controller.reports import Reports
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.command import SUPPORTED_LEVEL
@@ -50,6 +51,7 @@ class ControllerCore:
         self._sessions = Sessions(timing.session_timeout_ms, timing.heartbeat_interval_ms)
         self._leaders = LeaderWatch(timing.preferred_leader_delay_ms)
         self._reassignments = ReassignmentWatch()
+        self._reports = Reports()
         self._stopping: dict[int, int] = {}
         """node_epoch of those that want to stop."""
         self._probing: set[int] = set()
@@ -69,26 +71,38 @@ class ControllerCore:
         fences = [self._fence(node) for node in self._overdue(image, now_ms)]
         if fences:  # the elections follow on the image that has them
             return Decision(fences)
+        notes = self._reports.notes(image)
+        if notes:
+            return Decision(notes)
         return Decision(self._drains(image) + self._changes(now_ms), self._probes(image, now_ms))
 
     # ---- nodes
 
     def on_heartbeat(
-        self, image: MetadataImage, request: controller.HeartbeatRequest, now_ms: int
+        self, image: MetadataImage, request: controller.HeartbeatRequest, now_ms: int, wall_ms: int
     ) -> controller.HeartbeatResponse:
-        """Answer a heartbeat. Raises NO_CONTROLLER when the node knows of a later registration than this image."""
+        """Answer a heartbeat. Raises NO_CONTROLLER when the node knows of a later registration than this image.
+
+        `wall_ms`: this node's wall clock, against which the nodes' are compared.
+        """
         node = image.nodes.get(request.node_id)
         if node is not None and node.node_epoch < request.node_epoch:
             raise PenstockError(Reason.NO_CONTROLLER, "this controller is behind the node: it is deposed")
         if node is None or node.fenced or node.node_epoch != request.node_epoch:
             return _answer(image, controller.HEARTBEAT_STATUS_REGISTER)
         self._sessions.heard(request.node_id, now_ms)
+        self._reports.heard(request, wall_ms)
         answer = _answer(image, controller.HEARTBEAT_STATUS_OK)
+        answer.wall_time_ms = self._reports.cluster_time_ms(image, wall_ms)
         if request.draining:
             self._stopping[node.node_id] = node.node_epoch
             self._leaders.update(image, now_ms)
             answer.leaderships = self._leaders.movable_from(node.node_id) if node.draining else 1
         return answer
+
+    def has_notes(self, image: MetadataImage) -> bool:
+        """Whether a heartbeat has told what is to be decided on at once."""
+        return bool(self._reports.notes(image))
 
     def check_registration(self, image: MetadataImage, registration: pb.Registration, now_ms: int) -> None:
         """Raise NOT_SERVING for a second node of the same id while the first lives: a mistake in a configuration."""

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from penstock.internal.v1 import controller_pb2 as controller
 from penstock.internal.v1 import metadata_pb2 as pb
-from penstock.raft.election import Choice, better_leader, choose, needs_leader
+from penstock.raft.election import Choice, better_leader, choose, isr_under, needs_leader
 from penstock.raft.image import NO_LEADER, MetadataImage, NodeInfo, PartitionInfo, TopicInfo
+from penstock.raft.members import is_full
 
 ELECTIONS_PER_COMMAND = 5_000
 """Keeps a command well below consensus's limit of bytes."""
@@ -69,8 +70,9 @@ class LeaderWatch:
         return self._image.topics[key[0]].partitions[key[1]]
 
     def _is_due(self, key: Key, now_ms: int) -> bool:
-        leader = self._image.nodes.get(self._info(key).leader)
-        if leader is not None and leader.draining:
+        nodes = self._image.nodes
+        leader = nodes.get(self._info(key).leader)
+        if leader is not None and (leader.draining or is_full(nodes, leader.node_id)):
             return True
         return now_ms - self._movable[key] >= self._preferred_leader_delay_ms
 
@@ -82,7 +84,9 @@ class LeaderWatch:
     def _move(self, key: Key) -> pb.Election | None:
         info, nodes = self._info(key), self._image.nodes
         leader = better_leader(info, nodes)
-        return None if leader is None else election(key[0], info, Choice(leader, info.isr), nodes)
+        if leader is None:
+            return None
+        return election(key[0], info, Choice(leader, isr_under(leader, info.isr, nodes)), nodes)
 
 
 def election(topic_id: bytes, info: PartitionInfo, choice: Choice, nodes: Mapping[int, NodeInfo]) -> pb.Election:

@@ -66,8 +66,9 @@ class Controller(ControllerShell):
     async def heartbeat(self, request: pb.HeartbeatRequest, timeout_s: float) -> pb.HeartbeatResponse:
         """Note that a node lives."""
         del timeout_s
-        answer = self.active().on_heartbeat(self.view.image, request, self.clock())
-        if request.draining:
+        core, image = self.active(), self.view.image
+        answer = core.on_heartbeat(image, request, self.clock(), self.wall_clock())
+        if request.draining or core.has_notes(image):
             self.wake()
         return answer
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.internal.v1 import metadata_pb2 as metadata
-from penstock.node.clock import monotonic_ms, occasion
+from penstock.node.clock import monotonic_ms, occasion, wall_ms
 from penstock.node.config import Limits
 from penstock.node.controller.admission import AddVoter, NoteVoter, RemoveVoter, next_step
 from penstock.node.controller.core import ControllerCore, Timing
@@ -26,6 +26,7 @@ from penstock.raft.command import decode_result, encode
 from penstock.raft.errors import OutcomeUnknown, SubmitRefused
 from penstock.raft.image import MetadataImage
 from penstock.raft.view import View
+from penstock.v1 import common_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class ControllerShell:
         self.view = view
         self.rng = rng or random.SystemRandom()
         self.clock = clock
+        self.wall_clock = wall_ms
         self._timing = Timing(limits.session_timeout_ms, limits.heartbeat_interval_ms, limits.preferred_leader_delay_ms)
         self._refuses = refuses
         self._reign: Reign | None = None
@@ -249,6 +251,10 @@ class ControllerShell:
                 _log.warning(
                     "node %d is fenced: it is silent, refuses connections, or leaves", command.fence_node.node_id
                 )
+            if kind == "note_store_state":
+                noted = command.note_store_state
+                state = common_pb2.StoreState.Name(noted.state).removeprefix("STORE_STATE_")  # type: ignore[arg-type]
+                _log.warning("the store of node %d is %s", noted.node_id, state.replace("_", " ").lower())
         return True
 
     async def _probe(self, reign: Reign, node_id: int) -> None:

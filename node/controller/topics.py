@@ -12,8 +12,9 @@ from penstock.protocol.errors import PenstockError
 from penstock.protocol.limits import MAX_PARTITIONS_PER_TOPIC, topic_name_problem
 from penstock.protocol.reasons import Reason
 from penstock.raft import topic_config
+from penstock.raft.election import isr_under
 from penstock.raft.image import MetadataImage, PartitionInfo, TopicConfig, TopicInfo
-from penstock.raft.members import is_live
+from penstock.raft.members import is_full, is_live
 from penstock.raft.placement import TooFewNodesError, candidates, place
 from penstock.raft.records import config_record
 from penstock.v1 import topic_service_pb2 as v1
@@ -144,8 +145,8 @@ def _invalid_config(error: topic_config.InvalidConfigError) -> PenstockError:
 
 def _placement(image: MetadataImage, replicas: Sequence[int]) -> pb.PartitionPlacement:
     live = [node_id for node_id in replicas if is_live(image.nodes, node_id)]
-    leader = min(live, key=lambda node_id: image.nodes[node_id].draining)
-    return pb.PartitionPlacement(replicas=replicas, isr=sorted(live), leader=leader)
+    leader = min(live, key=lambda node_id: (is_full(image.nodes, node_id), image.nodes[node_id].draining))
+    return pb.PartitionPlacement(replicas=replicas, isr=isr_under(leader, live, image.nodes), leader=leader)
 
 
 def _preview(

@@ -146,6 +146,8 @@ class Partition:
 
     def _check_append(self, request: AppendRequest, verdict: Verdict) -> None:
         core = self.shell.leading()
+        if self._host.store_is_full():  # before it has an offset: what was pushed and then fails costs the leadership
+            raise PenstockError(Reason.STORE_FULL, f"partition {self._name()}: {Reason.STORE_FULL.text}")
         refusal = core.append_refusal()
         if refusal is not None:
             raise PenstockError(_REFUSALS[refusal], f"partition {self._name()}: {refusal.value}")

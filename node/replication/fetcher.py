@@ -63,6 +63,7 @@ class LeaderLink:
         self._members: dict[PartitionKey, ReplicaShell] = {}
         self._slots: dict[int, ReplicaShell] = {}
         self._reopen_ms: dict[PartitionKey, int] = {}
+        self._opened: dict[PartitionKey, float] = {}
         self._timers: dict[PartitionKey, asyncio.TimerHandle] = {}
         self._request = pb.ReplicateRequest()
         self._fetches: dict[int, Position] = {}
@@ -94,7 +95,11 @@ class LeaderLink:
             self._host.fatal(error)
 
     def leave(self, replica: ReplicaShell, session: SessionKey, *, retry: bool) -> None:
-        """The session is over; with `retry` a new slot follows after a pause that doubles."""
+        """The session is over; with `retry` a new slot follows after a pause.
+
+        The pause doubles from session to session, and is short again after one that outlived it: what the leader sends
+        at once says nothing where it cannot be written (a full store).
+        """
         if self._slots.pop(session.slot, None) is not None:
             self._fetches.pop(session.slot, None)
             self._request.closes.append(session.slot)
@@ -102,10 +107,12 @@ class LeaderLink:
         if not retry:
             self._drop(replica.key)
             return
+        loop = asyncio.get_running_loop()
         pause = self._reopen_ms.get(replica.key, REOPEN_FIRST_MS)
+        if (loop.time() - self._opened.get(replica.key, loop.time())) * 1000 > pause:
+            pause = REOPEN_FIRST_MS
         self._reopen_ms[replica.key] = min(2 * pause, REOPEN_LAST_MS)
         self._cancel_timer(replica.key)
-        loop = asyncio.get_running_loop()
         self._timers[replica.key] = loop.call_later(pause / 1000, self._reopen, replica)
 
     def drop(self, replica: ReplicaShell) -> None:
@@ -121,6 +128,7 @@ class LeaderLink:
     def _drop(self, key: PartitionKey) -> None:
         self._members.pop(key, None)
         self._reopen_ms.pop(key, None)
+        self._opened.pop(key, None)
         self._cancel_timer(key)
 
     def _cancel_timer(self, key: PartitionKey) -> None:
@@ -136,6 +144,7 @@ class LeaderLink:
     def _connect(self, replica: ReplicaShell) -> None:
         self._last_slot += 1
         self._slots[self._last_slot] = replica
+        self._opened[replica.key] = asyncio.get_running_loop().time()
         replica.connect(self, SessionKey(self._node_epoch, self._stream_number, self._last_slot))
 
     def release(self) -> list[ReplicaShell]:
@@ -309,7 +318,6 @@ class LeaderLink:
         if replica is None:  # left meanwhile
             self.give_back(sum(len(batch.batch) for batch in append.batches), cold=append.cold)
             return
-        self._reopen_ms.pop(replica.key, None)
         replica.on_batches(self, self._session(append.slot), append.batches, cold=append.cold)
 
     def _session(self, slot: int) -> SessionKey:

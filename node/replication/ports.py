@@ -68,6 +68,10 @@ class Host(Protocol):
         """Monotonic time."""
         ...
 
+    def store_is_full(self) -> bool:
+        """Whether this node's store takes no appends."""
+        ...
+
     def durability_of(self, nodes: frozenset[int]) -> int:
         """The weakest v1.Durability among nodes."""
         ...

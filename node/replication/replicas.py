@@ -87,6 +87,8 @@ class Seams:
     """Told when a leader's address refuses connections; may come often."""
     fatal: Callable[[BaseException], None]
     """The node must end."""
+    store_is_full: Callable[[], bool] = lambda: False
+    """Whether appends are refused anyway."""
 
 
 class Replicas:
@@ -266,6 +268,10 @@ class Replicas:
         """Return the replica of a partition."""
         partition = self._partitions.get(key)
         return None if partition is None else partition.shell
+
+    def store_is_full(self) -> bool:
+        """Whether this node's store takes no appends."""
+        return self._seams.store_is_full()
 
     def durability_of(self, nodes: frozenset[int]) -> int:
         """The weakest v1.Durability among nodes."""

@@ -95,6 +95,8 @@ class ReplicaShell:
         self._error: StorageError | None = None
         self._passed = 0
         """What the followers were told last that every replica has."""
+        self._told_failure: type[StorageError] | None = None
+        """Why appends fail, until one succeeds: it is told once."""
         self._told = False
         """The owner has heard of the last progress."""
         self._handlers = self._table()
@@ -228,6 +230,7 @@ class ReplicaShell:
             link.give_back(size, cold=cold)
         if error is None:
             self._done += 1
+            self._told_failure = None
             self._durable_end = write.batches[-1].last_offset + 1
         else:
             self._failures += 1
@@ -252,7 +255,9 @@ class ReplicaShell:
     def _on_failure(self, error: StorageError) -> None:
         if self.core is None:
             return
-        LOG.warning("append to %s failed: %s", self.key, error)
+        if type(error) is not self._told_failure:
+            self._told_failure = type(error)
+            LOG.warning("append to %s failed: %s", self.key, error)
         self.tail.truncate(self.core.log.log_end_offset)
         leader = self.core.leader
         if leader is not None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from penstock.internal.v1 import controller_pb2 as controller
 from penstock.internal.v1 import metadata_pb2
-from penstock.node.clock import monotonic_ms, occasion
+from penstock.node.clock import monotonic_ms, occasion, wall_ms
 from penstock.node.config import Limits
 from penstock.node.session.core import Accepted, InView, Output, SendHeartbeat, SendRegister, SessionCore
 from penstock.node.session.registration import RegistrationSource
@@ -16,6 +16,7 @@ from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import MetadataImage
 from penstock.raft.view import View
+from penstock.v1 import common_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,10 @@ class Session:
     """(node_epoch, serving), at each change of either."""
     on_accepted: list[Callable[[bytes], None]]
     """(start id that the answered registration named as the present one): the store may forget the ones before it."""
+    store_state: Callable[[], "common_pb2.StoreState.ValueType"]
+    """What heartbeats tell of the store; see `tell`."""
+    on_cluster_time: list[Callable[[int, int], None]]
+    """(median of the nodes' wall clocks, monotonic ms of that moment), as heartbeats are answered."""
 
     def __init__(
         self,
@@ -56,12 +61,15 @@ class Session:
     ) -> None:
         self.on_change = []
         self.on_accepted = []
+        self.on_cluster_time = []
         self._registration = registration
         self._node_id = registration().node_id
         self._controller = controller
         self._view = view
         self._limits = limits
         self._clock = clock
+        self.wall_clock = wall_ms
+        self.store_state = lambda: common_pb2.STORE_STATE_UNSPECIFIED
         self._core = SessionCore(limits.session_timeout_ms, limits.heartbeat_interval_ms)
         self._announced: tuple[int | None, bool] = (None, False)
         self._told = ""
@@ -84,6 +92,11 @@ class Session:
         self._unsubscribe = self._view.subscribe(self._on_view)
         self._on_view(self._view.image, self._view.image)
         self._spawn(self._run())
+
+    def tell(self) -> None:
+        """Something that heartbeats tell has changed: send one now."""
+        self._core.hurry(self._clock())
+        self._changed.set()
 
     async def stop(self) -> None:
         """Stop without a word: the controller finds out by itself."""
@@ -169,9 +182,16 @@ class Session:
 
     async def _heartbeat(self, output: SendHeartbeat) -> None:
         request = controller.HeartbeatRequest(
-            node_id=self._node_id, node_epoch=output.node_epoch, draining=output.draining
+            node_id=self._node_id,
+            node_epoch=output.node_epoch,
+            draining=output.draining,
+            store_state=self.store_state(),
+            wall_time_ms=self.wall_clock(),
         )
+        sent_ms = self._clock()
         response = await self._controller.heartbeat(request, 2 * self._limits.heartbeat_interval_ms / 1000)
+        if response.wall_time_ms:
+            self._call(self.on_cluster_time, response.wall_time_ms, (sent_ms + self._clock()) // 2)
         known = response.status == controller.HEARTBEAT_STATUS_OK
         if not known:
             _log.warning("the controller does not count this node as registered any more: registering again")

@@ -329,6 +329,8 @@ class ClusterApi(Api, cluster_service_pb2_grpc.ClusterServiceServicer):
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         used = cluster_pb.GetBrokerUsageResponse(node_id=self.broker.node_id, resident_bytes=64 << 20)
         used.cpu_time_ms, used.uptime_ms = int(time.process_time() * 1000), time.monotonic_ns() // 1_000_000
+        used.store_state, used.retention_paused = common_pb2.STORE_STATE_NEARLY_FULL, True
+        used.store_used_bytes, used.store_capacity_bytes, used.disk_free_bytes = 85, 100, 7
         return used
 
     async def CompactStore(self, request: Any, context: Any) -> Any:  # noqa: N802

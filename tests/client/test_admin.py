@@ -89,6 +89,9 @@ async def test_each_broker_tells_its_usage_or_why_not(cluster: Cluster) -> None:
         told, old, down = await admin.broker_usage()
     assert (told.node_id, told.resident_bytes, told.error) == (1, 64 << 20, None)
     assert told.cpu_time_ms is not None
+    assert (told.store_state, told.store_used_bytes, told.store_capacity_bytes) == ("nearly-full", 85, 100)
+    assert (told.disk_free_bytes, told.retention_paused) == (7, True)
+    assert (old.store_state, old.store_used_bytes, down.retention_paused) == (None, None, None)
     assert old.error is not None
     assert (old.node_id, old.cpu_time_ms, old.error.reason) == (2, None, Reason.UNSUPPORTED)
     assert down.error is not None

@@ -9,6 +9,8 @@ from tests.raft.metadata_world import CLUSTER, World
 SESSION_MS, HEARTBEAT_MS, PREFERRED_MS = 1_500, 300, 10_000
 TIMING = Timing(SESSION_MS, HEARTBEAT_MS, PREFERRED_MS)
 STEP_MS = 50
+WALL_MS = 1_700_000_000_000
+"""The controller's wall clock when virtual time is 0."""
 
 
 class Rule:
@@ -18,6 +20,8 @@ class Rule:
         self.world = world
         self.now_ms = now_ms
         self.alive: set[int] = set()
+        self.stores: dict[int, int] = {}
+        """What the nodes' heartbeats tell of their stores."""
         self.refusing: set[int] = set()
         self.commands: list[pb.MetadataCommand] = []
         self.probed: list[int] = []
@@ -51,14 +55,18 @@ class Rule:
             kinds += self.settle()
         return kinds
 
-    def heartbeat(self, node_id: int, *, draining: bool = False, node_epoch: int = 0) -> controller.HeartbeatResponse:
+    def heartbeat(
+        self, node_id: int, *, draining: bool = False, node_epoch: int = 0, store_state: int = 0, wall_ms: int = 0
+    ) -> controller.HeartbeatResponse:
         """A heartbeat of the present registration, unless another node_epoch is named."""
         request = controller.HeartbeatRequest(
             node_id=node_id,
             node_epoch=node_epoch or self.world.image.nodes[node_id].node_epoch,
             draining=draining,
+            store_state=store_state or self.stores.get(node_id, 0),
+            wall_time_ms=wall_ms,
         )
-        return self.core.on_heartbeat(self.world.image, request, self.now_ms)
+        return self.core.on_heartbeat(self.world.image, request, self.now_ms, WALL_MS + self.now_ms)
 
     def fenced(self) -> set[int]:
         """The fenced nodes."""

@@ -12,7 +12,7 @@ from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.command import SUPPORTED_LEVEL
 from penstock.raft.image import NO_LEADER
-from tests.node.rule import HEARTBEAT_MS, PREFERRED_MS, SESSION_MS, Rule
+from tests.node.rule import HEARTBEAT_MS, PREFERRED_MS, SESSION_MS, WALL_MS, Rule
 from tests.raft.metadata_world import World, id16
 
 OK, REGISTER = controller.HEARTBEAT_STATUS_OK, controller.HEARTBEAT_STATUS_REGISTER
@@ -127,7 +127,7 @@ def test_the_silence_before_a_registration_is_not_held_against_it() -> None:
 def test_an_unknown_node_is_told_to_register() -> None:
     rule = ruled()
     request = controller.HeartbeatRequest(node_id=9, node_epoch=0)
-    assert rule.core.on_heartbeat(rule.world.image, request, 0).status == REGISTER
+    assert rule.core.on_heartbeat(rule.world.image, request, 0, WALL_MS).status == REGISTER
 
 
 def test_a_node_registered_by_another_controller_has_a_session_here() -> None:

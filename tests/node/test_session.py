@@ -34,6 +34,8 @@ class FakeController:
         self.leaderships = 0
         self.hold_view = False
         self.start_ids: list[bytes] = []
+        self.heartbeats: list[pb.HeartbeatRequest] = []
+        self.cluster_ms = 0
 
     def show(self) -> None:
         self.view.publish(self.world.image)
@@ -53,9 +55,10 @@ class FakeController:
         self.calls.append("drain" if request.draining else "heartbeat")
         if self.failures:
             raise self.failures.popleft()
+        self.heartbeats.append(request)
         status = pb.HEARTBEAT_STATUS_OK if self.known else pb.HEARTBEAT_STATUS_REGISTER
         leaderships, self.leaderships = self.leaderships, max(0, self.leaderships - 1)
-        return pb.HeartbeatResponse(status=status, leaderships=leaderships)
+        return pb.HeartbeatResponse(status=status, leaderships=leaderships, wall_time_ms=self.cluster_ms)
 
     async def leave(self, node_id: int, node_epoch: int, timeout_s: float) -> None:
         self.calls.append("leave")
@@ -72,6 +75,8 @@ class Stand:
         self.controller = FakeController(self.view)
         self.changes: list[tuple[int | None, bool]] = []
         self.accepted: list[bytes] = []
+        self.cluster_times: list[tuple[int, int]] = []
+        self.store_state: common.StoreState.ValueType = common.STORE_STATE_OK
         self.session = Session(
             lambda: metadata_pb2.Registration(node_id=1, start_ids=[b"old", b"new"]),
             self.controller,
@@ -79,6 +84,9 @@ class Stand:
             Limits(),
             lambda: self.now_ms,
         )
+        self.session.wall_clock = lambda: 1_000_000 + self.now_ms
+        self.session.store_state = lambda: self.store_state
+        self.session.on_cluster_time.append(lambda cluster_ms, at_ms: self.cluster_times.append((cluster_ms, at_ms)))
         self.session.on_change.append(lambda node_epoch, serving: self.changes.append((node_epoch, serving)))
         self.session.on_accepted.append(self.accepted.append)
 
@@ -236,3 +244,18 @@ def test_a_registration_says_who_the_node_is(word: str, durability: int) -> None
     assert (said.client_address.host, said.client_address.port, said.peer_address.port) == ("a.example", 3, 4)
     assert (said.clean, said.may_vote, said.rack) == (True, True, "r")
     assert world.do(register_node=metadata_pb2.RegisterNode(registration=said)).refusal == 0
+
+
+async def test_heartbeats_tell_the_store_and_the_clock_at_once_when_it_changed(stand: Stand) -> None:
+    await stand.session.start()
+    await stand.until(lambda: stand.session.serving)
+    stand.pass_time(300)
+    await stand.until(lambda: len(stand.controller.heartbeats) == 1)
+    stand.store_state = common.STORE_STATE_FULL
+    stand.controller.cluster_ms = 777
+    stand.now_ms += 5
+    stand.session.tell()
+    await stand.until(lambda: len(stand.controller.heartbeats) == 2)
+    told = [(beat.store_state, beat.wall_time_ms) for beat in stand.controller.heartbeats]
+    assert told == [(1, 1_000_300), (3, 1_000_305)]
+    await stand.until(lambda: stand.cluster_times == [(777, 305)])

@@ -130,14 +130,18 @@ def history_2() -> World:
 
 
 def history_3() -> World:
-    """A cluster of level 2 that is raised, and topics with the settings of compaction: set, changed, taken back."""
-    world = World.with_nodes(3, level=2)
-    world.create("t", (1, 2, 3), (2, 3, 1))
+    """A cluster of level 2 that is raised; stores that are full: noted, twice, all of them, and with room again; and
+    topics with the settings of compaction: set, changed, taken back.
+    """
+    world = World.with_nodes(4, level=2)
+    world.create("t", (1, 2, 3), (2, 3, 1), (3, 4, 1))
+    world.note_store(1)
     _configure(world, COMPACTED)
     world.supported_level = 3
-    for node_id in (1, 2, 3):
+    for node_id in (1, 2, 3, 4):
         world.register(node_id)
     world.do(raise_feature_level=pb.RaiseFeatureLevel(feature_level=3))
+    _note_stores(world)
     _configure(world, COMPACTED)
     compacted = config_record(TopicConfig(2, cleanup_policy=common.CLEANUP_POLICY_COMPACT, max_compaction_lag_ms=1))
     command = pb.CreateTopic(
@@ -149,6 +153,25 @@ def history_3() -> World:
     _configure(world, TopicConfig(2, delete_retention_ms=0, min_dirty_ratio=0.0, timestamp_after_max_ms=0))
     _configure(world, TopicConfig(2), "state")
     return world
+
+
+def _note_stores(world: World) -> None:
+    world.note_store(2, common.STORE_STATE_NEARLY_FULL)
+    world.note_store(1)
+    world.note_store(1)
+    world.note_store(1, 9)
+    world.do(note_store_state=pb.NoteStoreState(node_id=2, node_epoch=1, state=common.STORE_STATE_FULL))
+    world.elect(2, [2, 3])
+    world.alter_isr([1, 2, 3])
+    world.note_store(2)
+    world.note_store(3)
+    world.note_store(1, common.STORE_STATE_OK)
+    world.elect(3, [3])
+    world.alter_isr([1, 3])
+    world.elect(1, [1])
+    world.note_store(3, common.STORE_STATE_NEARLY_FULL)
+    world.alter_isr([1, 3])
+    world.restart(2, "again")
 
 
 COMPACTED = TopicConfig(

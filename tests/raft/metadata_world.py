@@ -6,6 +6,7 @@ from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft import state
 from penstock.raft.command import SUPPORTED_LEVEL, encode
 from penstock.raft.image import EMPTY_IMAGE, NO_LEADER, MetadataImage, PartitionInfo, TopicInfo
+from penstock.raft.members import is_full
 from penstock.raft.records import config_record, decode_image, encode_image
 from penstock.raft.topic_config import TopicConfig
 from penstock.v1 import common_pb2 as common
@@ -94,6 +95,11 @@ class World:
     def fence(self, node_id: int) -> pb.MetadataResult:
         """Fence a node in its present node_epoch."""
         return self.do(fence_node=pb.FenceNode(node_id=node_id, node_epoch=self.image.nodes[node_id].node_epoch))
+
+    def note_store(self, node_id: int, state: int = common.STORE_STATE_FULL) -> pb.MetadataResult:
+        """Note the state of a node's store in its present node_epoch."""
+        node_epoch = self.image.nodes[node_id].node_epoch
+        return self.do(note_store_state=pb.NoteStoreState(node_id=node_id, node_epoch=node_epoch, state=state))
 
     def create(self, name: str, *partitions: Sequence[int], minimum: int = 2, **fields: object) -> pb.MetadataResult:
         """Create a topic; each partition is led by its first replica, all in sync."""
@@ -239,6 +245,7 @@ def check_step(old: MetadataImage, new: MetadataImage) -> None:
     assert new.next_producer_id >= old.next_producer_id
     for node_id, node in old.nodes.items():
         assert new.nodes[node_id].node_epoch >= node.node_epoch
+    check_full(old, new)
     for topic_id in old.topics.keys() & new.topics.keys():
         for before, after in zip(old.topics[topic_id].partitions, new.topics[topic_id].partitions, strict=False):
             check_change(before, after)
@@ -262,3 +269,17 @@ def check_change(before: PartitionInfo, after: PartitionInfo) -> None:
     assert after.leader_epoch in {before.leader_epoch, before.leader_epoch + 1}
     if not same_leadership:
         assert after.leader_epoch == before.leader_epoch + 1, (before, after)
+
+
+def check_full(old: MetadataImage, new: MetadataImage) -> None:
+    """Whose store became full stays in an ISR only where nobody else is left that has room; it joins none."""
+    full = {node_id for node_id in new.nodes if is_full(new.nodes, node_id)}
+    became = {node_id for node_id in full if not is_full(old.nodes, node_id)}
+    for topic_id, topic in new.topics.items():
+        former = old.topics.get(topic_id)
+        for index, info in enumerate(topic.partitions):
+            assert not became.intersection(info.isr) or full.issuperset(info.isr), info
+            if former is not None and index < len(former.partitions):
+                before = former.partitions[index]
+                joined = full.intersection(info.isr).difference(before.isr)
+                assert joined <= {info.leader}, (before, info)  # elected from the ELR: nobody else is left

@@ -6,10 +6,11 @@ import pytest
 
 from penstock.raft.election import Choice, better_leader, choose, needs_leader
 from penstock.raft.image import NO_LEADER, Address, NodeInfo, PartitionInfo
+from penstock.v1 import common_pb2 as common
 from tests.raft.metadata_world import World
 
 
-def nodes(fenced: str = "", draining: str = "") -> dict[int, NodeInfo]:
+def nodes(fenced: str = "", draining: str = "", full: str = "") -> dict[int, NodeInfo]:
     """Nodes 1 to 3."""
     return {
         node_id: NodeInfo(
@@ -21,6 +22,7 @@ def nodes(fenced: str = "", draining: str = "") -> dict[int, NodeInfo]:
             Address("h", 2),
             fenced=str(node_id) in fenced,
             draining=str(node_id) in draining,
+            store_state=common.STORE_STATE_FULL if str(node_id) in full else common.STORE_STATE_OK,
         )
         for node_id in (1, 2, 3)
     }
@@ -104,3 +106,33 @@ def test_an_added_replica_does_not_lead_uncleanly_for_it_may_be_empty() -> None:
     assert choose(world.partition(), world.image.nodes, unclean_allowed=True) is None
     world.register(3, store="blank-3")
     assert choose(world.partition(), world.image.nodes, unclean_allowed=True) == Choice(3, (3,), unclean=True)
+
+
+@pytest.mark.parametrize(
+    ("isr", "elr", "full", "others", "chosen"),
+    [
+        ((1, 2, 3), (), "1", {}, Choice(2, (2, 3))),
+        ((1, 2, 3), (), "12", {"draining": "3"}, Choice(3, (3,))),  # who stops soon still takes appends till then
+        ((1, 2, 3), (), "123", {}, Choice(1, (1, 2, 3))),
+        ((1, 2), (3,), "12", {}, Choice(1, (1, 2))),  # who is in sync leads, full or not
+        ((), (1, 2), "1", {}, Choice(2, (2,))),
+        ((), (1, 2), "12", {}, Choice(1, (1,))),
+    ],
+)
+def test_a_full_store_leads_only_where_no_other_can(
+    isr: tuple[int, ...], elr: tuple[int, ...], full: str, others: dict[str, str], chosen: Choice
+) -> None:
+    assert choose(partition(isr, elr), nodes(full=full, **others)) == chosen
+
+
+def test_a_full_leader_gives_way_and_gets_nothing_back() -> None:
+    assert better_leader(partition((1, 2, 3), leader=1), nodes(full="1")) == 2
+    assert better_leader(partition((1, 3), leader=3), nodes(full="3")) == 1
+    assert better_leader(partition((1, 2, 3), leader=2), nodes(full="1")) is None
+    assert better_leader(partition((1, 2, 3), leader=2), nodes(full="123")) is None
+    assert better_leader(partition((1, 2, 3), leader=3), nodes(full="123")) is None
+    assert better_leader(partition((1,), leader=1), nodes(full="1")) is None
+
+
+def test_who_stops_hands_over_to_a_full_store_rather_than_to_none() -> None:
+    assert better_leader(partition((1, 2), leader=2), nodes(full="1", draining="2")) == 1

@@ -96,6 +96,8 @@ SAFE: dict[str, Act] = {
     "register again": lambda w, node, _: w.register(node),
     "restart": lambda w, node, _: w.restart(node, f"s-{w.index}"),
     "drain": lambda w, node, _: w.do(drain_node=pb.DrainNode(node_id=node, node_epoch=w.image.nodes[node].node_epoch)),
+    "full": lambda w, node, _: w.note_store(node),
+    "room": lambda w, node, subset: w.note_store(node, len(subset) % 2 + 1),
     "alter isr": lambda w, _, subset: w.alter_isr(subset),
     "elect as chosen": _elect_as_chosen,
     "elect at random": _elect_at_random,
@@ -242,13 +244,12 @@ def _scalar(field: Any) -> st.SearchStrategy[object]:
         return st.one_of(st.sampled_from(["t", CLUSTER]), st.text(max_size=3))
     if field.type == field.TYPE_BOOL:
         return st.booleans()
-    if field.type == field.TYPE_DOUBLE:
-        return st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats())
-    extremes = {
+    extremes: dict[int, list[float]] = {
         field.TYPE_INT32: [-(2**31), 2**31 - 1],
         field.TYPE_INT64: [-(2**63), 2**63 - 1],
         field.TYPE_UINT32: [2**32 - 1],
         field.TYPE_UINT64: [2**64 - 1],
+        field.TYPE_DOUBLE: [-0.5, 0.5, float("inf"), float("nan")],
     }
     return st.sampled_from([0, 1, 2, 3, 4, *extremes[field.type]])
 

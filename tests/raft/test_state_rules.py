@@ -284,3 +284,85 @@ def test_a_leader_that_leaves_the_isr_leaves_no_leader(world: World) -> None:
     assert world.elect(None, []).refusal == pb.REFUSAL_UNSPECIFIED
     info = world.partition()
     assert (info.leader, info.isr, info.elr) == (NO_LEADER, (), (1, 2, 3))
+
+
+# ---- full stores (ADR 18)
+
+FULL, OK = common.STORE_STATE_FULL, common.STORE_STATE_OK
+
+
+def test_a_full_store_leaves_every_isr_and_its_leaderships(world: World) -> None:
+    before = world.partition()
+    assert world.note_store(1).refusal == pb.REFUSAL_UNSPECIFIED
+    info = world.partition()
+    assert (info.isr, info.leader) == ((2, 3), NO_LEADER)
+    assert info.leader_epoch == before.leader_epoch + 1
+    assert world.image.nodes[1].store_state == FULL
+
+
+def test_a_full_store_enters_the_elr_below_the_minimum(world: World) -> None:
+    world.alter_isr([1, 2])
+    world.note_store(2)
+    info = world.partition()
+    assert (info.isr, info.elr, info.leader) == ((1,), (2,), 1)
+
+
+def test_the_last_full_member_stays_and_leads_on(world: World) -> None:
+    world.alter_isr([1, 2])
+    world.note_store(2)
+    before = world.partition()
+    world.note_store(1)
+    assert world.partition() == before
+    world.note_store(3)
+    assert world.partition() == before
+
+
+def test_among_full_members_nobody_leaves(world: World) -> None:
+    for node in (1, 2):
+        world.note_store(node)
+    world.elect(3, [3])
+    world.note_store(3)
+    assert world.partition().isr == (3,)
+    world.note_store(3)  # twice is once
+    assert (world.partition().isr, world.partition().leader) == ((3,), 3)
+
+
+def test_rule_5_a_full_store_does_not_join_and_the_refused_change_stays_refused(world: World) -> None:
+    """Else a leader that stopped counting the member, as it was told no for good, would have it in the ISR."""
+    world.note_store(3)
+    change = pb.AlterIsr(changes=[world.isr_change([1, 2, 3])])
+    assert world.do(alter_isr=change).changes[0].refusal == pb.REFUSAL_INELIGIBLE_MEMBER
+    world.note_store(3, OK)
+    assert world.do(alter_isr=change).changes[0].refusal == pb.REFUSAL_STALE
+    assert world.alter_isr([1, 2, 3]).refusal == pb.REFUSAL_UNSPECIFIED
+
+
+def test_room_again_changes_nothing_where_the_node_is_a_member(world: World) -> None:
+    world.alter_isr([1])
+    world.note_store(1)
+    before = world.partition()
+    world.note_store(1, common.STORE_STATE_NEARLY_FULL)
+    assert world.partition() == before
+
+
+def test_a_registration_forgets_the_state(world: World) -> None:
+    world.note_store(3)
+    world.register(3)
+    assert world.image.nodes[3].store_state == common.STORE_STATE_UNSPECIFIED
+
+
+def test_a_state_of_a_former_registration_or_of_no_name_is_refused(world: World) -> None:
+    former = world.image.nodes[3].node_epoch
+    world.restart(3, "again")
+    command = pb.NoteStoreState(node_id=3, node_epoch=former, state=FULL)
+    assert world.do(note_store_state=command).refusal == pb.REFUSAL_STALE
+    for state in (0, 4):
+        assert world.note_store(3, state).refusal == pb.REFUSAL_MALFORMED
+    assert world.partition().isr == (1, 2, 3)
+
+
+def test_a_full_store_is_not_noted_below_its_feature_level() -> None:
+    world = World.with_nodes(3, level=2)
+    world.create("t")
+    assert world.note_store(1).refusal == pb.REFUSAL_UNSUPPORTED
+    assert world.partition().isr == (1, 2, 3)

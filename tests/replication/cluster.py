@@ -25,6 +25,7 @@ from penstock.raft.apply_partitions import alter_isr, elect_leaders
 from penstock.raft.draft import Draft
 from penstock.raft.image import NO_LEADER, MetadataImage, PartitionInfo, TopicConfig, TopicInfo
 from penstock.storage import Committer, LogBatch, PartitionKey, RecordStart, Store, StoreOptions, Writer
+from penstock.storage.room import RoomState
 from penstock.v1 import common_pb2, record_pb2
 
 TOPIC = bytes(15) + b"t"
@@ -78,6 +79,7 @@ class TestNode:
             alter=self.cluster.alter,
             connection_refused=self.refused.append,
             fatal=self.fatal.append,
+            store_is_full=lambda: self.store.room.state is RoomState.FULL,
         )
         self.replicas = Replicas(("c", self.id), self.store, self.writer.submit, self.cluster.options, seams)
         self.server = grpc.aio.server()

@@ -23,8 +23,9 @@ from penstock.storage import (
     Truncate,
 )
 from penstock.storage import env as env_module
-from penstock.storage.env import AHEAD_BYTES, DATA_FILE
+from penstock.storage.env import DATA_FILE
 from penstock.storage.layout import FORMAT_VERSION, LOCAL, seal
+from penstock.storage.tail import AHEAD_BYTES
 from tests.storage.support import CLUSTER, NODE, append, batch, done, formatted, key, new_log, new_store, options
 from tests.storage.test_damage import raw_put
 

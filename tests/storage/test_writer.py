@@ -22,6 +22,7 @@ class Recorded:
         self.told: list[list[Outcome]] = []
         self.fatal: list[BaseException] = []
         self.syncs = 0
+        self.looks = 0
         self.synced = threading.Event()
         self.hold = threading.Event()
         self.hold.set()
@@ -37,6 +38,10 @@ class Recorded:
         if self.fails is not None:
             raise self.fails
         return self._committer.commit(writes)
+
+    def look(self) -> None:
+        self.looks += 1
+        self._committer.look()
 
     def sweep(self) -> bool:
         return self._committer.sweep()

@@ -155,6 +155,24 @@ async def test_cluster_and_brokers(penstock: Penstock) -> None:
     assert listed.out.decode().splitlines()[0].split()[:2] == ["NODE", "ADDRESS"]
 
 
+async def test_brokers_tell_how_full_their_stores_are_and_a_dash_where_they_do_not_answer(penstock: Penstock) -> None:
+    penstock.cluster.of_an_older_version.add(2)
+    await penstock.cluster.brokers[3].stop()
+    listed = (await penstock("broker", "list")).out.decode().splitlines()
+    assert listed[0].split()[-4:] == ["STORE", "USED_BYTES", "CAPACITY_BYTES", "FREE_BYTES"]
+    assert [line.split()[-4:] for line in listed[1:]] == [["nearly-full", "85", "100", "7"], ["-"] * 4, ["-"] * 4]
+    table = (await penstock("broker", "list", "--format", "tsv")).out.decode().splitlines()
+    assert [line.split("\t")[-4:] for line in table[1:]] == [["nearly-full", "85", "100", "7"], [""] * 4, [""] * 4]
+    brokers = (await penstock("broker", "list", "--format", "json")).json["brokers"]
+    assert [broker["store_used_bytes"] for broker in brokers] == [85, None, None]
+    assert [broker["retention_paused"] for broker in brokers] == [True, None, None]
+    assert (brokers[0]["store_state"], brokers[0]["disk_free_bytes"], brokers[1]["store_state"]) == (
+        "nearly-full",
+        7,
+        None,
+    )
+
+
 async def test_produce_and_consume_keep_keys_values_and_order(penstock: Penstock) -> None:
     penstock.cluster.create("orders", 3)
     lines = b"".join(b"k%d,value, %d\xff,\n" % (number % 5, number) for number in range(1000))

@@ -137,8 +137,10 @@ class Faults:
             machine.disk.arm_failure(durable=value < 0.5)
 
     def _full(self, machine: Machine, value: float) -> None:
-        machine.disk.full = True
-        self._world.scheduler.after(0.3 + 2.0 * value, self._emptied, machine)
+        """One disk is full for a while, or all of them."""
+        for one in self._world.machines.values() if value > 0.7 else [machine]:
+            one.disk.full = True
+            self._world.scheduler.after(0.3 + 2.0 * value, self._emptied, one)
 
     def _emptied(self, machine: Machine) -> None:
         machine.disk.full = False

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.node.replication.replica import Role
 from penstock.raft.image import MetadataImage, PartitionInfo
+from penstock.raft.members import is_full
 from penstock.raft.records import encode_image
 from penstock.storage import Append, DropLog, LogBatch, Outcome, PartitionKey, ResetLog, Truncate
 from penstock.storage.producers import ProducerState, advance
@@ -286,6 +287,29 @@ class OnlyTheLiveAreInSync(Invariant):
                     self.breach(f"{topic.name}-{info.partition}: {new.nodes[info.leader]} has no grant: {info}")
 
 
+class FullStoresStepBack(Invariant):
+    """Whose store is full stays in an ISR only among others that are, and joins none but as the leader from the ELR."""
+
+    def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
+        full = {node_id for node_id in new.nodes if is_full(new.nodes, node_id)}
+        became = {node_id for node_id in full if not is_full(old.nodes, node_id)}
+        for _ in became:
+            self.checks.count("stores noted as full")
+        if not full or new.version != old.version + 1:
+            return
+        for topic in new.topics.values():
+            for info in topic.partitions:
+                former = _former(old, topic.topic_id, info.partition)
+                if became.intersection(info.isr) and not full.issuperset(info.isr):
+                    self.breach(f"{topic.name}-{info.partition}: {sorted(became)} are full and others not: {info}")
+                if former is None:
+                    continue
+                if became and former.isr and not info.isr:
+                    self.breach(f"{topic.name}-{info.partition}: the last one left for its store is full: {info}")
+                if not full.intersection(info.isr).difference(former.isr) <= {info.leader}:
+                    self.breach(f"{topic.name}-{info.partition}: of {sorted(full)}, full, one has joined: {info}")
+
+
 class SessionEnds(Invariant):
     """A node that is fenced in its present registration soon serves no more, whether or not it hears (DESIGN 5).
 
@@ -490,6 +514,7 @@ INVARIANTS = (
     SoundMetadata,
     EndIsCommitted,
     OnlyTheLiveAreInSync,
+    FullStoresStepBack,
     SessionEnds,
     DataGoesWithItsTopic,
     ReassignmentCostsNoCopy,

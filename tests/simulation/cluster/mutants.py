@@ -358,6 +358,27 @@ MUTANTS: tuple[Mutant, ...] = (
         ((state._HANDLERS, "fence_node", metadata.fence_without_shrinking),),
     ),
     Mutant(
+        "full but in the ISR",
+        "full",
+        "a node whose store is full stays in ISRs and leads on",
+        MANY,
+        ((state._HANDLERS, "note_store_state", metadata.note_full_without_shrinking),),
+    ),
+    Mutant(
+        "the last full one leaves",
+        "full",
+        "the last ISR member leaves for its store is full",
+        MANY,
+        ((state._HANDLERS, "note_store_state", metadata.note_full_of_the_last),),
+    ),
+    Mutant(
+        "full members join",
+        "full",
+        "whose store is full joins ISRs",
+        MANY,
+        ((apply_partitions, "_check_member", metadata.full_members_join),),
+    ),
+    Mutant(
         "serves without a session", "session", "a session never ends", MANY, ((SessionCore, "_is_heard", nodes.always),)
     ),
     Mutant(

@@ -35,7 +35,7 @@ from penstock.storage import (
 from penstock.storage.env import DATA_FILE
 from penstock.storage.layout import seal
 from penstock.storage.producer_rows import scan_producers
-from penstock.storage.room import Room
+from penstock.storage.room import Room, RoomState
 from penstock.storage.rows import Rows
 from tests.simulation.store.disk import Disk, FaultyCommitter, check_format
 from tests.simulation.store.memory import Row, Undo
@@ -72,8 +72,16 @@ class _Room(Room):
     """Full when the disk says so."""
 
     def __init__(self, store: Store, is_full: Callable[[], bool]) -> None:
-        super().__init__(store.environment)
         self._is_full = is_full
+        super().__init__(store.environment)
+
+    @property
+    def state(self) -> RoomState:
+        return RoomState.FULL if self._is_full() else self._state
+
+    @state.setter
+    def state(self, state: RoomState) -> None:
+        self._state = state
 
     def check(self, appended: int, count_used: Callable[[], int]) -> None:
         if self._is_full():
@@ -110,7 +118,7 @@ class LmdbDisk(Disk[LmdbCopy | None]):
         self._groups: list[_Written] = []  # committed since the last sync
 
     def _options(self) -> StoreOptions:
-        return StoreOptions(durability=self.durability, map_bytes=MAP_BYTES, reserve_bytes=0)
+        return StoreOptions(durability=self.durability, map_bytes=MAP_BYTES, reserve_bytes=0, ballast_bytes=0)
 
     def format(self, cluster_id: str, node_id: int, unique: Callable[[], bytes]) -> StoreIdentity:
         """See Disk. The real format draws the store's id itself; this puts the caller's in its place."""

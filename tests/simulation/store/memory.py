@@ -34,6 +34,7 @@ from penstock.storage.compaction import StoredRow
 from penstock.storage.compaction_run import Stored
 from penstock.storage.layout import BATCH_ROW_BYTES, NO_TIME
 from penstock.storage.producers import ProducerState
+from penstock.storage.room import Room, RoomFigures, RoomState
 from penstock.storage.types import APPEND_TIME
 
 Undo = tuple[int, ProducerState | None]
@@ -212,11 +213,29 @@ class MemoryLog(Log):
         return ReplicaSeed(start, epochs, tuple(producers), row.state.tombstones_below)
 
 
+class MemoryRoom(Room):
+    """Full when a world says so, never nearly."""
+
+    def __init__(self, is_full: Callable[[], bool]) -> None:
+        self._is_full = is_full
+
+    @property
+    def state(self) -> RoomState:  # type: ignore[override]
+        """See Room."""
+        return RoomState.FULL if self._is_full() else RoomState.OK
+
+    @property
+    def figures(self) -> RoomFigures:
+        """Nothing here takes room."""
+        return RoomFigures(0, 0, 0, 0)
+
+
 class MemoryStore(Store):
     """An open store: handles of the logs, over the image that the last commit left. Inherits as MemoryLog does."""
 
-    def __init__(self, image: Image, durability: str) -> None:
+    def __init__(self, image: Image, durability: str, is_full: Callable[[], bool] = lambda: False) -> None:
         self.image = image
+        self.room = MemoryRoom(is_full)
         self.identity = image.identity
         self.closed = False
         self.next_expiry = (0, 0)  # data id and producer id that ExpireProducers goes on with

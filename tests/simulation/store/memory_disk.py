@@ -91,7 +91,7 @@ class MemoryDisk(Disk[Image | None]):
         image = self._unsynced[-1]
         if cluster_id not in {None, image.identity.cluster_id} or node_id not in {None, image.identity.node_id}:
             raise ForeignStoreError(f"the store belongs to {image.identity}")
-        store = self._store = MemoryStore(image, self.durability)
+        store = self._store = MemoryStore(image, self.durability, lambda: self.full)
         committer = MemoryCommitter(store, self._written, self._synced, lambda: self.full)
         return store, FaultyCommitter(self, committer)
 

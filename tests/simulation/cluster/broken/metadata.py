@@ -6,8 +6,8 @@ from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft import apply_nodes
 from penstock.raft.draft import Draft
 from penstock.raft.image import NO_LEADER, PartitionInfo, TopicInfo
-from penstock.raft.members import with_isr
-from penstock.raft.refused import stale
+from penstock.raft.members import is_full, with_isr
+from penstock.raft.refused import Refused, stale
 
 
 def fence_without_shrinking(draft: Draft, command: pb.FenceNode, index: int) -> pb.MetadataResult:
@@ -16,6 +16,33 @@ def fence_without_shrinking(draft: Draft, command: pb.FenceNode, index: int) -> 
     node = apply_nodes._present(draft, command.node_id, command.node_epoch)
     draft.put_node(replace(node, fenced=True))
     return pb.MetadataResult()
+
+
+def note_full_without_shrinking(draft: Draft, command: pb.NoteStoreState, index: int) -> pb.MetadataResult:
+    """The node whose store is full stays in the ISR, and leads on."""
+    del index
+    node = apply_nodes._present(draft, command.node_id, command.node_epoch)
+    draft.put_node(replace(node, store_state=command.state))
+    return pb.MetadataResult()
+
+
+def note_full_of_the_last(draft: Draft, command: pb.NoteStoreState, index: int) -> pb.MetadataResult:
+    """The node whose store is full leaves every ISR, also as the last one."""
+    result = apply_nodes.note_store_state(draft, command, index)
+    if is_full(draft.nodes, command.node_id):
+        for topic, before in draft.each_partition():
+            info = draft.partition(topic.topic_id, before.partition) or before
+            isr = [member for member in info.isr if member != command.node_id]
+            if len(isr) < len(info.isr):
+                draft.put_partition(topic.topic_id, with_isr(info, isr, topic.config.min_insync_replicas))
+    return result
+
+
+def full_members_join(draft: Draft, node_id: int, node_epoch: int) -> None:
+    """Whose store is full joins ISRs as anybody does."""
+    node = draft.nodes.get(node_id)
+    if node is None or node.node_epoch != node_epoch or node.fenced:
+        raise Refused(pb.REFUSAL_INELIGIBLE_MEMBER, "not live in this node_epoch")
 
 
 def same_producer_ids(draft: Draft, command: pb.AllocateProducerIds, index: int) -> pb.MetadataResult:
