@@ -103,7 +103,7 @@ class Faults:
 
     def _clock_jump(self, machine: Machine, value: float) -> None:
         skew = self._world.time.skew_s
-        skew[machine.host] = (value - 0.5) * 7_000
+        skew[machine.host] = machine.clock_skew + (value - 0.5) * 7_000
 
     # ---- disks
 
@@ -230,6 +230,12 @@ class Faults:
 
     def _add_partitions(self, _: Machine, value: float) -> None:
         self._world.workload.add_partitions(value)
+
+    def _trim(self, _: Machine, value: float) -> None:
+        self._world.workload.trim(value)
+
+    def _alter_cleanup(self, _: Machine, value: float) -> None:
+        self._world.workload.alter_cleanup(value)
 
     def _reassign(self, machine: Machine, value: float) -> None:
         self._world.workload.reassign(value)

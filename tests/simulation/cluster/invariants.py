@@ -10,7 +10,7 @@ from penstock.raft.members import is_full
 from penstock.raft.records import encode_image
 from penstock.storage import Append, DropLog, LogBatch, Outcome, PartitionKey, ResetLog, Truncate
 from penstock.storage.producers import ProducerState, advance
-from tests.simulation.cluster.checks import Invariant, Truth
+from tests.simulation.cluster.checks import Invariant, Known, Truth, records_of
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.machine import Machine
@@ -134,6 +134,7 @@ class OneValueAnOffset(Invariant):
     def __init__(self, checks: Any) -> None:
         super().__init__(checks)
         self._values: dict[tuple[PartitionKey, int, int], bytes] = {}
+        self._records: dict[tuple[PartitionKey, int, int], Known] = {}
 
     def on_commit(self, machine: "Machine", outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -141,8 +142,16 @@ class OneValueAnOffset(Invariant):
             if isinstance(write, Append) and outcome.error is None:
                 for batch in write.batches:
                     place = (write.log.key, batch.leader_epoch, batch.base_offset)
-                    if self._values.setdefault(place, batch.payload) != batch.payload:
+                    if self.checks.world.options.cleanup:
+                        self._check_each(machine, write.log.key, batch)
+                    elif self._values.setdefault(place, batch.payload) != batch.payload:
                         self.breach(f"{write.log.key}: {name(batch)} has another value on node {machine.node_id}")
+
+    def _check_each(self, machine: "Machine", key: PartitionKey, batch: LogBatch) -> None:
+        """Compacted batches are others, of the same records."""
+        for known in records_of(batch):
+            if self._records.setdefault((key, batch.leader_epoch, known.offset), known) != known:
+                self.breach(f"{key}: {name(batch)} has another record at {known.offset} on node {machine.node_id}")
 
 
 class MarksNeverGoBack(Invariant):
@@ -427,7 +436,8 @@ def _replayed(log: Sequence[LogBatch]) -> dict[int, ProducerState]:
     for batch in log:
         producer = batch.header.producer_id
         if producer != -1:
-            states[producer] = advance(states.get(producer), batch.header, batch.base_offset, batch.append_time_ms)
+            place = (batch.base_offset, batch.append_time_ms, batch.last_offset)
+            states[producer] = advance(states.get(producer), batch.header, *place)
     return states
 
 
