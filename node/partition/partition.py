@@ -18,7 +18,7 @@ from penstock.node.replication.shell import ReplicaShell
 from penstock.node.waiters import Waiters
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
-from penstock.storage import LogBatch, PartitionKey, StorageError, StoreFullError
+from penstock.storage import LogBatch, OffsetBelowStartError, PartitionKey, StorageError, StoreFullError
 from penstock.storage.producers import Duplicate, ProducerState, Refusal, Verdict
 from penstock.v1 import common_pb2
 
@@ -306,7 +306,10 @@ class Partition:
         hot = self.shell.tail.read(request.offset, end, request.max_bytes)
         if hot is not None:
             return list(hot)
-        return await self.shell.read_cold(request.offset, end, request.max_bytes)
+        try:
+            return await self.shell.read_cold(request.offset, end, request.max_bytes)
+        except OffsetBelowStartError:  # the log start has moved meanwhile
+            raise self._below_start(request.offset) from None
 
     def _readable_end(self, request: ReadRequest) -> int | None:
         """Where this read must end; None: nothing to read yet."""
@@ -317,14 +320,18 @@ class Partition:
         if request.last_fetched_epoch is not None:
             self._check_divergence(request.offset, request.last_fetched_epoch)
         if request.offset < log.log_start_offset:  # rule 23: below and above are different errors
-            text = f"partition {self._name()}: offset {request.offset} is below the log start {log.log_start_offset}"
-            raise PenstockError(Reason.OFFSET_BELOW_START, text, {"log_start_offset": str(log.log_start_offset)})
+            raise self._below_start(request.offset)
         if request.offset > log.log_end_offset:
             text = f"partition {self._name()}: offset {request.offset} is above the log end {log.log_end_offset}"
             raise PenstockError(Reason.OFFSET_ABOVE_END, text, {"log_end_offset": str(log.log_end_offset)})
         if request.offset >= log.high_watermark:
             return None  # rule 12: between HW and log end it waits
         return log.high_watermark
+
+    def _below_start(self, offset: int) -> PenstockError:
+        start = self.log_start_offset
+        text = f"partition {self._name()}: offset {offset} is below the log start {start}"
+        return PenstockError(Reason.OFFSET_BELOW_START, text, {"log_start_offset": str(start)})
 
     def _check_divergence(self, offset: int, last_epoch: int) -> None:
         """Rule 3, KIP-320: what the consumer read last must be in this log."""

@@ -62,10 +62,12 @@ class Truth:
         self.places: dict[int, int] = {}
         """Base offset -> index in `batches`."""
         self.end = 0
+        self.start = 0
+        """Highest log start that any replica ever had."""
         self.trim_asked = 0
         """Highest offset that somebody asked to be the log's start."""
-        self.trimmed = 0
-        """Log start that was acknowledged."""
+        self.trims: list[tuple[int, int]] = []
+        """Leader epochs and log starts that were acknowledged."""
         self.records: dict[int, Known] = {}
         """By offset; only where records may be dropped, as `offsets`."""
         self.offsets: dict[bytes | None, list[int]] = {}

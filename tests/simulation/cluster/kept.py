@@ -35,6 +35,13 @@ class NothingOwedIsGone(Invariant):
 
     def on_commit(self, machine: "Machine", outcomes: Sequence[Outcome]) -> None:
         changed = [outcome.log.key for outcome in outcomes if outcome.log is not None and _changes(outcome)]
+        for outcome in outcomes:
+            if outcome.error is None and isinstance(outcome.write, Compact) and outcome.write.rows:
+                self.checks.count("compactions with tombstones" if outcome.write.tombstones_below else "compactions")
+            elif outcome.error is not None and isinstance(outcome.write, Compact):
+                self.checks.count("stale compactions")
+            elif isinstance(outcome.write, ResetLog):
+                self.checks.count("logs filled anew")
         for key in dict.fromkeys(changed):
             self._check(machine, key)
 
@@ -112,8 +119,6 @@ def _misplaced(held: "Held") -> str:
         return f"the high watermark is not in the log: {state}"
     if not state.first_offset <= state.cleaned_offset <= state.high_watermark:
         return f"more than what is committed is compacted: {state}"
-    if state.tombstones_below > state.high_watermark:
-        return f"tombstones are gone above the high watermark: {state}"
     size = sum(BATCH_ROW_BYTES + len(batch.payload) for batch in batches)
     count = sum(batch.header.record_count for batch in batches)
     if (size, count) != (state.size_bytes, state.record_count):
@@ -126,10 +131,6 @@ class StartsMoveForAReason(Invariant):
 
     Retention by size keeps retention_bytes at least; by time it drops what is older by the true time, about.
     """
-
-    def __init__(self, checks: Checks) -> None:
-        super().__init__(checks)
-        self._allowed: dict[PartitionKey, int] = {}
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         for topic_id, topic in new.topics.items():
@@ -144,7 +145,7 @@ class StartsMoveForAReason(Invariant):
 
     def _check(self, machine: "Machine", key: PartitionKey, start: int, left: int) -> None:
         truth = self.checks.truth(key)
-        allowed = max(self._allowed.get(key, 0), truth.trim_asked)
+        allowed = max(truth.start, truth.trim_asked)
         if start > truth.end:
             self.breach(f"{key}: node {machine.node_id} begins at {start}, committed is {truth.end}")
         if start > allowed:
@@ -152,7 +153,7 @@ class StartsMoveForAReason(Invariant):
             configs = [config for config in self.checks.configs.get(key.topic_id, ()) if config.deletes]
             if not any(self._allows(config, key, start, left) for config in configs):
                 self.breach(f"{key}: node {machine.node_id} begins at {start}, {left} bytes are left: {configs}")
-        self._allowed[key] = max(allowed, start)
+        truth.start = max(truth.start, start)
 
     def _allows(self, config: TopicConfig, key: PartitionKey, start: int, left: int) -> bool:
         compacted = _ever_compacted(self.checks, key.topic_id)
@@ -167,14 +168,17 @@ class StartsMoveForAReason(Invariant):
 
 
 class TrimsLast(Invariant):
-    """No leader, of any leadership, has a log that begins before a trim that was acknowledged."""
+    """No leader, of the same leadership or a later one, has a log that begins before a trim that was acknowledged."""
 
     def on_progress(self, machine: "Machine", partition: Any) -> None:
         truth = self.checks.truths.get(partition.key)
-        if truth is not None and partition.is_leader and partition.log_start_offset < truth.trimmed:
-            start, epoch = partition.log_start_offset, partition.leader_epoch
+        if truth is None or not partition.is_leader:
+            return
+        start, epoch = partition.log_start_offset, partition.leader_epoch
+        later = [trim for trim in truth.trims if trim[0] <= epoch and trim[1] > start]
+        if later:
             text = f"{partition.key}: node {machine.node_id} leads epoch {epoch} from {start}, "
-            self.breach(text + f"{truth.trimmed} was acknowledged")
+            self.breach(text + f"acknowledged was {later} (epoch, log start)")
 
 
 class ProducersAreKnown(Invariant):
@@ -212,9 +216,10 @@ KEPT_INVARIANTS: tuple[type[Invariant], ...] = (
 def complete(checks: Checks, content: Content) -> Content:
     """Compare what was read in the end with the truth, and put the whole of that in its place."""
     whole = Content(content.names, {}, content.times)
+    for key, truth in checks.truths.items():
+        whole.may_skip[Spot(*key)] = _may_skip(checks, truth)
     for spot, rows in content.rows.items():
         truth = checks.truth(PartitionKey(*spot))
-        whole.may_skip[spot] = _may_skip(checks, truth)
         whole.rows[spot] = [_row(truth, offset) for offset in range(truth.end)]
         _compare(spot, rows, whole)
     for found in content.times:
@@ -224,10 +229,7 @@ def complete(checks: Checks, content: Content) -> Content:
 
 def _may_skip(checks: Checks, truth: Truth) -> frozenset[int]:
     """Offsets whose records may be gone."""
-    info = checks.partition(truth.key)
-    broker = None if info is None else checks.world.machines[info.leader].broker
-    partition = None if broker is None else broker.replicas.find(truth.key)
-    gone = set(range(0 if partition is None else partition.log_start_offset))
+    gone = set(range(truth.start))
     if _ever_compacted(checks, truth.key.topic_id):
         for offsets in truth.offsets.values():
             gone.update(offsets[:-1])

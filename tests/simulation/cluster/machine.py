@@ -319,9 +319,9 @@ class Held:
         self.log_end_offset: int = row.state.log_end_offset
 
     def between(self, start: int, end: int) -> list[LogBatch]:
-        """Batches from the one that begins at `start` up to `end`."""
+        """Batches from the one that holds `start`, or the first one, up to `end`."""
         row = self._row
-        found: list[LogBatch] = row.batches[row.place(start) : row.stop]
+        found: list[LogBatch] = row.batches[max(row.first, row.place(start + 1) - 1) : row.stop]
         return [batch for batch in found if batch.base_offset < end]
 
     @property

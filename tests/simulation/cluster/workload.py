@@ -217,7 +217,7 @@ class Workload:
             else:
                 world.trace("trim", str(key), asked, begins)
                 world.checks.count("trims")
-                truth.trimmed = max(truth.trimmed, begins)
+                truth.trims.append((partition.leader_epoch, begins))
 
         loop = machine.process.loop
         loop.run(lambda: loop.create_task(ask()))

@@ -101,8 +101,8 @@ class MemoryLog(Log):
         """See Log."""
         row = self._present()
         state = row.state
-        if start < state.log_start_offset:
-            raise OffsetBelowStartError(f"offset {start} is below the log start {state.log_start_offset}")
+        if start < state.first_offset:
+            raise OffsetBelowStartError(f"offset {start} is below the log's first batch at {state.first_offset}")
         if start > state.log_end_offset:
             raise OffsetAboveEndError(f"offset {start} is above the log end {state.log_end_offset}")
         found: list[LogBatch] = []
