@@ -59,6 +59,7 @@ class Truth:
         self.key = key
         self._keeps_records = keeps_records
         self.batches: list[LogBatch] = []
+        self._times: list[float] = []
         self.places: dict[int, int] = {}
         """Base offset -> index in `batches`."""
         self.end = 0
@@ -73,9 +74,17 @@ class Truth:
         self.offsets: dict[bytes | None, list[int]] = {}
         """Of each key."""
 
-    def extend(self, batch: LogBatch) -> None:
+    def committed_at(self, offset: int) -> float:
+        """When it was, or a little before."""
+        return self._times[self._place_of(offset)]
+
+    def _place_of(self, offset: int) -> int:
+        return bisect_right(self.batches, offset, key=lambda batch: batch.base_offset) - 1
+
+    def extend(self, batch: LogBatch, now: float) -> None:
         self.places[batch.base_offset] = len(self.batches)
         self.batches.append(batch)
+        self._times.append(now)
         self.end = batch.last_offset + 1
         if self._keeps_records:
             for known in records_of(batch):
@@ -84,7 +93,7 @@ class Truth:
 
     def epoch_at(self, offset: int) -> int:
         """Leader epoch of what was committed there."""
-        return self.batches[bisect_right(self.batches, offset, key=lambda batch: batch.base_offset) - 1].leader_epoch
+        return self.batches[self._place_of(offset)].leader_epoch
 
     def differs(self, batch: LogBatch) -> bool:
         """Whether a batch below the end is another one than was committed, and none that compaction may make of it."""

@@ -50,10 +50,10 @@ def draw_config(rng: random.Random) -> dict[str, Any]:
         "cleanup_policy": policy,
         "retention_ms": rng.choice((600, 1_500, 4_000)) if by_time else "none",
         "retention_bytes": rng.choice((300, 1_000, 3_000)) if by_size else 0,
-        "delete_retention_ms": rng.choice((0, 0, 300, 1_500, 60_000)),
+        "delete_retention_ms": rng.choice((0, 0, 0, 400, 60_000)),
         "min_compaction_lag_ms": rng.choice((0, 0, 0, 400)),
         "max_compaction_lag_ms": rng.choice(("none", "none", 1_000)),
-        "min_dirty_ratio": rng.choice((0, 0.1, 0.5)),
+        "min_dirty_ratio": rng.choice((0, 0, 0.3)),
         "timestamp_type": rng.choice(("create", "create", "append")),
     }
 

@@ -33,7 +33,7 @@ class OneCommittedHistory(Invariant):
                 if batch.base_offset != truth.end:
                     self.breach(f"{partition.key}: {truth.end} is not the begin of a batch on node {machine.node_id}")
                     return
-                truth.extend(batch)
+                truth.extend(batch, self.checks.world.scheduler.now)
                 self.checks.extended(machine, truth, batch)
         if mark > truth.end:
             self.breach(f"{partition.key}: HW {mark} of node {machine.node_id}, no leader's was above {truth.end}")

@@ -86,7 +86,18 @@ class NothingOwedIsGone(Invariant):
                 return f"{truth.records[found]} is back, after {latest}, which is gone (log end {end})"
             else:
                 self.checks.count("tombstones found gone")
+                left_s = self._stays_until(truth, latest.offset) - self.checks.world.scheduler.now
+                if left_s > 0:
+                    return f"{latest} is gone {left_s} s too early"
         return ""
+
+    def _stays_until(self, truth: Truth, offset: int) -> float:
+        """When a tombstone may go; nothing is known where a clock has jumped."""
+        world = self.checks.world
+        if any(world.time.skew_s[machine.host] != machine.clock_skew for machine in world.machines.values()):
+            return 0.0
+        kept_ms = min(config.delete_retention_ms for config in self.checks.configs[truth.key.topic_id])
+        return truth.committed_at(offset) + kept_ms / 1000
 
 
 def _changes(outcome: Outcome) -> bool:

@@ -77,8 +77,8 @@ PROFILES: tuple[dict[str, int], ...] = (
 """What comes more often in some worlds."""
 
 
-CLEANUP_SHARE = 0.35
-CLEANUP_KINDS = {"trim": 3, "alter_cleanup": 2}
+CLEANUP_SHARE = 0.3
+CLEANUP_KINDS = {"trim": 4, "alter_cleanup": 2, "absence": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,8 @@ def _cleanup_of(seed: int, options: Options) -> list[Action]:
     actions, time, per_s = [], WARM_UP_S, rng.choice((0.5, 1.5, 3.0))
     while (time := time + rng.expovariate(per_s)) < WARM_UP_S + options.seconds:
         kind = rng.choices(tuple(CLEANUP_KINDS), tuple(CLEANUP_KINDS.values()))[0]
-        actions.append(Action(round(time, 4), kind, 1, value=round(rng.random(), 4)))
+        node = rng.randrange(options.nodes) + 1
+        actions.append(Action(round(time, 4), kind, node, value=round(rng.random(), 4)))
     return actions
 
 

@@ -18,8 +18,10 @@ from tests.simulation.cluster.cleaning import ID
 from tests.simulation.cluster.history import Appended, Outcome, Sent
 from tests.simulation.cluster.process import ALLOWED, CLOSE_TIMEOUT_S, ClientProcess, Site, Topics
 
-KEYS = (0, 0, 0, 1, 1, 2, 3, 4, 5)
-TOMBSTONES = 0.25
+KEYS = (0, 1, 1, 2, 2, 2, 3)
+KEY_LIFE = 9
+"""A key is written a few times and then never again; it often ends with a tombstone."""
+TOMBSTONES = 0.35
 SETTLE_GRACE_S = 3.0
 """A record is settled within its delivery timeout and this."""
 
@@ -96,7 +98,7 @@ class ProducingClient(ClientProcess):
         written: bytes | None = value
         headers: Headers = ()
         if self._keyed:
-            key = b"key-%d" % rng.choice(KEYS)
+            key = b"key-%d" % (self._count // KEY_LIFE + rng.choice(KEYS))
             if rng.random() < TOMBSTONES:
                 written, headers = None, [(ID, value)]
         sent = Sent(self.name, value, topic, partition, producer.config.acks, self._idempotent, self.now)

@@ -279,8 +279,7 @@ class MemoryGroup:
         state = row.state
         check_content(_seen(row), write)
         found = [b for b in row.batches[row.first : row.stop] if write.start <= b.base_offset < write.end]
-        if tuple((batch.base_offset, google_crc32c.value(batch.payload)) for batch in found) != write.replaced:
-            raise StaleCompactionError(f"the batches of {row.key} were compacted by another")
+        check_replaced(write, found)
         gone = {batch.base_offset for batch in found}
         new, marks = [], {base: since for base, since in row.marks.items() if base not in gone}
         for base, packed in write.rows:
@@ -396,6 +395,12 @@ class MemoryGroup:
         ForgetStarts: _forget_starts,
         ExpireProducers: _expire_producers,
     }
+
+
+def check_replaced(write: Compact, found: Sequence[LogBatch]) -> None:
+    """Those that are to go are those that are there."""
+    if tuple((batch.base_offset, google_crc32c.value(batch.payload)) for batch in found) != write.replaced:
+        raise StaleCompactionError(f"the batches of {write.log.key} were compacted by another")
 
 
 def _count(batches: Sequence[LogBatch]) -> int:
