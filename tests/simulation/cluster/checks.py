@@ -67,6 +67,8 @@ class Truth:
         """Highest log start that any replica ever had."""
         self.trim_asked = 0
         """Highest offset that somebody asked to be the log's start."""
+        self.was_cut = False
+        """Some replica's log was; only in worlds with cleanup."""
         self.trims: list[tuple[int, int]] = []
         """Leader epochs and log starts that were acknowledged."""
         self.records: dict[int, Known] = {}

@@ -10,6 +10,7 @@ from unittest import mock
 from penstock.node.cleanup import cleaner, compacting, schedule
 from penstock.node.cleanup.compactor import Planned
 from penstock.storage import Compact, Log, compaction, compaction_run
+from penstock.storage.compaction import StoredRow
 from penstock.storage.compaction_run import End, Run, Stored, Task
 
 EVERYTHING = 2**62
@@ -75,7 +76,8 @@ class Readings:
     def stored_rows(self, start: int, end: int, max_bytes: int) -> Stored:
         """See compaction_run.Source."""
         reading = self._taken.pop(0) if len(self._taken) > 1 else self._taken[0]
-        found, room = [], max_bytes
+        found: list[StoredRow] = []
+        room = max_bytes
         for row in reading.rows:
             if row.batch.base_offset >= end or (found and room <= 0):
                 break

@@ -78,7 +78,10 @@ class Workload:
             )
             for i in range(1, options.producers + 1)
         ]
-        self.clients += [ConsumingClient(self._site(f"c{i}"), self.topics, trimmed=options.cleanup) for i in range(1, options.consumers + 1)]
+        self.clients += [
+            ConsumingClient(self._site(f"c{i}"), self.topics, trimmed=options.cleanup)
+            for i in range(1, options.consumers + 1)
+        ]
         self.clients.append(AppendingClient(self._site("a1"), self.topics))
         self.probe = ProbingClient(self._site("probe"), self.topics)
         self.second_probe = ProbingClient(self._site("probe2"), self.topics)

@@ -172,7 +172,7 @@ class Lockstep:
         self.stores: list[Store] = [store for store, _ in opened]
         self.committers: list[Committer] = [committer for _, committer in opened]
         self.stale = []
-        self.plans: list[tuple[Handles, list[tuple[tuple[int, int], Planned]]]] = []
+        self.plans: list[tuple[Handles, list[Any]]] = []
         if self.sweeps_at_once:
             self.sweep()
         self.compare()
@@ -443,7 +443,7 @@ class Lockstep:
             task = Task(self.clock, rng.choice((0, 5, 1_000)), lag, passed, rng.choice((1, 400, 1 << 20)))
             planned = [answer(lambda log=log: plan(log, task)) for log in handles]  # type: ignore[misc]
             assert described(planned[0]) == described(planned[1])
-            self.plans.append((handles, planned))  # type: ignore[arg-type]
+            self.plans.append((handles, planned))
         place = rng.randrange(len(self.plans))
         handles, sides = self.plans[place]
         if not all(isinstance(side, tuple) and side[1] for side in sides):

@@ -88,7 +88,9 @@ def keep_half(
     batches: Iterable[Batch], size_bytes: int, high_watermark: int, retention: Retention, now_ms: int | None
 ) -> Choice:
     """Retention by size leaves less than it says."""
-    return choose(batches, size_bytes, high_watermark, retention._replace(retention_bytes=retention.retention_bytes // 2), now_ms)
+    return choose(
+        batches, size_bytes, high_watermark, retention._replace(retention_bytes=retention.retention_bytes // 2), now_ms
+    )
 
 
 # ---- compaction
