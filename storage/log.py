@@ -98,8 +98,9 @@ class Log:
     def read(self, start: int, end: int, max_bytes: int) -> list[LogBatch]:
         """Batches from the one that holds `start` on, up to those that begin before `end`.
 
-        At least one where there is one below `end`; no more than `max_bytes` of payload after it. Raises
-        OffsetBelowStartError, OffsetAboveEndError, DamagedStoreError.
+        At least one where there is one below `end`; no more than `max_bytes` of payload after it. What is below the log
+        start in the first batch is there too: a replica that is filled begins with a whole batch. Raises
+        OffsetBelowStartError below the first batch, OffsetAboveEndError, DamagedStoreError.
         """
         found: list[LogBatch] = []
         room = max_bytes

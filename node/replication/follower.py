@@ -55,6 +55,8 @@ class FollowerCore:
         """The leader's high watermark in this session; above our log end while we are behind."""
         self.passed_offset = 0
         """What the leader says that every replica has, in this session (rule 19)."""
+        self._leader_start = -1
+        """The leader's log start in this session; above our high watermark while we are behind."""
         self._asked_start = -1
         self._seed: tuple[int, tuple[tuple[int, int], ...], int] | None = None
         self._cut_end: int | None = None
@@ -65,7 +67,7 @@ class FollowerCore:
         """A stream to the leader is there and this is the partition's new place in it."""
         self.session = session
         self.state = FollowerState.OPENING
-        self._leader_mark = -1
+        self._leader_mark = self._leader_start = -1
         self.passed_offset = 0
         return self._open_if_drained()
 
@@ -128,7 +130,7 @@ class FollowerCore:
             self._log.epochs.append(span.leader_epoch, span.base_offset, span.end_offset)
         self._writes += 1
         self._follow_mark()
-        return [WriteAppend(self.leader_epoch)]
+        return [WriteAppend(self.leader_epoch), *self._follow_start()]
 
     def _continues(self, spans: Sequence[Span]) -> bool:
         """Whether the batches tile on from the log end with epochs that do not fall nor pass the leader's."""
@@ -146,15 +148,20 @@ class FollowerCore:
         """The leader's high watermark and log start, and what every replica has."""
         if not self._hears(session):
             return []
-        log = self._log
         self._leader_mark = max(self._leader_mark, high_watermark)
+        self._leader_start = max(self._leader_start, log_start_offset)
         self._follow_mark()
         self.passed_offset = passed_offset
-        start = min(log_start_offset, log.high_watermark)
+        return self._follow_start()
+
+    def _follow_start(self) -> Outputs:
+        """Rule 22: begin where the leader's log does, as far as this one has what is committed."""
+        log = self._log
+        start = min(self._leader_start, log.high_watermark)
         if start <= max(log.log_start_offset, self._asked_start):
             return []
         self._asked_start = start
-        return [WriteStart(self.leader_epoch, start)]  # rule 22
+        return [WriteStart(self.leader_epoch, start)]
 
     def on_start_moved(self) -> Outputs:
         """The log bounds' start is durable, or could not be moved: the leader is told, and may ask again."""

@@ -56,6 +56,8 @@ class LeaderCore:
         self._lag_max_ms = lag_max_ms
         self._asked_start = -1
         """Log start that is being written."""
+        self._trimmed = log.log_start_offset
+        """Log start that was confirmed to somebody, in this leadership or before it: who joins has it (rule 22)."""
         self._pushed_end = log.log_end_offset
         self._lost: set[int] = set()
         self._change = _Change()
@@ -90,10 +92,19 @@ class LeaderCore:
         return min([self._log.high_watermark, *ends])
 
     def has_trimmed(self, offset: int) -> bool:
-        """Whether the log begins at or after `offset`, durably, here and on every member of ISR and pending ISR."""
+        """Whether the log begins at or after `offset`, durably, on whoever may lead next.
+
+        These are this node and the members of ISR and pending ISR; with fewer than min_insync_replicas also the ELR's,
+        of whom this leader knows nothing.
+        """
+        if self._below_min_insync():
+            return False
         others = [self._progress.get(node) for node in self._counted() if node != self.node_id]
         starts = [-1 if progress is None else progress.log_start_offset for progress in others]
-        return min([self._log.log_start_offset, *starts]) >= offset
+        if min([self._log.log_start_offset, *starts]) < offset:
+            return False
+        self._trimmed = max(self._trimmed, offset)
+        return True
 
     def append_refusal(self) -> AppendRefusal | None:
         """Why nothing may be appended now, or None."""
@@ -206,6 +217,7 @@ class LeaderCore:
             if progress.count(position.fetch_offset):
                 outputs.append(Align(follower, progress.session, progress.next_offset))
             outputs += self._recalculate()
+            outputs += self.move_start(position.log_start_offset)  # as a former leader had begun
             return outputs + self._expand()
         progress.aligned = False
         if answer.leader_epoch == NO_EPOCH:
@@ -340,9 +352,11 @@ class LeaderCore:
         return []
 
     def _may_join(self, progress: Progress) -> bool:
-        """Rule 6: at or past the start of this epoch, and at or past HW."""
+        """Rule 6: at or past the start of this epoch, and at or past HW; and what was trimmed is gone (rule 22)."""
         needed = max(self.start_offset, self._log.high_watermark)
-        return progress.aligned and not progress.unreachable and progress.acked >= needed
+        if not progress.aligned or progress.unreachable or progress.log_start_offset < self._trimmed:
+            return False
+        return progress.acked >= needed
 
     def _node_epoch_counted(self, progress: Progress) -> int:
         """Rule 7: of the fetch that earned the place, never of the view."""

@@ -82,13 +82,13 @@ class Slot:
 
     def diverge(self, leader_epoch: int, end_offset: int) -> None:
         """Send a divergence."""
-        self.cold = []
+        self.cold, self.said = [], None  # what was said of the log start goes with what is cut
         self._stream.outbox.divergences.add(slot=self.session.slot, leader_epoch=leader_epoch, end_offset=end_offset)
         self._stream.wake()
 
     def seed(self) -> None:
         """Send the seed of the log's start."""
-        self.cold = []
+        self.cold, self.said = [], None
         log = self.replica.log
         if log is None:
             return

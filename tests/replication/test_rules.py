@@ -427,3 +427,74 @@ def test_hw_is_followed_while_catching_up() -> None:
     assert log.high_watermark == 1
     follower.on_batches(SESSION, [Span(1, 3, EPOCH)])
     assert log.high_watermark == 2
+
+
+# ---- rule 22
+
+
+def begins(offset: int, log_start: int, last_epoch: int = EPOCH) -> Position:
+    return at(offset, last_epoch)._replace(log_start_offset=log_start)
+
+
+def trimming_leader(isr: tuple[int, ...]) -> tuple[LeaderCore, LogBounds]:
+    """Ten records are committed, and the leader's log begins at 4."""
+    log = bounds(10, mark=10)
+    leader = leader_of(log, isr)
+    assert leader.move_start(4) == [WriteStart(EPOCH, 4)]
+    log.log_start_offset = 4
+    leader.on_start_moved()
+    return leader, log
+
+
+def test_rule_22_a_trim_is_confirmed_once_each_isr_member_has_it() -> None:
+    leader, _ = trimming_leader((A, B))
+    leader.on_open(B, session(B), begins(10, 3, 1))
+    assert not leader.has_trimmed(4)
+    leader.on_fetch(B, session(B), begins(10, 4, 1))
+    assert leader.has_trimmed(4)
+
+
+def test_rule_22_below_min_insync_replicas_a_trim_is_not_confirmed_since_an_elr_member_may_lead_without_it() -> None:
+    leader, _ = trimming_leader((A,))
+    assert not leader.has_trimmed(4)
+
+
+def test_rule_22_who_joins_the_isr_has_what_was_trimmed() -> None:
+    leader, _ = trimming_leader((A, B))
+    leader.on_open(B, session(B), begins(10, 4, 1))
+    assert leader.has_trimmed(4)
+    assert not any(isinstance(out, Propose) for out in leader.on_open(C, session(C), begins(10, 0, 1)))
+    joined = leader.on_fetch(C, session(C), begins(10, 4, 1))
+    assert proposal_in(joined).isr == (A, B, C)
+
+
+def test_rule_22_a_new_leader_takes_what_its_log_lacks_as_trimmed() -> None:
+    leader = leader_of(bounds(10, mark=10, log_start=4), (A, B))
+    assert not any(isinstance(out, Propose) for out in leader.on_open(C, session(C), begins(10, 0, 1)))
+
+
+def test_rule_22_a_leader_begins_where_a_follower_does_that_heard_of_it_from_a_former_leader() -> None:
+    leader = leader_of(bounds(10, mark=10))
+    assert WriteStart(EPOCH, 4) in leader.on_open(B, session(B), begins(10, 4, 1))
+
+
+def test_rule_22_a_follower_that_catches_up_begins_where_the_leader_does_without_being_told_again() -> None:
+    log = bounds(2, mark=2)
+    follower, _ = following(log)
+    assert follower.on_progress(SESSION, 10, 6) == [WriteStart(EPOCH, 2)]
+    log.log_start_offset = 2
+    follower.on_start_moved()
+    spans = [Span(2, 8, EPOCH)]
+    assert follower.on_batches(SESSION, spans) == [WriteAppend(EPOCH), WriteStart(EPOCH, 6)]
+
+
+def test_rule_22_a_follower_that_starts_anew_within_a_batch_begins_where_the_leader_does() -> None:
+    """The leader said so before, and does not again."""
+    log = bounds(20, mark=20)
+    follower, _ = following(log)
+    assert follower.on_progress(SESSION, 20, 12) == [WriteStart(EPOCH, 12)]
+    log.log_start_offset = 12
+    follower.on_start_moved()
+    follower.on_seed(SESSION, 10, ())
+    follower.on_cut(succeeded=True)
+    assert WriteStart(EPOCH, 12) in follower.on_batches(SESSION, [Span(10, 20, EPOCH)])

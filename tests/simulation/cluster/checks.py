@@ -4,11 +4,16 @@ The oracle has the newest metadata image applied anywhere, and of each partition
 leader's high watermark. Invariants are small classes in `invariants`, each with a method for the moments it looks at.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from penstock.raft.image import EMPTY_IMAGE, MetadataImage, PartitionInfo
+from penstock.protocol.batch import header_of, parse, read
+from penstock.raft.image import EMPTY_IMAGE, MetadataImage, PartitionInfo, TopicConfig
 from penstock.storage import LogBatch, Outcome, PartitionKey
+from penstock.storage.types import APPEND_TIME
+from penstock.v1.record_pb2 import RecordBatch
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.machine import Machine
@@ -19,32 +24,108 @@ class Violation(Exception):  # noqa: N818  what a checker finds, not what code d
     """An invariant does not hold. The text begins with the invariant's name and a colon."""
 
 
+class Known(NamedTuple):
+    """A record with its place and its time, whichever clock it is by."""
+
+    offset: int
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+@lru_cache(maxsize=4_096)
+def records_of(batch: LogBatch) -> tuple[Known, ...]:
+    """Read a batch's records."""
+    if not batch.header.record_count:
+        return ()
+    appended = batch.append_time_ms if batch.timestamp_type == APPEND_TIME else None
+    return tuple(
+        Known(
+            batch.base_offset + record.offset_delta,
+            batch.header.base_timestamp_ms + record.timestamp_delta_ms if appended is None else appended,
+            record.key if record.HasField("key") else None,
+            record.value if record.HasField("value") else None,
+            tuple((header.key, header.value) for header in record.headers),
+        )
+        for record in read(parse(batch.payload)[1])
+    )
+
+
 class Truth:
     """Of one partition: what was committed, in order, from offset 0 on."""
 
-    def __init__(self, key: PartitionKey) -> None:
+    def __init__(self, key: PartitionKey, *, keeps_records: bool = False) -> None:
         self.key = key
+        self._keeps_records = keeps_records
         self.batches: list[LogBatch] = []
+        self._times: list[float] = []
         self.places: dict[int, int] = {}
         """Base offset -> index in `batches`."""
         self.end = 0
-        self.log_start = 0
+        self.start = 0
+        """Highest log start that any replica ever had."""
+        self.trim_asked = 0
+        """Highest offset that somebody asked to be the log's start."""
+        self.was_cut = False
+        """Some replica's log was; only in worlds with cleanup."""
+        self.trims: list[tuple[int, int]] = []
+        """Leader epochs and log starts that were acknowledged."""
+        self.records: dict[int, Known] = {}
+        """By offset; only where records may be dropped, as `offsets`."""
+        self.offsets: dict[bytes | None, list[int]] = {}
+        """Of each key."""
 
-    def extend(self, batch: LogBatch) -> None:
+    def committed_at(self, offset: int) -> float:
+        """When it was, or a little before."""
+        return self._times[self._place_of(offset)]
+
+    def _place_of(self, offset: int) -> int:
+        return bisect_right(self.batches, offset, key=lambda batch: batch.base_offset) - 1
+
+    def extend(self, batch: LogBatch, now: float) -> None:
         self.places[batch.base_offset] = len(self.batches)
         self.batches.append(batch)
+        self._times.append(now)
         self.end = batch.last_offset + 1
+        if self._keeps_records:
+            for known in records_of(batch):
+                self.records[known.offset] = known
+                self.offsets.setdefault(known.key, []).append(known.offset)
+
+    def epoch_at(self, offset: int) -> int:
+        """Leader epoch of what was committed there."""
+        return self.batches[self._place_of(offset)].leader_epoch
 
     def differs(self, batch: LogBatch) -> bool:
-        """Whether a batch below the end is another one than was committed."""
+        """Whether a batch below the end is another one than was committed, and none that compaction may make of it."""
         place = self.places.get(batch.base_offset)
         if place is None:
             return True
         known = self.batches[place]
+        if (
+            known.last_offset == batch.last_offset
+            and known.leader_epoch == batch.leader_epoch
+            and known.payload == batch.payload
+        ):
+            return False
+        return not self._keeps_records or self._is_no_part(batch, place)
+
+    def _is_no_part(self, batch: LogBatch, place: int) -> bool:
+        """Whether the batch is no compaction of the batches at `place` and after it."""
+        ends = place
+        while ends < len(self.batches) - 1 and self.batches[ends].last_offset < batch.last_offset:
+            ends += 1
+        whole = self.batches[place : ends + 1]
+        if whole[-1].last_offset != batch.last_offset or {one.leader_epoch for one in whole} != {batch.leader_epoch}:
+            return True
+        offsets = [known.offset for known in records_of(batch)]
         return (
-            known.last_offset != batch.last_offset
-            or known.leader_epoch != batch.leader_epoch
-            or known.payload != batch.payload
+            header_of(RecordBatch.FromString(batch.payload)) != batch.header
+            or len(offsets) != batch.header.record_count
+            or sorted(set(offsets)) != offsets
+            or any(not batch.base_offset <= offset <= batch.last_offset for offset in offsets)
+            or any(self.records[known.offset] != known for known in records_of(batch))
         )
 
 
@@ -103,15 +184,19 @@ class Checks:
 
     def __init__(self, world: "World") -> None:
         from tests.simulation.cluster.invariants import INVARIANTS  # noqa: PLC0415  they import Invariant from here
+        from tests.simulation.cluster.kept import KEPT_INVARIANTS  # noqa: PLC0415
         from tests.simulation.cluster.raft_invariants import RAFT_INVARIANTS  # noqa: PLC0415
 
         self.world = world
         self.image = EMPTY_IMAGE
         self.truths: dict[PartitionKey, Truth] = {}
+        self.configs: dict[bytes, list[TopicConfig]] = {}
+        """All that each topic ever had; only in worlds with cleanup."""
         self.facts: dict[str, int] = {}
         self.unsafe_disks: set[int] = set()
         """Nodes whose disk was lost: until a registration of a later start is applied."""
-        self._all = [kind(self) for kind in INVARIANTS + RAFT_INVARIANTS]
+        kinds = INVARIANTS + RAFT_INVARIANTS + (KEPT_INVARIANTS if world.options.cleanup else ())
+        self._all = [kind(self) for kind in kinds]
         for moment in _MOMENTS:
             base = getattr(Invariant, moment)
             takers = [getattr(one, moment) for one in self._all if getattr(type(one), moment) is not base]
@@ -186,7 +271,7 @@ class Checks:
     def truth(self, key: PartitionKey) -> Truth:
         truth = self.truths.get(key)
         if truth is None:
-            truth = self.truths[key] = Truth(key)
+            truth = self.truths[key] = Truth(key, keeps_records=self.world.options.cleanup)
         return truth
 
     def partition(self, key: PartitionKey) -> PartitionInfo | None:

@@ -2,9 +2,12 @@
 
 import asyncio
 
-from penstock.client import Admin, Consumer, OffsetOutOfRangeError, PenstockError, TopicPartition
+from penstock.client import Admin, Consumer, OffsetOutOfRangeError, PenstockError, Record, Timestamp, TopicPartition
+from penstock.client.options import ConsumerOptions
 from penstock.protocol.reasons import Reason
-from tests.simulation.cluster.history import Content, Reading, Row, Spot
+from tests.simulation.cluster.cleaning import identity
+from tests.simulation.cluster.clocks import EPOCH_S
+from tests.simulation.cluster.history import Content, Reading, Row, Spot, TimeFound
 from tests.simulation.cluster.process import ALLOWED, ClientProcess, Site, Topics
 
 
@@ -14,9 +17,11 @@ class ConsumingClient(ClientProcess):
     Asked to finish, it reads what there is then, however long that takes.
     """
 
-    def __init__(self, site: Site, topics: Topics) -> None:
+    def __init__(self, site: Site, topics: Topics, *, trimmed: bool = False) -> None:
+        """`trimmed`: logs may begin later than where it reads."""
         super().__init__(site)
         self.topics = topics
+        self._trimmed = trimmed
         self._readings: dict[TopicPartition, Reading] = {}
         self._has_gone_ahead = False
         """It has asked for an offset that may not be there."""
@@ -24,7 +29,10 @@ class ConsumingClient(ClientProcess):
     async def work(self) -> None:
         has_all = False
         while not has_all:
-            consumer = Consumer(self.site.bootstrap, prefetch_bytes=self.rng.choice((500, 1 << 20)))
+            options: ConsumerOptions = {"prefetch_bytes": self.rng.choice((500, 1 << 20))}
+            if self._trimmed:
+                options["auto_offset_reset"] = self.rng.choice(("error", "earliest"))
+            consumer = Consumer(self.site.bootstrap, **options)
             consumer._seams = self.seams()
             await consumer.open()
             try:
@@ -69,7 +77,7 @@ class ConsumingClient(ClientProcess):
         self.look_after([*consumer._fetcher._tasks, *consumer._session.metadata._tasks])
         records = await consumer.poll(count, timeout=0.5)
         for record in records:
-            row = Row(record.offset, record.leader_epoch, record.value or b"")
+            row = row_of(record)
             self._readings[TopicPartition(record.topic, record.partition)].rows.append(row)
         if records:
             self.trace("read", [(record.partition, record.offset, record.value) for record in records])
@@ -94,17 +102,24 @@ class ConsumingClient(ClientProcess):
     def _explain(self, error: PenstockError) -> None:
         """An offset out of range is explained by a seek above the end, or by a topic that is another one now."""
         deleted = any(map(self.history.is_ever_deleted, self.topics.counts))
-        moved = isinstance(error, OffsetOutOfRangeError) and (self._has_gone_ahead or deleted)
+        moved = isinstance(error, OffsetOutOfRangeError) and (self._has_gone_ahead or deleted or self._trimmed)
         if not moved:
             self.tolerate(error, ALLOWED, "reading")
         self.trace("read", str(error))
 
 
+def row_of(record: Record) -> Row:
+    """As the history keeps it."""
+    return Row(record.offset, record.leader_epoch, identity(record.value, record.headers))
+
+
 class FinalReader(ClientProcess):
     """Reads all topics from earliest to latest, as often as it takes, and gives `content` once it has all."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, finds_times: bool = False) -> None:
+        """`finds_times`: it looks for offsets by time, too; and logs may begin later than where it reads."""
         super().__init__(site)
+        self._finds_times = finds_times
         self.content: Content | None = None
         self.last_error = ""
 
@@ -113,7 +128,8 @@ class FinalReader(ClientProcess):
             try:
                 self.content = await self._read()
             except PenstockError as error:
-                if error.reason is Reason.INTERNAL or not isinstance(error, ALLOWED):
+                trimmed = self._finds_times and error.reason is Reason.OFFSET_BELOW_START
+                if error.reason is Reason.INTERNAL or not (trimmed or isinstance(error, ALLOWED)):
                     raise
                 self.last_error = str(error)
                 await self.pause(0.1)
@@ -129,6 +145,8 @@ class FinalReader(ClientProcess):
                 content.names[topic.name] = topic.topic_id
             if content.names:
                 await self._read_topics(consumer, content)
+                if self._finds_times:
+                    await self._find_times(admin, content)
         finally:
             await consumer.close()
             await admin.close()
@@ -142,4 +160,12 @@ class FinalReader(ClientProcess):
         while any(consumer.position(partition) < end for partition, end in ends.items()):
             for record in await consumer.poll(10_000, timeout=5.0):
                 spot = Spot(content.names[record.topic], record.partition)
-                content.rows[spot].append(Row(record.offset, record.leader_epoch, record.value or b""))
+                content.rows[spot].append(row_of(record))
+
+    async def _find_times(self, admin: Admin, content: Content) -> None:
+        for name, topic_id in content.names.items():
+            for _ in range(3):
+                asked_ms = int((EPOCH_S + self.now * self.rng.random()) * 1000)
+                for found in await admin.list_offsets(name, Timestamp(asked_ms)):
+                    spot = Spot(topic_id, found.partition)
+                    content.times.append(TimeFound(spot, asked_ms, found.offset, found.timestamp_ms))

@@ -97,13 +97,26 @@ class Faults:
         for machine in self._world.machines.values():
             self._world.start(machine)
 
+    def _absence(self, machine: Machine, value: float) -> None:
+        """One alone is away for long, while the others go on, compact, and drop what it never saw."""
+        others = [other for other in self._world.machines.values() if other is not machine]
+        if machine.is_up and all(other.is_up for other in others):
+            self._lose(machine, silently=value < 0.5)
+            machine.is_out = not machine.is_up
+            self._world.scheduler.after(1.5 + 3.0 * value, self._come_back, machine)
+
+    def _come_back(self, machine: Machine) -> None:
+        if not self._world.is_healed:  # else it may be out for another reason
+            machine.is_out = False
+            self._world.start(machine)
+
     def _pause(self, machine: Machine, value: float) -> None:
         if machine.process is not None:
             machine.process.loop.pause(self._world.scheduler.now + 3.0 * value)
 
     def _clock_jump(self, machine: Machine, value: float) -> None:
         skew = self._world.time.skew_s
-        skew[machine.host] = (value - 0.5) * 7_000
+        skew[machine.host] = machine.clock_skew + (value - 0.5) * 7_000
 
     # ---- disks
 
@@ -231,6 +244,12 @@ class Faults:
     def _add_partitions(self, _: Machine, value: float) -> None:
         self._world.workload.add_partitions(value)
 
+    def _trim(self, _: Machine, value: float) -> None:
+        self._world.workload.trim(value)
+
+    def _alter_cleanup(self, _: Machine, value: float) -> None:
+        self._world.workload.alter_cleanup(value)
+
     def _reassign(self, machine: Machine, value: float) -> None:
         self._world.workload.reassign(value)
 
@@ -247,6 +266,7 @@ class Faults:
             machine.disk.full = False
             machine.journal_disk.armed = None
             machine.slow_disk_until = 0.0
+            machine.is_out = False
             if machine.process is not None:
                 machine.process.loop.paused_until = 0.0
             world.start(machine)

@@ -133,12 +133,28 @@ class TopicSeen:
     ended: float
 
 
+class TimeFound(NamedTuple):
+    """An answer of list_offsets by time."""
+
+    spot: Spot
+    asked_ms: int
+    offset: int
+    timestamp_ms: int | None
+
+
 @dataclass(slots=True)
 class Content:
     """What can be read in the end, of all topics."""
 
     names: dict[str, bytes] = field(default_factory=dict)
     rows: dict[Spot, list[Row]] = field(default_factory=dict)
+    times: list[TimeFound] = field(default_factory=list)
+    may_skip: dict[Spot, frozenset[int]] = field(default_factory=dict)
+    """Offsets that a reader need not be given, since retention, a trim or compaction may have dropped them."""
+
+    def may_skip_at(self, spot: Spot) -> frozenset[int]:
+        """Of a partition; none where nothing is known of it."""
+        return self.may_skip.get(spot, frozenset())
 
 
 class History:
@@ -286,9 +302,10 @@ class ReadsAreAPrefix:
         for reading in history.readings:
             expected = reading.start
             for row in reading.rows:
-                if row.offset != expected:
+                skipped = range(expected, row.offset)
+                if row.offset < expected or not all(map(content.may_skip_at(reading.spot).__contains__, skipped)):
                     raise Violation(f"{reading.client} was given {reading.spot}@{row.offset}, {expected} was next")
-                expected += 1
+                expected = row.offset + 1
             rows = content.rows.get(reading.spot)
             if rows is None:
                 if reading.rows and not history.is_ever_deleted(reading.topic):

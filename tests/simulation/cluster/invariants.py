@@ -10,7 +10,7 @@ from penstock.raft.members import is_full
 from penstock.raft.records import encode_image
 from penstock.storage import Append, DropLog, LogBatch, Outcome, PartitionKey, ResetLog, Truncate
 from penstock.storage.producers import ProducerState, advance
-from tests.simulation.cluster.checks import Invariant, Truth
+from tests.simulation.cluster.checks import Invariant, Known, Truth, records_of
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.machine import Machine
@@ -33,7 +33,7 @@ class OneCommittedHistory(Invariant):
                 if batch.base_offset != truth.end:
                     self.breach(f"{partition.key}: {truth.end} is not the begin of a batch on node {machine.node_id}")
                     return
-                truth.extend(batch)
+                truth.extend(batch, self.checks.world.scheduler.now)
                 self.checks.extended(machine, truth, batch)
         if mark > truth.end:
             self.breach(f"{partition.key}: HW {mark} of node {machine.node_id}, no leader's was above {truth.end}")
@@ -134,6 +134,7 @@ class OneValueAnOffset(Invariant):
     def __init__(self, checks: Any) -> None:
         super().__init__(checks)
         self._values: dict[tuple[PartitionKey, int, int], bytes] = {}
+        self._records: dict[tuple[PartitionKey, int, int], Known] = {}
 
     def on_commit(self, machine: "Machine", outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -141,8 +142,16 @@ class OneValueAnOffset(Invariant):
             if isinstance(write, Append) and outcome.error is None:
                 for batch in write.batches:
                     place = (write.log.key, batch.leader_epoch, batch.base_offset)
-                    if self._values.setdefault(place, batch.payload) != batch.payload:
+                    if self.checks.world.options.cleanup:
+                        self._check_each(machine, write.log.key, batch)
+                    elif self._values.setdefault(place, batch.payload) != batch.payload:
                         self.breach(f"{write.log.key}: {name(batch)} has another value on node {machine.node_id}")
+
+    def _check_each(self, machine: "Machine", key: PartitionKey, batch: LogBatch) -> None:
+        """Compacted batches are others, of the same records."""
+        for known in records_of(batch):
+            if self._records.setdefault((key, batch.leader_epoch, known.offset), known) != known:
+                self.breach(f"{key}: {name(batch)} has another record at {known.offset} on node {machine.node_id}")
 
 
 class MarksNeverGoBack(Invariant):
@@ -418,8 +427,13 @@ class ProducersMatchTheLog(Invariant):
                     continue
                 for producer, state in _replayed(row.between(0, row.log_end_offset)).items():
                     held = row.producer(producer)
-                    if held != state:
+                    if held != state and not self._may_be_compacted(key, held, state):
                         self.breach(f"{key}: node {machine.node_id} has {held} of producer {producer}, not {state}")
+
+    def _may_be_compacted(self, key: PartitionKey, held: ProducerState | None, state: ProducerState) -> bool:
+        """A cut brought back what compaction did not keep, since it was not remembered then."""
+        latest = held is not None and held.batches[-len(state.batches) :] == state.batches
+        return self.checks.truth(key).was_cut and latest
 
 
 def _replayed(log: Sequence[LogBatch]) -> dict[int, ProducerState]:
@@ -427,7 +441,8 @@ def _replayed(log: Sequence[LogBatch]) -> dict[int, ProducerState]:
     for batch in log:
         producer = batch.header.producer_id
         if producer != -1:
-            states[producer] = advance(states.get(producer), batch.header, batch.base_offset, batch.append_time_ms)
+            place = (batch.base_offset, batch.append_time_ms, batch.last_offset)
+            states[producer] = advance(states.get(producer), batch.header, *place)
     return states
 
 

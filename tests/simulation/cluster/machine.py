@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -14,6 +14,7 @@ import grpc
 from penstock.node.api.status import StatusInterceptor
 from penstock.node.broker import Broker
 from penstock.node.clean import CleanMark
+from penstock.node.cleanup.compactor import Planned
 from penstock.node.config import Endpoint, Limits, NodeConfig
 from penstock.node.partition import Partition
 from penstock.node.platform import Platform
@@ -25,12 +26,15 @@ from penstock.storage import (
     CommitFailedError,
     Committer,
     DamagedStoreError,
+    Log,
     LogBatch,
     Outcome,
     PartitionKey,
     Store,
     Write,
 )
+from penstock.storage.compaction_run import Task
+from tests.simulation.cluster import cleaning
 from tests.simulation.cluster.consensus import SimRaft, host_of
 from tests.simulation.consensus.disk import MemoryDisk as JournalDisk
 from tests.simulation.consensus.disk import PowerLoss as JournalPowerLoss
@@ -206,6 +210,9 @@ class SimPlatform(Platform):
     ) -> SimWriter:
         return SimWriter(self._machine, committer, on_commit, on_fatal, sync_interval_ms)
 
+    def compaction(self, config: NodeConfig, log: Log, task: Task) -> AsyncIterator[Planned]:
+        return cleaning.planned(log, task, self.rng)
+
     def consensus(self, config: RaftConfig, machine: StateMachine) -> RaftNode:
         config = dataclasses.replace(config, seed=self.rng.getrandbits(32))
         raft = SimRaft(config, machine, self._machine.world.network, self._machine.open_journal)
@@ -307,14 +314,21 @@ class Held:
 
     def __init__(self, row: Any) -> None:
         self._row = row
+        self.state = row.state
         self.log_start_offset: int = row.state.log_start_offset
         self.log_end_offset: int = row.state.log_end_offset
 
     def between(self, start: int, end: int) -> list[LogBatch]:
-        """Batches from the one that begins at `start` up to `end`."""
+        """Batches from the one that holds `start`, or the first one, up to `end`."""
         row = self._row
-        found: list[LogBatch] = row.batches[row.place(start) : row.stop]
+        found: list[LogBatch] = row.batches[max(row.first, row.place(start + 1) - 1) : row.stop]
         return [batch for batch in found if batch.base_offset < end]
+
+    @property
+    def batches(self) -> list[LogBatch]:
+        """All of them."""
+        found: list[LogBatch] = self._row.batches[self._row.first : self._row.stop]
+        return found
 
     def producer(self, producer_id: int) -> Any:
         """The producer's state."""
@@ -329,6 +343,9 @@ class Machine:
         self.node_id = node_id
         self.host = host_of(node_id)
         self.clock_offset = 1_000.0 * node_id
+        self.clock_skew = -self.clock_offset if world.options.cleanup else 0.0
+        """What puts its wall clock right: retention by time wants that."""
+        world.time.skew_s[self.host] = self.clock_skew
         self.clean_mark = b""
         self.slow_disk_until = 0.0
         self.hangs = False
@@ -448,6 +465,8 @@ class Machine:
             election_timeout_max_ms=900,
             preferred_leader_delay_ms=2_000,
             produce_timeout_max_ms=4_000,
+            compaction_interval_ms=options.compaction_interval_ms,
+            compaction_key_bytes=options.compaction_key_bytes,
         )
         return NodeConfig(
             self.node_id, Path("/simulated") / self.host, client, peer, client, peer, self.world.voters,

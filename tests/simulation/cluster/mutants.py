@@ -7,7 +7,7 @@ Shown elsewhere, since chance shows them too rarely here: by tests/replication/m
 lookup", "2 not the lesser end", "2 exact epoch's end", "HW before agreement", "3 any leader epoch", "5 pending
 forgotten", "5 no compare-and-set", "11 old sessions heard", "11 late fetches counted", "12 lower leaderships trusted",
 "26 old view and epoch", "26 appends while recovering", "26 writes behind a failed one move". A removed voter's
-progress that is kept: tests/simulation/consensus/mutants. Rule 22: no log start moves yet but by tests.
+progress that is kept: tests/simulation/consensus/mutants.
 
 Not found in the first 100 seeds, so not in the table; their code is in `broken`: expected_offset compared before the
 duplicate (14), NOT_LEADER for whoever waits when a role ends, a fenced node elected.
@@ -27,21 +27,29 @@ from penstock.client.fetcher import Fetcher as ClientFetcher
 from penstock.client.sequencing import Window
 from penstock.node.api.locate import Locator
 from penstock.node.api.reader import MetadataReader
+from penstock.node.cleanup import cleaner
 from penstock.node.controller import reassignments
 from penstock.node.controller.core import ControllerCore
 from penstock.node.partition import Partition
 from penstock.node.partition.producing import Producers
+from penstock.node.replication import source
 from penstock.node.replication.fetcher import Fetcher
+from penstock.node.replication.leader import LeaderCore
 from penstock.node.replication.replica import ReplicaCore
 from penstock.node.replication.replicas import Replicas
 from penstock.node.replication.shell import ReplicaShell
 from penstock.node.session.core import SessionCore
 from penstock.raft import apply_nodes, apply_partitions, apply_reassignments, members, state
 from penstock.storage import producers
+from penstock.storage.compaction import Rewriter
+from penstock.storage.compaction_run import Run
 from tests.replication import broken as cores
-from tests.simulation.cluster.broken import clients, metadata, nodes
+from tests.simulation.cluster.broken import cleanup, clients, metadata, nodes
+from tests.simulation.cluster.plan import options_of
 from tests.simulation.cluster.world import World
+from tests.simulation.store import group
 from tests.simulation.store.group import MemoryGroup
+from tests.simulation.store.memory import MemoryLog
 
 Put = tuple[Any, Any, Any]
 """Of this class, module or dict, this name is that value."""
@@ -63,6 +71,8 @@ class Mutant:
     budget: int
     """It must be found among so many seeds."""
     puts: tuple[Put, ...]
+    cleanup: bool = False
+    """It shows only in worlds with cleanup; the others are left out."""
 
     @contextmanager
     def apply(self) -> Iterator[None]:
@@ -102,6 +112,8 @@ def caught(mutant: Mutant, seeds: Iterable[int]) -> int | None:
     try:
         with mutant.apply():
             for seed in seeds:
+                if mutant.cleanup and not options_of(seed).cleanup:
+                    continue
                 fails = _fails(seed)
                 gc.collect()
                 if fails:
@@ -426,5 +438,139 @@ MUTANTS: tuple[Mutant, ...] = (
         "who is no replica any more joins the ISR",
         MANY,
         (_leader(nodes.FormerReplicasCount), (apply_partitions, "_alter_isr", metadata.any_isr_change)),
+    ),
+    # --- trimming, retention, compaction
+    Mutant(
+        "tombstones not held for replicas",
+        "19",
+        "what is committed counts as what every replica has",
+        MANY,
+        (_leader(cleanup.PassedByHighWatermark), (LeaderCore, "_lacks_tombstones", lambda *_: False)),
+        cleanup=True,
+    ),
+    Mutant(
+        "no guard of tombstones",
+        "19",
+        "a replica that lacks tombstones which are gone goes on",
+        2 * MANY,
+        (_leader(cleanup.NoTombstoneGuard),),
+        cleanup=True,
+    ),
+    Mutant(
+        "seed without tombstones",
+        "19",
+        "a replica that is filled anew does not know which tombstones it need not see",
+        MANY,
+        (_follower(cleanup.SeedForgetsTombstones),),
+        cleanup=True,
+    ),
+    Mutant(
+        "tombstones go at once",
+        "19",
+        "delete_retention_time is not waited for",
+        MANY,
+        ((Rewriter, "take", cleanup.take_as_aged),),
+        cleanup=True,
+    ),
+    Mutant(
+        "log start not followed",
+        "22",
+        "followers keep what the leader dropped",
+        MANY,
+        (_follower(cleanup.StartNotFollowed),),
+        cleanup=True,
+    ),
+    Mutant(
+        "trim answered early",
+        "22",
+        "a trim is answered before the followers have it",
+        MANY,
+        (_leader(cleanup.TrimmedHere),),
+        cleanup=True,
+    ),
+    Mutant(
+        "trim answered by few",
+        "22",
+        "a trim is answered below min_insync_replicas",
+        2 * MANY,
+        (_leader(cleanup.TrimmedByFew),),
+        cleanup=True,
+    ),
+    Mutant(
+        "untrimmed joins",
+        "22",
+        "who joins the ISR need not have what was trimmed",
+        2 * MANY,
+        (_leader(cleanup.JoinUntrimmed),),
+        cleanup=True,
+    ),
+    Mutant(
+        "first batch not served",
+        "22",
+        "a replica is not given what is below the log start in its batch",
+        MANY,
+        ((MemoryLog, "read", cleanup.read_from_the_start),),
+        cleanup=True,
+    ),
+    Mutant(
+        "log start above HW",
+        "retention",
+        "what is not committed is dropped with all that is",
+        MANY,
+        (_leader(cleanup.StartAboveHighWatermark),),
+        cleanup=True,
+    ),
+    Mutant(
+        "retention leaves half",
+        "retention",
+        "less than retention_bytes is left",
+        MANY,
+        ((cleaner, "choose", cleanup.keep_half),),
+        cleanup=True,
+    ),
+    Mutant(
+        "compaction above HW",
+        "compaction",
+        "what is not committed is compacted",
+        MANY,
+        ((Run, "_survey", cleanup.survey_all), (group, "check_content", nodes.nothing)),
+        cleanup=True,
+    ),
+    Mutant(
+        "compaction over epochs",
+        "compaction",
+        "batches of several leader epochs are made into one",
+        MANY,
+        ((Rewriter, "_fits", cleanup.fits_any_epoch), (group, "check_tiling", nodes.nothing)),
+        cleanup=True,
+    ),
+    Mutant(
+        "compaction of another log",
+        "compaction",
+        "a compaction is written whatever became of the log that was read",
+        2 * MANY,
+        (
+            (Run, "_rows", cleanup.rows_as_they_come),
+            (group, "check_content", nodes.nothing),
+            (group, "check_tiling", nodes.nothing),
+            (group, "check_replaced", nodes.nothing),
+        ),
+        cleanup=True,
+    ),
+    Mutant(
+        "producers not pinned",
+        "14",
+        "what the log remembers of producers is merged",
+        MANY,
+        ((MemoryLog, "stored_rows", cleanup.nothing_pinned),),
+        cleanup=True,
+    ),
+    Mutant(
+        "batches not divided",
+        "compaction",
+        "a replica that ends within a merged batch is sent all of it",
+        2 * MANY,
+        ((source, "begin_at", cleanup.whole),),
+        cleanup=True,
     ),
 )

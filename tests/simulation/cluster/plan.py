@@ -77,6 +77,10 @@ PROFILES: tuple[dict[str, int], ...] = (
 """What comes more often in some worlds."""
 
 
+CLEANUP_SHARE = 0.3
+CLEANUP_KINDS = {"trim": 4, "alter_cleanup": 2, "absence": 2}
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a world is like; drawn from the seed by `options_of`."""
@@ -100,6 +104,10 @@ class Options:
     """How long a commit of the store takes at most, on a disk that is not slow."""
     real_transport: bool = False
     """Of consensus."""
+    cleanup: bool = False
+    """Topics are trimmed, retained and compacted (see `cleaning`)."""
+    compaction_interval_ms: int = 15_000
+    compaction_key_bytes: int = 1 << 20
     single_copies: bool = False
     """Topics may have min_insync_replicas 1; then no disk is lost, since the guarantee does not cover that."""
 
@@ -108,7 +116,11 @@ def options_of(seed: int) -> Options:
     """Draw what the seed's world is like."""
     rng = random.Random(f"{seed} options")
     lag = rng.choice((600, 1_200, 3_000))
+    more = random.Random(f"{seed} cleanup")
     return Options(
+        cleanup=more.random() < CLEANUP_SHARE,
+        compaction_interval_ms=more.choice((100, 300, 800)),
+        compaction_key_bytes=more.choice((400, 1_000, 1 << 20)),
         nodes=rng.choice((3, 3, 3, 4)),
         seconds=rng.choice((5.0, 7.0)),
         faults_per_s=rng.choice((0.8, 1.6, 3.0)),
@@ -137,7 +149,20 @@ def plan_of(seed: int) -> tuple[Action, ...]:
         node = rng.randrange(options.nodes) + 1
         who = rng.choices(("", "leader", "controller"), (0.5, 0.35, 0.15))[0]
         actions.append(Action(round(time, 4), kind, 0 if who else node, who, round(rng.random(), 4)))
+    if options.cleanup:
+        actions = sorted([*actions, *_cleanup_of(seed, options)], key=lambda action: action.time)
     return tuple(actions)
+
+
+def _cleanup_of(seed: int, options: Options) -> list[Action]:
+    """What operators do beside the faults."""
+    rng = random.Random(f"{seed} cleanup plan")
+    actions, time, per_s = [], WARM_UP_S, rng.choice((0.5, 1.5, 3.0))
+    while (time := time + rng.expovariate(per_s)) < WARM_UP_S + options.seconds:
+        kind = rng.choices(tuple(CLEANUP_KINDS), tuple(CLEANUP_KINDS.values()))[0]
+        node = rng.randrange(options.nodes) + 1
+        actions.append(Action(round(time, 4), kind, node, value=round(rng.random(), 4)))
+    return actions
 
 
 def to_json(plan: tuple[Action, ...]) -> list[dict[str, Any]]:

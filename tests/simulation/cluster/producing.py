@@ -13,9 +13,15 @@ from penstock.client import (
     Producer,
 )
 from penstock.client.options import ProducerOptions
+from penstock.client.records import Headers
+from tests.simulation.cluster.cleaning import ID
 from tests.simulation.cluster.history import Appended, Outcome, Sent
 from tests.simulation.cluster.process import ALLOWED, CLOSE_TIMEOUT_S, ClientProcess, Site, Topics
 
+KEYS = (0, 1, 1, 2, 2, 2, 3)
+KEY_LIFE = 9
+"""A key is written a few times and then never again; it often ends with a tombstone."""
+TOMBSTONES = 0.35
 SETTLE_GRACE_S = 3.0
 """A record is settled within its delivery timeout and this."""
 
@@ -50,9 +56,12 @@ class ProducingClient(ClientProcess):
         records_per_s: float = 20.0,
         limit: int = 400,
         options: ProducerOptions | None = None,
+        keyed: bool = False,
     ) -> None:
+        """`keyed`: each record has one of a few keys, some are tombstones."""
         super().__init__(site)
         self.topics = topics
+        self._keyed = keyed
         self._per_s = records_per_s
         self._limit = limit
         self._given = options
@@ -86,13 +95,19 @@ class ProducingClient(ClientProcess):
         elif rng.random() < 0.5:
             key = b"key-%d" % rng.randrange(16)
         self._count += 1
+        written: bytes | None = value
+        headers: Headers = ()
+        if self._keyed:
+            key = b"key-%d" % (self._count // KEY_LIFE + rng.choice(KEYS))
+            if rng.random() < TOMBSTONES:
+                written, headers = None, [(ID, value)]
         sent = Sent(self.name, value, topic, partition, producer.config.acks, self._idempotent, self.now)
         self.history.sent.append(sent)
         self._open[value] = sent
         told = functools.partial(self._told, producer, sent)
         while True:
             try:
-                producer.send_nowait(topic, value, key=key, partition=partition, on_delivery=told)
+                producer.send_nowait(topic, written, key=key, headers=headers, partition=partition, on_delivery=told)
             except BufferFullError:
                 await producer.wait_for_room()
                 sent.began = self.now
@@ -176,7 +191,11 @@ class AppendingClient(ClientProcess):
         timeout_s = rng.choice((0.5, 2.0, 10.0))
         try:
             done = await producer.append(
-                topic, partition, [NewRecord(value) for value in values], expected_offset=expected, timeout=timeout_s
+                topic,
+                partition,
+                [NewRecord(value, b"appended") for value in values],
+                expected_offset=expected,
+                timeout=timeout_s,
             )
         except PenstockError as error:
             append.outcome = self.tolerate(error, self.ALLOWED, f"appending {values!r} to {topic}-{partition}")

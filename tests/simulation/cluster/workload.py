@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from penstock.client import NewRecord, PenstockError, Producer
 from penstock.internal.v1 import controller_pb2
 from penstock.protocol.errors import PenstockError as ProtocolError
+from tests.simulation.cluster import cleaning, kept
 from tests.simulation.cluster import history as rules
 from tests.simulation.cluster.clients import (
     AdminClient,
@@ -51,7 +52,7 @@ class ProbingClient(ClientProcess):
             append = Appended(self.name, (value,), name, index, None, self.now)
             self.history.appended.append(append)
             try:
-                done = await producer.append(name, index, [NewRecord(value)], timeout=3.0)
+                done = await producer.append(name, index, [NewRecord(value, b"probe")], timeout=3.0)
             except PenstockError as error:
                 append.outcome = self.tolerate(error, AppendingClient.ALLOWED, f"probing {name}-{index}")
                 append.error = str(error)
@@ -72,15 +73,20 @@ class Workload:
         options = world.options
         self.admin = AdminClient(self._site("admin"), self.topics)
         self.clients: list[ClientProcess] = [
-            ProducingClient(self._site(f"p{i}"), self.topics, records_per_s=options.records_per_s)
+            ProducingClient(
+                self._site(f"p{i}"), self.topics, records_per_s=options.records_per_s, keyed=options.cleanup
+            )
             for i in range(1, options.producers + 1)
         ]
-        self.clients += [ConsumingClient(self._site(f"c{i}"), self.topics) for i in range(1, options.consumers + 1)]
+        self.clients += [
+            ConsumingClient(self._site(f"c{i}"), self.topics, trimmed=options.cleanup)
+            for i in range(1, options.consumers + 1)
+        ]
         self.clients.append(AppendingClient(self._site("a1"), self.topics))
         self.probe = ProbingClient(self._site("probe"), self.topics)
         self.second_probe = ProbingClient(self._site("probe2"), self.topics)
         self.outage = Outage(world)
-        self.reader = FinalReader(self._site("reader"))
+        self.reader = FinalReader(self._site("reader"), finds_times=options.cleanup)
         self._step = 0
         self._min_isr = (1, 2, 2, 3) if options.single_copies else (2, 2, 2, 3)
 
@@ -100,7 +106,10 @@ class Workload:
         self.admin.start()
         rng = self._world.scheduler.rng("topics")
         for name, partitions in zip(TOPICS, (self._world.options.partitions, 1), strict=True):
-            self.admin.create(name, partitions, 3, {"min_insync_replicas": rng.choice(self._min_isr)})
+            config = {"min_insync_replicas": rng.choice(self._min_isr)}
+            if self._world.options.cleanup:
+                config |= cleaning.draw_config(rng)
+            self.admin.create(name, partitions, 3, config)
         self._await_topics()
 
     def _await_topics(self) -> None:
@@ -156,6 +165,8 @@ class Workload:
         """Compare what clients saw with what is there in the end."""
         content: Content | None = self.reader.content
         assert content is not None
+        if self._world.options.cleanup:
+            content = kept.complete(self._world.checks, content)
         rules.check_all(self.history, content)
 
     def close(self) -> None:
@@ -172,12 +183,47 @@ class Workload:
     def recreate_topic(self, value: float) -> None:
         """Delete the second topic and make it again."""
         if TOPICS[1] in self.topics.counts:
-            self.admin.recreate(TOPICS[1], 1, 3)
+            config = cleaning.draw_config(random.Random(value)) if self._world.options.cleanup else None
+            self.admin.recreate(TOPICS[1], 1, 3, config)
 
     def alter_min_isr(self, value: float) -> None:
         name = self._topic(value)
         if name is not None:
             self.admin.alter(name, {"min_insync_replicas": self._min_isr[int(value * 1000) % 4]})
+
+    def alter_cleanup(self, value: float) -> None:
+        """Change what of a topic is kept."""
+        name = self._topic(value)
+        if name is not None:
+            self.admin.alter(name, cleaning.draw_config(random.Random(value)))
+
+    def trim(self, value: float) -> None:
+        """Ask the leader of a partition to delete the records below an offset."""
+        world = self._world
+        rng, keys = random.Random(value), sorted(world.checks.partitions())
+        key = rng.choice(keys) if keys else None
+        machine = None if key is None else world.leader_of(key)
+        broker = None if machine is None else machine.broker
+        partition = None if key is None or broker is None else broker.replicas.find(key)
+        if key is None or machine is None or machine.process is None or partition is None:
+            return
+        start, mark = partition.log_start_offset, partition.high_watermark
+        asked = None if rng.random() < 0.15 else int(start + (mark - start) * rng.random() ** 2) + (rng.random() < 0.05)
+        truth = world.checks.truth(key)
+        truth.trim_asked = max(truth.trim_asked, mark if asked is None else asked)
+
+        async def ask() -> None:
+            try:
+                begins = await partition.trim(asked, None, 2.0)
+            except ProtocolError as error:
+                world.trace("trim", str(key), asked, error.reason.name)
+            else:
+                world.trace("trim", str(key), asked, begins)
+                world.checks.count("trims")
+                truth.trims.append((partition.leader_epoch, begins))
+
+        loop = machine.process.loop
+        loop.run(lambda: loop.create_task(ask()))
 
     def add_partitions(self, value: float) -> None:
         name = self._topic(value)

@@ -14,7 +14,7 @@ from typing import Any
 from penstock.node.config import Endpoint
 from penstock.raft.journal import RaftJournal
 from penstock.storage import PartitionKey
-from tests.simulation.cluster import clocks
+from tests.simulation.cluster import cleaning, clocks
 from tests.simulation.cluster.checks import Checks, Violation
 from tests.simulation.cluster.consensus import host_of
 from tests.simulation.cluster.faults import Faults
@@ -155,7 +155,8 @@ class World:
     def run(self) -> Result:
         """Run the plan, heal, and check that everything converges."""
         failure = None
-        with clocks.in_place(self.time, self.scheduler), self._logs():
+        small = cleaning.in_small() if self.options.cleanup else contextlib.nullcontext()
+        with clocks.in_place(self.time, self.scheduler), small, self._logs():
             try:
                 self._run()
             except (Violation, HistoryViolation) as error:

@@ -219,6 +219,7 @@ class MemoryGroup:
             forgotten=min(row.forgotten, end),
             rewritten_end=min(row.rewritten_end, end),
             cuts=row.cuts + (end < row.state.high_watermark),
+            marks={base: since for base, since in row.marks.items() if base < end},
         )
         return write.log
 
@@ -269,7 +270,8 @@ class MemoryGroup:
             record_count=state.record_count - _count(gone),
             cleaned_offset=max(state.cleaned_offset, base),
         )
-        self._put(row, state, first=first, epochs=row.epochs[len(forgotten) :])
+        known = max(row.forgotten, state.high_watermark)
+        self._put(row, state, first=first, epochs=row.epochs[len(forgotten) :], forgotten=known)
         return write.log
 
     def _compact(self, write: Compact) -> Log:
@@ -277,9 +279,9 @@ class MemoryGroup:
         state = row.state
         check_content(_seen(row), write)
         found = [b for b in row.batches[row.first : row.stop] if write.start <= b.base_offset < write.end]
-        if tuple((batch.base_offset, google_crc32c.value(batch.payload)) for batch in found) != write.replaced:
-            raise StaleCompactionError(f"the batches of {row.key} were compacted by another")
-        new, marks = [], dict(row.marks)
+        check_replaced(write, found)
+        gone = {batch.base_offset for batch in found}
+        new, marks = [], {base: since for base, since in row.marks.items() if base not in gone}
         for base, packed in write.rows:
             key = layout.offset_key(row.data, base)
             new.append(layout.unpack_batch(key, memoryview(packed)))
@@ -393,6 +395,12 @@ class MemoryGroup:
         ForgetStarts: _forget_starts,
         ExpireProducers: _expire_producers,
     }
+
+
+def check_replaced(write: Compact, found: Sequence[LogBatch]) -> None:
+    """Those that are to go are those that are there."""
+    if tuple((batch.base_offset, google_crc32c.value(batch.payload)) for batch in found) != write.replaced:
+        raise StaleCompactionError(f"the batches of {write.log.key} were compacted by another")
 
 
 def _count(batches: Sequence[LogBatch]) -> int:

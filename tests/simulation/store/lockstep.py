@@ -16,6 +16,7 @@ from penstock.storage import (
     CheckpointHighWatermark,
     CommitFailedError,
     Committer,
+    Compact,
     CreateLog,
     DropLog,
     EpochStart,
@@ -35,7 +36,11 @@ from penstock.storage import (
     Truncate,
     Write,
 )
+from penstock.storage.compaction import Step
+from penstock.storage.compaction_run import End, Run, Task
+from penstock.storage.layout import offset_key, unpack_whole
 from penstock.storage.producers import ProducerBatch, ProducerState
+from penstock.v1 import common_pb2
 from tests.simulation.store.disk import Disk, PowerLoss
 from tests.simulation.store.lmdb_disk import LmdbDisk
 from tests.simulation.store.memory_disk import MemoryDisk
@@ -45,12 +50,14 @@ KEYS = [key(1, 0), key(1, 1), key(2, 0)]
 PRODUCERS = [0, 1, 2**62, -2, -(2**63)]
 SIZES = (1, 1, 30, 30, 3_000, 70_000)
 """Of values; the last is above the time index's distance."""
+CLOCKS = (common_pb2.TIMESTAMP_TYPE_CREATE, common_pb2.TIMESTAMP_TYPE_APPEND)
 CLUSTER, NODE = "simulated", 1
 
 Handles = tuple[Log, Log]
 """Of the same log, in memory and in LMDB."""
 Built = Callable[[int], Write]
 """A write for the one side or the other."""
+Planned = list[Step | End]
 
 
 def answer(ask: Callable[[], object]) -> object:
@@ -70,6 +77,9 @@ def observe_log(log: Log, rng: random.Random) -> list[object]:
         lambda: log.read(places[0], places[2], 2**40),
         log.epochs,
         log.replica_seed,
+        log.dirty_bytes,
+        lambda: log.summaries(places[0], places[2], 1_000),
+        lambda: stored_rows(log, places[0], places[2], 2**40),
         lambda: [log.producer(producer_id) for producer_id in PRODUCERS],
         lambda: [log.end_of_epoch(epoch) for epoch in range(-1, state.acted_epoch + 2)],
         lambda: [log.epoch_start(epoch) for epoch in range(-1, state.acted_epoch + 2)],
@@ -79,7 +89,35 @@ def observe_log(log: Log, rng: random.Random) -> list[object]:
         end, size, time = rng.choice(offsets), rng.choice((0, 1, 200, 9_000)), rng.randint(-60, 420)
         asks.append(lambda offset=offset, end=end, size=size: log.read(offset, end, size))  # type: ignore[misc]
         asks.append(lambda end=end, time=time: log.find_timestamp(time, end))  # type: ignore[misc]
+        asks.append(lambda offset=offset, end=end: log.summaries(offset, end, 2))  # type: ignore[misc]
+        asks.append(lambda offset=offset, end=end, size=size: stored_rows(log, offset, end, size))  # type: ignore[misc]
     return [log.key, state, *(answer(ask) for ask in asks)]
+
+
+def stored_rows(log: Log, start: int, end: int, max_bytes: int) -> list[object]:
+    """What compaction reads; the data id and a batch's position are each store's own."""
+    stored = log.stored_rows(start, end, max_bytes)
+    return [stored.content[1], stored.state, *((row.batch, *row[2:]) for row in stored.rows)]
+
+
+def plan(log: Log, task: Task) -> tuple[tuple[int, int], Planned]:
+    """All of a compaction, and the content that it is for."""
+    run = Run(log, task)
+    return run.content, list(run.steps())
+
+
+def described(planned: object) -> object:
+    """A compaction as far as it is alike in every store."""
+    if not isinstance(planned, tuple):
+        return planned
+    (data, cuts), steps = planned
+    return [cuts, *(step if isinstance(step, End) else _described(data, step) for step in steps)]
+
+
+def _described(data: int, step: Step) -> object:
+    rows = [unpack_whole(offset_key(data, base), memoryview(row)) for base, row in step.rows]
+    batches = [(batch, head.tombstones_since_ms) for batch, head in rows]
+    return step.start, step.end, step.replaced, batches, step.tombstones_below
 
 
 def observe(store: Store, seed: int) -> list[object]:
@@ -134,6 +172,7 @@ class Lockstep:
         self.stores: list[Store] = [store for store, _ in opened]
         self.committers: list[Committer] = [committer for _, committer in opened]
         self.stale = []
+        self.plans: list[tuple[Handles, list[Any]]] = []
         if self.sweeps_at_once:
             self.sweep()
         self.compare()
@@ -285,7 +324,8 @@ class Lockstep:
                 (5, self.truncate),
                 (2, self.reset),
                 (4, self.move_start),
-                (5, self.checkpoint),
+                (9, self.checkpoint),
+                (12, self.compact),
                 (2, self.act_in),
             ]
         weights = [weight for weight, _ in makers]
@@ -334,9 +374,10 @@ class Lockstep:
             times = [rng.randint(-50, 400) for _ in range(rng.randint(1, 3))]
             self.clock += 1
             last = rng.randint(min(last, epoch), epoch) + (rng.random() < 0.01) - (rng.random() < 0.01)
-            value = b"v" * rng.choice(self.sizes)
+            value = None if rng.random() < 0.15 else b"v" * rng.choice(self.sizes)
+            stamp, clock = self.stamp(len(times)), rng.choice(CLOCKS)
             made.append(
-                batch(end, times, epoch=last, value=value, stamp=self.stamp(len(times)), append_time_ms=self.clock)
+                batch(end, times, epoch=last, value=value, stamp=stamp, append_time_ms=self.clock, timestamp_type=clock)
             )
             end = made[-1].last_offset + 1
         draft.end, draft.last_epoch = end, last if made else draft.last_epoch
@@ -393,9 +434,36 @@ class Lockstep:
             start = min(start, draft.state.log_start_offset + 5)
         return lambda side: MoveStart(handles[side], epoch, start)
 
+    def compact(self) -> Built:
+        """The next step of a compaction that was planned at any time before, or of a new one."""
+        rng = self.rng
+        if not self.plans or rng.random() < 0.3:
+            handles, draft = self.pick()
+            passed, lag = rng.choice((0, draft.end, rng.randint(0, draft.end + 1))), rng.choice((0, 0, 30))
+            task = Task(self.clock, rng.choice((0, 5, 1_000)), lag, passed, rng.choice((1, 400, 1 << 20)))
+            planned = [answer(lambda log=log: plan(log, task)) for log in handles]  # type: ignore[misc]
+            assert described(planned[0]) == described(planned[1])
+            self.plans.append((handles, planned))
+        place = rng.randrange(len(self.plans))
+        handles, sides = self.plans[place]
+        if not all(isinstance(side, tuple) and side[1] for side in sides):
+            del self.plans[place]
+            return self.checkpoint()
+        if rng.random() < 0.1:
+            del sides[0][1][0], sides[1][1][0]  # one is left out
+            return self.checkpoint()
+        writes = [self.step(log, content, steps.pop(0)) for log, (content, steps) in zip(handles, sides, strict=True)]
+        return lambda side: writes[side]
+
+    def step(self, log: Log, content: tuple[int, int], step: Step | End) -> Compact:
+        if isinstance(step, End):
+            at = step.cleaned_offset
+            return Compact(log, content, at, at, (), (), cleaned_offset=at)
+        return Compact(log, content, step.start, step.end, step.replaced, step.rows, step.tombstones_below)
+
     def checkpoint(self) -> Built:
         handles, draft = self.pick()
-        mark = self.place(draft)
+        mark = draft.end if self.rng.random() < 0.4 else self.place(draft)
         return lambda side: CheckpointHighWatermark(handles[side], mark)
 
     def act_in(self) -> Built:

@@ -193,7 +193,11 @@ class MemoryLog(Log):
     def dirty_bytes(self) -> int:
         """See Log."""
         row = self._present()
-        dirty = row.batches[max(row.first, row.place(row.state.cleaned_offset)) : row.stop]
+        state = row.state
+        start = max(state.cleaned_offset, state.first_offset)
+        if start >= state.log_end_offset:
+            return 0
+        dirty = row.batches[row.place(start + 1) - 1 : row.stop]
         return sum(BATCH_ROW_BYTES + len(batch.payload) for batch in dirty)
 
     def replica_seed(self) -> ReplicaSeed:
