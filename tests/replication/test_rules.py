@@ -498,3 +498,47 @@ def test_rule_22_a_follower_that_starts_anew_within_a_batch_begins_where_the_lea
     follower.on_seed(SESSION, 10, ())
     follower.on_cut(succeeded=True)
     assert WriteStart(EPOCH, 12) in follower.on_batches(SESSION, [Span(10, 20, EPOCH)])
+
+
+# ---- rule 19
+
+
+def lacking(offset: int, tombstones_below: int) -> Position:
+    """The position of a replica whose log is as one where tombstones below an offset may be gone."""
+    return at(offset)._replace(tombstones_below=tombstones_below)
+
+
+@pytest.mark.parametrize(("offset", "below", "starts_anew"), [(5, 0, True), (5, 7, True), (5, 8, False), (8, 0, False)])
+def test_rule_19_who_will_not_see_tombstones_that_are_gone_starts_anew(
+    offset: int, below: int, *, starts_anew: bool
+) -> None:
+    log = bounds(10, mark=10)
+    log.tombstones_below = 8
+    outputs = leader_of(log, isr=(A, B)).on_open(C, session(C), lacking(offset, below))
+    assert (SendSeed(C, session(C)) in outputs) is starts_anew
+
+
+def test_rule_19_every_replica_has_passed_what_the_one_that_is_furthest_back_has() -> None:
+    leader = leader_of(bounds(10, mark=10), isr=(A, B))
+    join(leader, B, 10)
+    assert leader.passed_offset == 0  # nothing is known of C, which is in no ISR
+    join(leader, C, 4)
+    assert leader.passed_offset == 4
+    leader.on_open(C, session(C, slot=2), at(3, last_epoch=9, leader_epoch=EPOCH))
+    assert leader.passed_offset == 0  # its log does not agree
+
+
+def test_rule_19_what_a_replica_is_filled_with_tells_which_tombstones_it_need_not_see() -> None:
+    follower, _ = following(log := bounds(2))
+    follower.on_seed(SESSION, 0, (), 8)
+    (fetch,) = follower.on_cut(succeeded=True)
+    assert isinstance(fetch, SendFetch)
+    assert fetch.position.tombstones_below == log.tombstones_below == 8
+
+
+def test_rule_19_what_was_passed_holds_in_its_session_only() -> None:
+    follower, _ = following(bounds(9))
+    follower.on_progress(SESSION, 9, 0, 7)
+    assert follower.passed_offset == 7
+    follower.disconnect()
+    assert follower.passed_offset == 0

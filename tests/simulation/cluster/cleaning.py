@@ -9,6 +9,7 @@ from unittest import mock
 
 from penstock.node.cleanup import cleaner, compacting, schedule
 from penstock.node.cleanup.compactor import Planned
+from penstock.node.replication import source
 from penstock.storage import Compact, Log, compaction, compaction_run
 from penstock.storage.compaction import StoredRow
 from penstock.storage.compaction_run import End, Run, Stored, Task
@@ -24,6 +25,8 @@ SMALL = (
     (compaction, "MERGED_BATCHES", 6),
     (compaction, "SMALL_BYTES", 150),
     (compaction_run, "READ_BYTES", 400),
+    (source, "MESSAGE_BYTES", 500),
+    (source, "COLD_READ_BYTES", 300),
 )
 """Limits of the product, made for logs of some hundred records."""
 ID = "id"
