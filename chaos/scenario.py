@@ -87,7 +87,7 @@ _DROPPING_TOPICS = (
     TopicPlan(
         COMPACTED,
         2,
-        config={"cleanup_policy": "compact", "min_dirty_ratio": 0.2, "delete_retention_ms": 3_000},
+        config={"cleanup_policy": "compact", "min_dirty_ratio": 0.2, "delete_retention_ms": 1_500},
         drops=True,
     ),
 )
