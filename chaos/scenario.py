@@ -77,17 +77,17 @@ MIXED = WorkloadOptions(
 _DROPPING_SENDERS = (
     Senders(count=1, rate=60.0, topics=(SIZED,), sizes=(500, 1_500)),
     Senders(count=1, rate=60.0, topics=(TRIMMED,)),
-    Senders(count=1, rate=100.0, topics=(COMPACTED,), sizes=(3_000, 8_000), keyed=True, keys=24, tombstones=0.05),
-    Senders(count=1, rate=20.0, topics=(COMPACTED,), keyed=True, keys=24, tombstones=0.2, compression="lz4"),
+    Senders(count=1, rate=100.0, topics=(COMPACTED,), sizes=(3_000, 8_000), keyed=True, keys=200, tombstones=0.05),
+    Senders(count=1, rate=20.0, topics=(COMPACTED,), keyed=True, keys=200, tombstones=0.2, compression="lz4"),
 )
-"""Two of them update the same few keys."""
+"""Two of them update the same keys, each about every five seconds: some are deleted, and stay so for a while."""
 _DROPPING_TOPICS = (
     TopicPlan(SIZED, 2, config={"retention_bytes": 256 * 1024}, drops=True),
     TopicPlan(TRIMMED, 2, drops=True),
     TopicPlan(
         COMPACTED,
         2,
-        config={"cleanup_policy": "compact", "min_dirty_ratio": 0.2, "delete_retention_ms": 3_000},
+        config={"cleanup_policy": "compact", "min_dirty_ratio": 0.2, "delete_retention_ms": 1_500},
         drops=True,
     ),
 )

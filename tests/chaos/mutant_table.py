@@ -108,7 +108,8 @@ START_WITHOUT_LEADER = _schedule(_fault(4, "kill-all", 1), _fault(4.5, "cut-node
 MOVE = _schedule(*(Planned(0, 3.0 + 6 * wave, "move-replicas", 2, {"share": 1.0, "seed": wave}) for wave in range(3)))
 KILL_NODES = _schedule(*(_fault(2 + 4 * wave, "kill-node", 0.5, 1 + wave) for wave in range(3)))
 """Who begins again compacts at once."""
-KILL_ALL = _schedule(*(_fault(3 + 5 * wave, "kill-all", 0.5) for wave in range(3)))
+KILL_AND_WAIT = _schedule(_fault(2, "kill-node", 0.5, 1), _fault(24, "kill-node", 0.5, 2))
+"""Tombstones have the time to go: only while all replicas are there."""
 CUT_CONTROLLER = _schedule(*(_fault(2 + 9 * wave, "cut-node", 5, role="controller") for wave in range(2)))
 
 PAIRS = WorkloadOptions(
@@ -154,6 +155,6 @@ MUTANTS = (
     Mutant(("trimmed by the leader alone",), CUT_LEADER, OFTEN_TRIMMED),
     Mutant(("retention leaves nothing",), KILL_NODES, DROPPING),
     Mutant(("the latest of a key goes",), KILL_NODES, DROPPING, limits=DROPPING_LIMITS),
-    Mutant(("tombstones replace nothing",), KILL_ALL, DROPPING, limits=DROPPING_LIMITS),
+    Mutant(("tombstones replace nothing",), KILL_AND_WAIT, DROPPING, limits=DROPPING_LIMITS),
     Mutant(("reordered",), TOO_FEW_REPLICAS, FEW_PAIRS, in_clients=True),
 )
