@@ -233,6 +233,7 @@ class Partition:
         if start > core.log.high_watermark:
             text = f"partition {self._name()}: offset {start} is above the high watermark {core.log.high_watermark}"
             raise PenstockError(Reason.OFFSET_ABOVE_END, text, {"high_watermark": str(core.log.high_watermark)})
+        start = max(start, core.log.log_start_offset)  # what is answered is confirmed, not only this node's own
         leader, changed = core.leader, asyncio.Event()
         unsubscribe = self.on_progress(changed.set)
         self._trims += 1
@@ -252,7 +253,7 @@ class Partition:
             unsubscribe()
         if leader is None or leader is not core.leader:
             raise PenstockError(Reason.OUTCOME_UNKNOWN, f"partition {self._name()}: its leadership ended meanwhile")
-        return core.log.log_start_offset
+        return start
 
     # ---- what the shell reports
 
