@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -226,4 +225,4 @@ if __name__ == "__main__":
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--rate", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=20)
-    sys.exit(main(parser.parse_args()))
+    main(parser.parse_args())
