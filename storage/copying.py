@@ -32,7 +32,7 @@ class Figures(NamedTuple):
     used_bytes: int
     """Pages in use: about what a copy takes."""
     disk_bytes: int
-    """What the file takes now."""
+    """What the file takes now, but for the ballast behind its pages."""
     free_bytes: int
     """What the file system has left."""
 
@@ -46,7 +46,7 @@ def figures(environment: Environment) -> Figures:
     """Measure an open store. Any thread; short."""
     with environment.begin() as txn:
         used = environment.used_bytes(txn)
-    return Figures(used, environment.disk_bytes(), environment.free_bytes())
+    return Figures(used, min(environment.disk_bytes(), environment.paged_bytes()), environment.free_bytes())
 
 
 def check_room(found: Figures, path: Path) -> None:

@@ -191,6 +191,10 @@ class Environment:
         """What the data file takes of the disk."""
         return (self.path / DATA_FILE).stat().st_blocks * 512
 
+    def paged_bytes(self) -> int:
+        """Length of the file up to its last page."""
+        return self._needed()
+
     def free_bytes(self) -> int:
         """What the file system has left for this process."""
         stats = os.statvfs(self.path)

@@ -223,6 +223,8 @@ class ReplicaShell:
             self._on_start_moved(outcome)
         elif isinstance(write, Compact) and outcome.error is None and self.core is not None:
             self.core.on_compacted(write.tombstones_below)
+            if write.rows:
+                self.tail.drop_below(write.end)
 
     def _on_append(self, write: Append, error: StorageError | None) -> None:
         if self._credits:

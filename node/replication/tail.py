@@ -76,6 +76,12 @@ class Tail:
             self._head = 0
         return True
 
+    def drop_below(self, offset: int) -> None:
+        """The batches that end below are others in the store by now: compaction has taken records out of them."""
+        while self._head < len(self._batches) and self._batches[self._head].last_offset < offset:
+            if not self.evict(self._batches[self._head].base_offset):
+                return
+
     def reset(self, end_offset: int) -> None:
         """Hold nothing; the log ends at `end_offset`."""
         for batch in self._batches[self._head :]:
