@@ -38,7 +38,7 @@ __all__ = ["small_disk"]  # a fixture
 
 SEED = 7
 ROOT = Path(__file__).parents[2]
-KINDS = {"bit": 40, "head": 60, "structure": 40, "astray": 40, "zeros": 60, "sector": 20, "misplaced": 60}
+KINDS = {"bit": 40, "structure": 40, "zeros": 60, "misplaced": 60}
 
 
 def bare() -> StoreOptions:

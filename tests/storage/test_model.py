@@ -631,7 +631,7 @@ def test_store_is_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
     run_state_machine_as_test(
         StoreMachine,
         settings=settings(
-            max_examples=80,
+            max_examples=60,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
