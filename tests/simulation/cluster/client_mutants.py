@@ -168,7 +168,7 @@ MUTANTS = (
         Cursor,
         "rewind",
         _rewind_loses_records,
-        first_seed=7,
+        first_seed=120,
     ),
     Mutant(
         "client: the version is forgotten",
