@@ -71,32 +71,36 @@ class Cleaner:
         """Look at all logs. `now_ms`: monotonic."""
         topics = self._image().topics
         wall_ms = self._wall.now_ms() if self._wall.is_trusted() else None
+        former, self._known = self._known, {}
         for partition in self._partitions():
             topic = topics.get(partition.key.topic_id)
             if topic is None or not partition.is_leader:
-                self._known.pop(partition.key, None)
                 continue
             retention = retention_of(topic.config)
-            if not retention.is_unlimited:
-                self._look(partition, retention, now_ms, wall_ms)
+            if retention.is_unlimited:
+                continue
+            known = former.get(partition.key)
+            if known is None or known.retention != retention:
+                known = _Known(retention)
+            self._known[partition.key] = known
+            self._look(partition, known, now_ms, wall_ms)
 
-    def _look(self, partition: Partition, retention: Retention, now_ms: int, wall_ms: int | None) -> None:
+    def _look(self, partition: Partition, known: _Known, now_ms: int, wall_ms: int | None) -> None:
         key, log = partition.key, partition.shell.log
-        known = self._known.get(key)
-        if known is None or known.retention != retention:
-            known = self._known[key] = _Known(retention)
         if log is None or now_ms < known.again_ms or key in self._busy:
+            return
+        if log.state.first_offset >= partition.high_watermark:  # nothing is committed
             return
         by_time = known.due_ms is not None and wall_ms is not None and wall_ms > known.due_ms
         by_size = known.due_bytes is not None and log.state.size_bytes >= known.due_bytes
         if by_time or by_size:
             known.again_ms = now_ms + AGAIN_MS
             task = self._busy[key] = asyncio.get_running_loop().create_task(
-                self._retain(partition, log, known, wall_ms)
+                self._retain(partition, log, known, now_ms, wall_ms)
             )
             task.add_done_callback(lambda _: self._busy.pop(key, None))
 
-    async def _retain(self, partition: Partition, log: Log, known: _Known, wall_ms: int | None) -> None:
+    async def _retain(self, partition: Partition, log: Log, known: _Known, now_ms: int, wall_ms: int | None) -> None:
         """Find out what goes, and let the log begin behind it."""
         state, mark = log.state, partition.high_watermark
         position, left, start = state.first_offset, state.size_bytes, None
@@ -115,9 +119,10 @@ class Cleaner:
         if start is not None and start > partition.log_start_offset:
             partition.move_start(start)
             known.again_ms = 0 if choice.whole else known.again_ms
-        if not choice.whole:
-            known.due_ms = choice.due_ms
-            known.due_bytes = choice.due_bytes
+        if choice.due_ms is not None or choice.due_bytes is not None:
+            known.due_ms, known.due_bytes = choice.due_ms, choice.due_bytes
+        elif not choice.whole:
+            known.again_ms = now_ms + LOOK_MS
 
 
 def retention_of(config: TopicConfig) -> Retention:

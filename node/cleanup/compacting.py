@@ -45,6 +45,8 @@ class _Past:
     ended_s: float
     was_vain: bool
     tombstones_due_ms: int | None
+    passed_offset: int
+    """What every replica had passed then (rule 19)."""
 
 
 class Compactor:
@@ -110,15 +112,16 @@ class Compactor:
             return False
         cleaned, replaced = log.state.cleaned_offset, self._replaced
         due_ms: int | None = None
+        passed = partition.passed_offset if self._wall.is_trusted() else 0  # rule 30: no tombstone's time is over then
         try:
-            due_ms = await self._compact(partition, log, config)
+            due_ms = await self._compact(partition, log, config, passed)
         except DamagedStoreError:
             raise
         except StorageError as error:
             LOG.warning("compaction of %s ends early: %s", partition.key, error)
         finally:
             did = (cleaned, replaced) != (log.state.cleaned_offset, self._replaced)
-            self._past[partition.key] = _Past(asyncio.get_running_loop().time(), not did, due_ms)
+            self._past[partition.key] = _Past(asyncio.get_running_loop().time(), not did, due_ms, passed)
         return True
 
     def _compacted(self) -> list[tuple[Partition, TopicConfig]]:
@@ -154,14 +157,13 @@ class Compactor:
             config.min_dirty_ratio,
             config.min_compaction_lag_ms,
             config.max_compaction_lag_ms,
-            None if past is None else past.tombstones_due_ms,
+            _tombstones_due_ms(past, partition.passed_offset),
             None if idle_s is None else int(idle_s * 1000),
             past is not None and past.was_vain,
         )
 
-    async def _compact(self, partition: Partition, log: Log, config: TopicConfig) -> int | None:
+    async def _compact(self, partition: Partition, log: Log, config: TopicConfig, passed: int) -> int | None:
         """Compact one log; when its next tombstone is due."""
-        passed = partition.passed_offset if self._wall.is_trusted() else 0  # rule 30: no tombstone's time is over then
         task = Task(
             self._wall.now_ms(),
             config.delete_retention_ms,
@@ -216,6 +218,13 @@ class Compactor:
                 raise outcome.error
         self._replaced += sum(len(write.replaced) for write in group)
         await asyncio.sleep(min(MAX_REST_S, loop.time() - began_s))
+
+
+def _tombstones_due_ms(past: _Past | None, passed_offset: int) -> int | None:
+    """When tombstones may go, as far as that is known; not while they wait for a replica that is away."""
+    if past is None or (past.was_vain and passed_offset <= past.passed_offset):
+        return None
+    return past.tombstones_due_ms
 
 
 def _look_at(log: Log) -> tuple[int, int | None]:

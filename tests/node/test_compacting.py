@@ -11,6 +11,7 @@ import pytest
 from penstock.node.cleanup.cleaner import WallClock
 from penstock.node.cleanup.compacting import CompactionLimits, Compactor
 from penstock.node.cleanup.compactor import Planned
+from penstock.node.cleanup.schedule import PAUSE_MS
 from penstock.raft.topic_config import TopicConfig
 from penstock.storage import CheckpointHighWatermark, Compact, Store, Write
 from penstock.storage.compaction_run import End, Run, Task
@@ -43,13 +44,15 @@ class Replica:
 class Bench:
     """A compactor over one log, its compactions planned in this process."""
 
-    def __init__(self, store: Store, log: Log, config: TopicConfig) -> None:
+    def __init__(self, store: Store, log: Log, config: TopicConfig, *, grows: bool = True) -> None:
         self.runs = 0
+        self.replica = Replica(log)
+        self._grows = grows
         self._store = store
         self.log = log
         topic = SimpleNamespace(config=config)
         self.compactor = Compactor(
-            lambda: [Replica(log)],  # type: ignore[list-item]  # all that is asked of it
+            lambda: [self.replica],  # type: ignore[list-item]  # all that is asked of it
             lambda: SimpleNamespace(topics={log.key.topic_id: topic}),  # type: ignore[arg-type, return-value]
             self._submit,
             self._plan,
@@ -66,10 +69,18 @@ class Bench:
         for item in run.steps():
             if isinstance(item, End):
                 at = item.cleaned_offset
-                yield Planned(Compact(log, run.content, at, at, (), (), cleaned_offset=at), last=True)
+                yield Planned(
+                    Compact(log, run.content, at, at, (), (), cleaned_offset=at), last=True, due_ms=item.due_ms
+                )
             else:
                 yield Planned(Compact(log, run.content, *item[:4]))
-        self.more()
+        if self._grows:
+            self.more()
+
+    def long_after(self) -> None:
+        """The pause after a compaction is over."""
+        for past in self.compactor._past.values():
+            past.ended_s -= PAUSE_MS / 1000
 
     def more(self) -> None:
         """A log of a busy topic grows meanwhile."""
@@ -107,3 +118,21 @@ async def test_a_log_of_which_nothing_is_noted_as_committed_is_not_taken_up(stor
     assert await bench.compactor.compact_next()
     assert bench.log.state.cleaned_offset == BATCHES
     assert bench.log.state.record_count == 2  # the latest of the one key, and one more since
+
+
+async def test_tombstones_that_wait_for_a_replica_are_not_looked_at_until_it_is_back(store: Store) -> None:
+    """Each look reads the whole log, and a replica may be away for days."""
+    log = new_log(store)
+    append(store, log, *(batch(at, [NOW_MS], value=VALUE) for at in range(BATCHES)))
+    append(store, log, batch(BATCHES, [NOW_MS], value=None))
+    done(store, CheckpointHighWatermark(log, BATCHES + 1))
+    bench = Bench(store, log, replace(CONFIG, delete_retention_ms=0), grows=False)
+    assert await bench.compactor.compact_next()
+    bench.long_after()
+    assert await bench.compactor.compact_next(), "its time is over at once, but a replica has not passed it"
+    bench.long_after()
+    assert not await bench.compactor.compact_next()
+    assert (bench.runs, log.state.record_count) == (2, 1)
+    bench.replica.passed_offset = BATCHES + 1
+    assert await bench.compactor.compact_next()
+    assert log.state.record_count == 0
