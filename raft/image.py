@@ -16,6 +16,9 @@ __all__ = [
     "EMPTY_IMAGE",
     "NO_LEADER",
     "Address",
+    "GroupInfo",
+    "GroupPartition",
+    "MemberInfo",
     "MetadataImage",
     "NodeInfo",
     "PartitionInfo",
@@ -116,6 +119,59 @@ class TopicInfo:
     """Raft index of the last change of `config`; compare-and-set for the next."""
 
 
+class GroupPartition(NamedTuple):
+    """A partition as groups know it: by its topic's id."""
+
+    topic_id: bytes
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """A member of a consumer group. Times ms."""
+
+    member_id: str
+    instance_id: str = ""
+    client_id: str = ""
+    host: str = ""
+    topics: tuple[str, ...] = ()
+    """Subscribed by name, in order."""
+    pattern: str = ""
+    """RE2; subscribed are the topics whose whole name it matches. Empty: none."""
+    assignor: int = 0
+    """v1.Assignor that it wants; 0: any."""
+    session_timeout_ms: int = 0
+    rebalance_timeout_ms: int = 0
+    max_poll_interval_ms: int = 0
+    """0: not watched."""
+    joined_ms: int = 0
+    owned: Mapping[GroupPartition, int] = field(default_factory=dict)
+    """What it may read until it has given it up, with the generation in which it got that."""
+    target: frozenset[GroupPartition] = frozenset()
+    """What it is to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """A consumer group. No partition is owned by two members (rule 21)."""
+
+    group_id: str
+    group_epoch: int
+    """Raft index of its last change; compare-and-set for the next."""
+    generation: int = 0
+    """Number of the present target; rises with each rebalance."""
+    assignor: int = 0
+    """v1.Assignor that made the target; 0: none yet."""
+    members: Mapping[str, MemberInfo] = field(default_factory=dict)
+    """By member_id."""
+    cause: str = ""
+    """Of the present generation."""
+    rebalanced_ms: int = 0
+    """When the present generation began, by its coordinator's clock."""
+    emptied_ms: int = 0
+    """Since when it has no members, by its coordinator's clock; 0: it has some."""
+
+
 class RememberedRequest(NamedTuple):
     """What a creating call with a request_id has made."""
 
@@ -137,6 +193,8 @@ class MetadataImage:
     next_producer_id: int = 0
     requests: Mapping[str, RememberedRequest] = field(default_factory=dict)
     """By request_id, the oldest first; bounded."""
+    groups: Mapping[str, GroupInfo] = field(default_factory=dict)
+    """By group_id."""
 
     def partition(self, topic_id: bytes, index: int) -> PartitionInfo | None:
         """Return a partition by its topic's id and its index, or None."""

@@ -70,6 +70,18 @@ class Reason(Enum):
     OUT_OF_ORDER_SEQUENCE = Meaning(_C.FAILED_PRECONDITION, _D, "batches of this producer before this one are missing")
     UNKNOWN_PRODUCER = Meaning(_C.FAILED_PRECONDITION, _D, "the producer is not known here and its sequence is not 0")
     PRODUCER_FENCED = Meaning(_C.FAILED_PRECONDITION, _D, "a newer epoch of this producer exists")
+    INVALID_GROUP_ID = Meaning(_C.INVALID_ARGUMENT, _D, "the group id is empty or longer than 249 characters")
+    INVALID_SUBSCRIPTION = Meaning(_C.INVALID_ARGUMENT, _D, "it names no topic, or its pattern is no RE2 expression")
+    UNKNOWN_GROUP = Meaning(_C.NOT_FOUND, _D, "no group has this id")
+    GROUP_NOT_EMPTY = Meaning(_C.FAILED_PRECONDITION, _D, "the group has members: stop them first")
+    UNKNOWN_MEMBER = Meaning(
+        _C.FAILED_PRECONDITION, _D, "no such member in the group: it was removed, or never joined"
+    )
+    INSTANCE_FENCED = Meaning(_C.FAILED_PRECONDITION, _D, "another member has joined by this instance_id")
+    MEMBER_REPLACED = Meaning(_C.FAILED_PRECONDITION, _D, "the member has a newer stream")
+    STALE_GENERATION = Meaning(_C.FAILED_PRECONDITION, _D, "the partition was given anew since this generation")
+    PARTITION_NOT_OWNED = Meaning(_C.FAILED_PRECONDITION, _D, "the member does not have the partition it commits for")
+    STALE_COMMIT = Meaning(_C.FAILED_PRECONDITION, _D, "a later commit of this member came before")
     UNSUPPORTED = Meaning(_C.UNIMPLEMENTED, _D, "this node's version or feature level cannot do it")
     NOT_LEADER = Meaning(_C.FAILED_PRECONDITION, _R, "this node is not the leader; metadata has leader and epoch")
     STALE_LEADER_EPOCH = Meaning(_C.FAILED_PRECONDITION, _R, "the request's leader epoch is lower than the partition's")
@@ -77,6 +89,12 @@ class Reason(Enum):
     NOT_SERVING = Meaning(_C.UNAVAILABLE, _R, "the node is starting, draining, or cut off from the controller")
     NO_CONTROLLER = Meaning(_C.UNAVAILABLE, _R, "no controller is known now")
     NOT_ENOUGH_REPLICAS = Meaning(_C.UNAVAILABLE, _R, "fewer replicas are in sync than min_insync_replicas")
+    NOT_COORDINATOR = Meaning(
+        _C.FAILED_PRECONDITION, _R, "another node coordinates the group; metadata has its address"
+    )
+    COORDINATOR_LOADING = Meaning(_C.UNAVAILABLE, _R, "the coordinator is new and still reads the group's offsets")
+    INSTANCE_IN_USE = Meaning(_C.FAILED_PRECONDITION, _R, "a member with this instance_id is connected")
+    GROUP_FULL = Meaning(_C.RESOURCE_EXHAUSTED, _R, "a limit of members or groups is reached")
     STORE_FULL = Meaning(_C.RESOURCE_EXHAUSTED, _R, "the node's store is at its limit; reads go on")
     OVERLOADED = Meaning(_C.RESOURCE_EXHAUSTED, _R, "a limit of requests in flight is reached")
     METADATA_BEHIND = Meaning(_C.UNAVAILABLE, _R, "the node has not yet applied the metadata version named")

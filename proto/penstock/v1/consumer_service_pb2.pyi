@@ -340,12 +340,15 @@ class OffsetQuery(_message.Message):
     EARLIEST_FIELD_NUMBER: _builtins.int
     LATEST_FIELD_NUMBER: _builtins.int
     TIMESTAMP_MS_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     """16 bytes"""
     partition: _builtins.int
     timestamp_ms: _builtins.int
     """The first record with this timestamp or a later one, signed ms since the Unix epoch."""
+    offset: _builtins.int
+    """The first record at this offset or a later one, with its timestamp."""
     leader_epoch: _builtins.int
     @_builtins.property
     def earliest(self) -> Global___EarliestOffset: ...
@@ -359,15 +362,16 @@ class OffsetQuery(_message.Message):
         earliest: Global___EarliestOffset | None = ...,
         latest: Global___LatestOffset | None = ...,
         timestamp_ms: _builtins.int = ...,
+        offset: _builtins.int = ...,
         leader_epoch: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "earliest", b"earliest", "latest", b"latest", "leader_epoch", b"leader_epoch", "position", b"position", "timestamp_ms", b"timestamp_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "earliest", b"earliest", "latest", b"latest", "leader_epoch", b"leader_epoch", "offset", b"offset", "position", b"position", "timestamp_ms", b"timestamp_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "earliest", b"earliest", "latest", b"latest", "leader_epoch", b"leader_epoch", "partition", b"partition", "position", b"position", "timestamp_ms", b"timestamp_ms", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch", "earliest", b"earliest", "latest", b"latest", "leader_epoch", b"leader_epoch", "offset", b"offset", "partition", b"partition", "position", b"position", "timestamp_ms", b"timestamp_ms", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leader_epoch: _TypeAlias = _typing.Literal["leader_epoch"]  # noqa: Y015
     _WhichOneofArgType__leader_epoch: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch"]  # noqa: Y015
-    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["earliest", "latest", "timestamp_ms"]  # noqa: Y015
+    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["earliest", "latest", "timestamp_ms", "offset"]  # noqa: Y015
     _WhichOneofArgType_position: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__leader_epoch) -> _WhichOneofReturnType__leader_epoch | None: ...
@@ -464,7 +468,7 @@ class FoundOffset(_message.Message):
     offset: _builtins.int
     """For a timestamp past the last record: the log end (high watermark or last stable offset)."""
     timestamp_ms: _builtins.int
-    """Of the record at `offset`, where there is one and the query was by time."""
+    """Of the record at `offset`, where there is one and the query was by time or by offset."""
     leader_epoch: _builtins.int
     def __init__(
         self,

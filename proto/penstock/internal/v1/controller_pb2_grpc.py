@@ -90,6 +90,16 @@ class ControllerServiceStub(object):
                 request_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.DeleteTopicRequest.SerializeToString,
                 response_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.DeleteTopicResponse.FromString,
                 _registered_method=True)
+        self.AlterGroups = channel.unary_unary(
+                '/penstock.internal.v1.ControllerService/AlterGroups',
+                request_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AlterGroupsRequest.SerializeToString,
+                response_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AlterGroupsResponse.FromString,
+                _registered_method=True)
+        self.EnsureInternalTopic = channel.unary_unary(
+                '/penstock.internal.v1.ControllerService/EnsureInternalTopic',
+                request_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.EnsureInternalTopicRequest.SerializeToString,
+                response_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.EnsureInternalTopicResponse.FromString,
+                _registered_method=True)
 
 
 class ControllerServiceServicer(object):
@@ -164,6 +174,20 @@ class ControllerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AlterGroups(self, request, context):
+        """Changes consumer groups; asked by their coordinators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnsureInternalTopic(self, request, context):
+        """Creates an internal topic, if it is not there yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControllerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -221,6 +245,16 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.DeleteTopic,
                     request_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.DeleteTopicRequest.FromString,
                     response_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.DeleteTopicResponse.SerializeToString,
+            ),
+            'AlterGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.AlterGroups,
+                    request_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AlterGroupsRequest.FromString,
+                    response_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.AlterGroupsResponse.SerializeToString,
+            ),
+            'EnsureInternalTopic': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureInternalTopic,
+                    request_deserializer=penstock_dot_internal_dot_v1_dot_controller__pb2.EnsureInternalTopicRequest.FromString,
+                    response_serializer=penstock_dot_internal_dot_v1_dot_controller__pb2.EnsureInternalTopicResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -521,6 +555,60 @@ class ControllerService(object):
             '/penstock.internal.v1.ControllerService/DeleteTopic',
             penstock_dot_internal_dot_v1_dot_controller__pb2.DeleteTopicRequest.SerializeToString,
             penstock_dot_internal_dot_v1_dot_controller__pb2.DeleteTopicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AlterGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.internal.v1.ControllerService/AlterGroups',
+            penstock_dot_internal_dot_v1_dot_controller__pb2.AlterGroupsRequest.SerializeToString,
+            penstock_dot_internal_dot_v1_dot_controller__pb2.AlterGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnsureInternalTopic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.internal.v1.ControllerService/EnsureInternalTopic',
+            penstock_dot_internal_dot_v1_dot_controller__pb2.EnsureInternalTopicRequest.SerializeToString,
+            penstock_dot_internal_dot_v1_dot_controller__pb2.EnsureInternalTopicResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,10 @@ class ControllerServiceStub:
     AlterTopic: _grpc.UnaryUnaryMultiCallable[_controller_pb2.AlterTopicRequest, _controller_pb2.AlterTopicResponse]
     AddPartitions: _grpc.UnaryUnaryMultiCallable[_controller_pb2.AddPartitionsRequest, _controller_pb2.AddPartitionsResponse]
     DeleteTopic: _grpc.UnaryUnaryMultiCallable[_controller_pb2.DeleteTopicRequest, _controller_pb2.DeleteTopicResponse]
+    AlterGroups: _grpc.UnaryUnaryMultiCallable[_controller_pb2.AlterGroupsRequest, _controller_pb2.AlterGroupsResponse]
+    """Changes consumer groups; asked by their coordinators."""
+    EnsureInternalTopic: _grpc.UnaryUnaryMultiCallable[_controller_pb2.EnsureInternalTopicRequest, _controller_pb2.EnsureInternalTopicResponse]
+    """Creates an internal topic, if it is not there yet."""
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
@@ -65,6 +69,10 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     AlterTopic: _aio.UnaryUnaryMultiCallable[_controller_pb2.AlterTopicRequest, _controller_pb2.AlterTopicResponse]  # type: ignore[assignment]
     AddPartitions: _aio.UnaryUnaryMultiCallable[_controller_pb2.AddPartitionsRequest, _controller_pb2.AddPartitionsResponse]  # type: ignore[assignment]
     DeleteTopic: _aio.UnaryUnaryMultiCallable[_controller_pb2.DeleteTopicRequest, _controller_pb2.DeleteTopicResponse]  # type: ignore[assignment]
+    AlterGroups: _aio.UnaryUnaryMultiCallable[_controller_pb2.AlterGroupsRequest, _controller_pb2.AlterGroupsResponse]  # type: ignore[assignment]
+    """Changes consumer groups; asked by their coordinators."""
+    EnsureInternalTopic: _aio.UnaryUnaryMultiCallable[_controller_pb2.EnsureInternalTopicRequest, _controller_pb2.EnsureInternalTopicResponse]  # type: ignore[assignment]
+    """Creates an internal topic, if it is not there yet."""
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What nodes ask of the controller, on its peer listener. A node that is not the controller refuses with NO_CONTROLLER."""
@@ -147,5 +155,21 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.DeleteTopicRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.DeleteTopicResponse, _abc.Awaitable[_controller_pb2.DeleteTopicResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AlterGroups(
+        self,
+        request: _controller_pb2.AlterGroupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.AlterGroupsResponse, _abc.Awaitable[_controller_pb2.AlterGroupsResponse]]:
+        """Changes consumer groups; asked by their coordinators."""
+
+    @_abc_1.abstractmethod
+    def EnsureInternalTopic(
+        self,
+        request: _controller_pb2.EnsureInternalTopicRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.EnsureInternalTopicResponse, _abc.Awaitable[_controller_pb2.EnsureInternalTopicResponse]]:
+        """Creates an internal topic, if it is not there yet."""
 
 def add_ControllerServiceServicer_to_server(servicer: ControllerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -45,6 +45,8 @@ class _RefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal.Value
     """a member is fenced, or has registered again since its fetch: final for that fetch"""
     REFUSAL_INVALID: _Refusal.ValueType  # 12
     """it would break an invariant"""
+    REFUSAL_NOT_COORDINATOR: _Refusal.ValueType  # 13
+    """of the group, or in another leader epoch (rule 31)"""
 
 class Refusal(_Refusal, metaclass=_RefusalEnumTypeWrapper):
     """Why a command, or one of its changes, was not applied."""
@@ -69,6 +71,8 @@ REFUSAL_INELIGIBLE_MEMBER: Refusal.ValueType  # 11
 """a member is fenced, or has registered again since its fetch: final for that fetch"""
 REFUSAL_INVALID: Refusal.ValueType  # 12
 """it would break an invariant"""
+REFUSAL_NOT_COORDINATOR: Refusal.ValueType  # 13
+"""of the group, or in another leader epoch (rule 31)"""
 Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
@@ -97,6 +101,7 @@ class MetadataCommand(_message.Message):
     REASSIGN_PARTITIONS_FIELD_NUMBER: _builtins.int
     COMPLETE_REASSIGNMENTS_FIELD_NUMBER: _builtins.int
     NOTE_STORE_STATE_FIELD_NUMBER: _builtins.int
+    ALTER_GROUPS_FIELD_NUMBER: _builtins.int
     feature_level: _builtins.int
     """The feature level that a cluster must have reached for this command. Above the cluster's: refused. Above what the
     software knows: it stops.
@@ -141,6 +146,10 @@ class MetadataCommand(_message.Message):
     def note_store_state(self) -> Global___NoteStoreState:
         """feature level 3"""
 
+    @_builtins.property
+    def alter_groups(self) -> Global___AlterGroups:
+        """feature level 4"""
+
     def __init__(
         self,
         *,
@@ -162,12 +171,13 @@ class MetadataCommand(_message.Message):
         reassign_partitions: Global___ReassignPartitions | None = ...,
         complete_reassignments: Global___CompleteReassignments | None = ...,
         note_store_state: Global___NoteStoreState | None = ...,
+        alter_groups: Global___AlterGroups | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "note_store_state", b"note_store_state", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_groups", b"alter_groups", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "note_store_state", b"note_store_state", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "feature_level", b"feature_level", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "note_store_state", b"note_store_state", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_partitions", b"add_partitions", "admit_voter", b"admit_voter", "allocate_producer_ids", b"allocate_producer_ids", "alter_groups", b"alter_groups", "alter_isr", b"alter_isr", "alter_replicas", b"alter_replicas", "alter_topic_config", b"alter_topic_config", "complete_reassignments", b"complete_reassignments", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "drain_node", b"drain_node", "elect_leaders", b"elect_leaders", "feature_level", b"feature_level", "fence_node", b"fence_node", "genesis", b"genesis", "kind", b"kind", "note_store_state", b"note_store_state", "raise_feature_level", b"raise_feature_level", "reassign_partitions", b"reassign_partitions", "register_node", b"register_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["genesis", "raise_feature_level", "register_node", "fence_node", "drain_node", "admit_voter", "create_topic", "alter_topic_config", "add_partitions", "delete_topic", "alter_isr", "elect_leaders", "alter_replicas", "allocate_producer_ids", "reassign_partitions", "complete_reassignments", "note_store_state"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["genesis", "raise_feature_level", "register_node", "fence_node", "drain_node", "admit_voter", "create_topic", "alter_topic_config", "add_partitions", "delete_topic", "alter_isr", "elect_leaders", "alter_replicas", "allocate_producer_ids", "reassign_partitions", "complete_reassignments", "note_store_state", "alter_groups"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1012,6 +1022,253 @@ class AllocateProducerIds(_message.Message):
 Global___AllocateProducerIds: _TypeAlias = AllocateProducerIds  # noqa: Y015
 
 @_typing.final
+class AlterGroups(_message.Message):
+    """Changes of consumer groups, decided by their coordinators; each succeeds or fails by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupChange]: ...
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___GroupChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlterGroups: _TypeAlias = AlterGroups  # noqa: Y015
+
+@_typing.final
+class GroupChange(_message.Message):
+    """What differs in a group from then on. Refused unless `coordinator` leads the group's partition of __offsets in
+    `leader_epoch` (rule 31), and the group is the one it was decided on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    COORDINATOR_FIELD_NUMBER: _builtins.int
+    LEADER_EPOCH_FIELD_NUMBER: _builtins.int
+    GROUP_EPOCH_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    PUT_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    coordinator: _builtins.int
+    """node id"""
+    leader_epoch: _builtins.int
+    group_epoch: _builtins.int
+    """of the group that the coordinator saw; 0: there was none"""
+    delete: _builtins.bool
+    """the group goes; it must have no members"""
+    generation: _builtins.int
+    assignor: _builtins.int
+    """penstock.v1.Assignor"""
+    cause: _builtins.str
+    """of the new generation"""
+    time_ms: _builtins.int
+    """coordinator's clock"""
+    @_builtins.property
+    def put(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMemberRecord]:
+        """new members, and what changed members are now"""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """member ids"""
+
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        coordinator: _builtins.int = ...,
+        leader_epoch: _builtins.int = ...,
+        group_epoch: _builtins.int = ...,
+        delete: _builtins.bool = ...,
+        generation: _builtins.int = ...,
+        assignor: _builtins.int = ...,
+        put: _abc.Iterable[Global___GroupMemberRecord] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        cause: _builtins.str = ...,
+        time_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignor", b"assignor", "cause", b"cause", "coordinator", b"coordinator", "delete", b"delete", "generation", b"generation", "group_epoch", b"group_epoch", "group_id", b"group_id", "leader_epoch", b"leader_epoch", "put", b"put", "removed", b"removed", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupChange: _TypeAlias = GroupChange  # noqa: Y015
+
+@_typing.final
+class GroupRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    GROUP_EPOCH_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REBALANCED_MS_FIELD_NUMBER: _builtins.int
+    EMPTIED_MS_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    group_epoch: _builtins.int
+    """index of the last change"""
+    generation: _builtins.int
+    assignor: _builtins.int
+    cause: _builtins.str
+    rebalanced_ms: _builtins.int
+    emptied_ms: _builtins.int
+    """since when it has no members; 0: it has some"""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMemberRecord]:
+        """by member_id"""
+
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        group_epoch: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        assignor: _builtins.int = ...,
+        members: _abc.Iterable[Global___GroupMemberRecord] | None = ...,
+        cause: _builtins.str = ...,
+        rebalanced_ms: _builtins.int = ...,
+        emptied_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignor", b"assignor", "cause", b"cause", "emptied_ms", b"emptied_ms", "generation", b"generation", "group_epoch", b"group_epoch", "group_id", b"group_id", "members", b"members", "rebalanced_ms", b"rebalanced_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupRecord: _TypeAlias = GroupRecord  # noqa: Y015
+
+@_typing.final
+class GroupMemberRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    TOPICS_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    ASSIGNOR_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    REBALANCE_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    MAX_POLL_INTERVAL_MS_FIELD_NUMBER: _builtins.int
+    JOINED_MS_FIELD_NUMBER: _builtins.int
+    OWNED_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    instance_id: _builtins.str
+    client_id: _builtins.str
+    host: _builtins.str
+    pattern: _builtins.str
+    assignor: _builtins.int
+    """penstock.v1.Assignor; 0: any"""
+    session_timeout_ms: _builtins.int
+    rebalance_timeout_ms: _builtins.int
+    max_poll_interval_ms: _builtins.int
+    """0: not watched"""
+    joined_ms: _builtins.int
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """in order"""
+
+    @_builtins.property
+    def owned(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnedPartitionRecord]:
+        """by topic_id and partition"""
+
+    @_builtins.property
+    def target(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPartitionRecord]:
+        """by topic_id and partition"""
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        host: _builtins.str = ...,
+        topics: _abc.Iterable[_builtins.str] | None = ...,
+        pattern: _builtins.str = ...,
+        assignor: _builtins.int = ...,
+        session_timeout_ms: _builtins.int = ...,
+        rebalance_timeout_ms: _builtins.int = ...,
+        max_poll_interval_ms: _builtins.int = ...,
+        joined_ms: _builtins.int = ...,
+        owned: _abc.Iterable[Global___OwnedPartitionRecord] | None = ...,
+        target: _abc.Iterable[Global___GroupPartitionRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignor", b"assignor", "client_id", b"client_id", "host", b"host", "instance_id", b"instance_id", "joined_ms", b"joined_ms", "max_poll_interval_ms", b"max_poll_interval_ms", "member_id", b"member_id", "owned", b"owned", "pattern", b"pattern", "rebalance_timeout_ms", b"rebalance_timeout_ms", "session_timeout_ms", b"session_timeout_ms", "target", b"target", "topics", b"topics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupMemberRecord: _TypeAlias = GroupMemberRecord  # noqa: Y015
+
+@_typing.final
+class OwnedPartitionRecord(_message.Message):
+    """A partition that a member may read, until it has given it up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    GRANTED_GENERATION_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    partition: _builtins.int
+    granted_generation: _builtins.int
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+        granted_generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_generation", b"granted_generation", "partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnedPartitionRecord: _TypeAlias = OwnedPartitionRecord  # noqa: Y015
+
+@_typing.final
+class GroupPartitionRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    partition: _builtins.int
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupPartitionRecord: _TypeAlias = GroupPartitionRecord  # noqa: Y015
+
+@_typing.final
 class MetadataResult(_message.Message):
     """What `apply` answers."""
 
@@ -1093,6 +1350,7 @@ class MetadataSnapshot(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     TOPICS_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """1"""
     version: _builtins.int
@@ -1111,6 +1369,10 @@ class MetadataSnapshot(_message.Message):
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestRecord]:
         """the oldest first"""
 
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupRecord]:
+        """by group_id"""
+
     def __init__(
         self,
         *,
@@ -1122,10 +1384,11 @@ class MetadataSnapshot(_message.Message):
         nodes: _abc.Iterable[Global___NodeRecord] | None = ...,
         topics: _abc.Iterable[Global___TopicRecord] | None = ...,
         requests: _abc.Iterable[Global___RequestRecord] | None = ...,
+        groups: _abc.Iterable[Global___GroupRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "feature_level", b"feature_level", "format", b"format", "next_producer_id", b"next_producer_id", "nodes", b"nodes", "requests", b"requests", "topics", b"topics", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "feature_level", b"feature_level", "format", b"format", "groups", b"groups", "next_producer_id", b"next_producer_id", "nodes", b"nodes", "requests", b"requests", "topics", b"topics", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
