@@ -16,6 +16,7 @@ from penstock.storage.types import APPEND_TIME
 from penstock.v1.record_pb2 import RecordBatch
 
 if TYPE_CHECKING:
+    from tests.simulation.cluster.group import Group
     from tests.simulation.cluster.machine import Machine
     from tests.simulation.cluster.world import World
 
@@ -183,6 +184,8 @@ class Checks:
     """The oracle, and the dispatch of moments."""
 
     def __init__(self, world: "World") -> None:
+        from tests.simulation.cluster.group import Group  # noqa: PLC0415
+        from tests.simulation.cluster.group_invariants import GROUP_INVARIANTS  # noqa: PLC0415
         from tests.simulation.cluster.invariants import INVARIANTS  # noqa: PLC0415  they import Invariant from here
         from tests.simulation.cluster.kept import KEPT_INVARIANTS  # noqa: PLC0415
         from tests.simulation.cluster.raft_invariants import RAFT_INVARIANTS  # noqa: PLC0415
@@ -195,7 +198,9 @@ class Checks:
         self.facts: dict[str, int] = {}
         self.unsafe_disks: set[int] = set()
         """Nodes whose disk was lost: until a registration of a later start is applied."""
+        self.group = Group(world) if world.options.members else None
         kinds = INVARIANTS + RAFT_INVARIANTS + (KEPT_INVARIANTS if world.options.cleanup else ())
+        kinds += GROUP_INVARIANTS if self.group is not None else ()
         self._all = [kind(self) for kind in kinds]
         for moment in _MOMENTS:
             base = getattr(Invariant, moment)
@@ -278,10 +283,10 @@ class Checks:
         """As of the newest image."""
         return self.image.partition(key.topic_id, key.partition)
 
-    def partitions(self) -> Iterable[PartitionKey]:
-        """All that the newest image has."""
+    def partitions(self, *, internal: bool = True) -> Iterable[PartitionKey]:
+        """All that the newest image has, or without those of internal topics."""
         for topic_id, topic in self.image.topics.items():
-            for info in topic.partitions:
+            for info in topic.partitions if internal or not topic.internal else ():
                 yield PartitionKey(topic_id, info.partition)
 
     def may_lose_disk(self, machine: "Machine") -> bool:
