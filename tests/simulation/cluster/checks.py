@@ -16,7 +16,6 @@ from penstock.storage.types import APPEND_TIME
 from penstock.v1.record_pb2 import RecordBatch
 
 if TYPE_CHECKING:
-    from tests.simulation.cluster.group import Group
     from tests.simulation.cluster.machine import Machine
     from tests.simulation.cluster.world import World
 

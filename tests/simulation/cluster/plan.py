@@ -1,7 +1,8 @@
 """The fault plan of a world: actions with times, drawn from the seed before anything runs, so that it can be shrunk.
 
 Actions name nodes by number, or by what they are at that moment ("controller", "leader": of a partition drawn when it
-runs, "coordinator": of the group). An action that cannot be done at its moment, or that the guarantee does not cover then, does nothing.
+runs, "coordinator": of the group). An action that cannot be done at its moment, or that the guarantee does not cover
+then, does nothing.
 """
 
 import random
