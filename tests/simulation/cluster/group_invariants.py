@@ -1,7 +1,7 @@
 """The invariants of consumer groups (DESIGN section 8, rules 20, 21, 31), each named after what it guards."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from penstock.raft.image import GroupInfo, MetadataImage
 from penstock.storage import LogBatch
@@ -43,11 +43,10 @@ class OneOwnerAPartition(Invariant):
 
 
 class GrantsAreOnce(Invariant):
-    """In a generation a partition is granted once; generations, epochs and grants never go back."""
+    """In a generation a partition is granted once; generations, epochs and grants never go back.
 
-    def __init__(self, checks: Any) -> None:
-        super().__init__(checks)
-        self._highest = 0
+    A static member that comes back has what it had, in the place of its former self.
+    """
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         before, now = old.groups.get(GROUP), new.groups.get(GROUP)
@@ -58,16 +57,19 @@ class GrantsAreOnce(Invariant):
         if before is None or now.generation > before.generation:
             self.checks.count("group: generations")
         former = {(spot, member_id): granted for spot, member_id, granted in owners(before)}
-        group = group_of(self.checks)
         for spot, member_id, granted in owners(now):
-            if former.get((spot, member_id)) == granted:
-                continue
-            latest, holder = group.granted.get(spot, (0, ""))
-            if not latest < granted <= now.generation:
-                text = f"{spot} is granted to {member_id} in {granted} of {now.generation}, "
-                self.breach(text + f"it was to {holder} in {latest}")
-            group.granted[spot] = granted, member_id
-            self.checks.count("group: grants")
+            if former.get((spot, member_id)) != granted:
+                self._granted(now, spot, member_id, granted)
+
+    def _granted(self, now: GroupInfo, spot: Spot, member_id: str, granted: int) -> None:
+        group = group_of(self.checks)
+        latest, holder = group.granted.get(spot, (0, ""))
+        inherited = granted == latest and holder not in now.members
+        if not inherited and not latest < granted <= now.generation:
+            text = f"{spot} is granted to {member_id} in {granted} of {now.generation}, "
+            self.breach(text + f"it was to {holder} in {latest}")
+        group.granted[spot] = granted, member_id
+        self.checks.count("group: grants")
 
 
 class CommitsAreOfOwners(Invariant):
