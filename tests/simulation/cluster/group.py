@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from penstock.internal.v1.offsets_pb2 import CommitValue, OffsetsKey
-from penstock.protocol.keys import partition_of
-from penstock.raft.image import GroupInfo, TopicInfo
+from penstock.raft.image import OFFSETS_TOPIC, GroupInfo, offsets_index
 from penstock.storage import PartitionKey
 from tests.simulation.cluster.checks import Checks, Known, Violation, records_of
 from tests.simulation.cluster.history import Content, Spot
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from tests.simulation.cluster.world import World
 
 GROUP = "readers"
-OFFSETS_TOPIC = "__offsets"
 
 
 class Committed(NamedTuple):
@@ -76,15 +74,9 @@ class Group:
 
     def place(self) -> PartitionKey | None:
         """Give the partition of __offsets whose leader coordinates the group; None before there is one."""
-        topic = self._offsets_topic()
-        return (
-            None if topic is None else PartitionKey(topic.topic_id, partition_of(GROUP.encode(), len(topic.partitions)))
-        )
-
-    def _offsets_topic(self) -> TopicInfo | None:
         image = self.world.checks.image
-        topic_id = image.topic_ids.get(OFFSETS_TOPIC)
-        return None if topic_id is None else image.topics[topic_id]
+        topic = image.topics.get(image.topic_ids.get(OFFSETS_TOPIC, b""))
+        return None if topic is None else PartitionKey(topic.topic_id, offsets_index(GROUP, len(topic.partitions)))
 
     def owner(self, spot: Spot) -> str | None:
         """Give the member that owns the partition in the newest image."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from penstock.raft.image import GroupInfo, MetadataImage
+from penstock.raft.image import OFFSETS_TOPIC, GroupInfo, MetadataImage
 from penstock.storage import LogBatch
 from tests.simulation.cluster.checks import Invariant, Truth, records_of
-from tests.simulation.cluster.group import GROUP, OFFSETS_TOPIC, Committed, Group, commits_of, group_of
+from tests.simulation.cluster.group import GROUP, Committed, Group, commits_of, group_of
 from tests.simulation.cluster.history import Spot
 
 if TYPE_CHECKING:

@@ -17,8 +17,10 @@ from penstock.raft.image import (
     TopicInfo,
 )
 from penstock.storage import LogBatch, PartitionKey
-from tests.simulation.cluster.group import GROUP, OFFSETS_TOPIC, Group, Tenure, group_of
-from tests.simulation.cluster.history import Content, Row, Spot, Violation
+from tests.simulation.cluster.checks import Violation
+from tests.simulation.cluster.group import GROUP, Group, Tenure, group_of
+from tests.simulation.cluster.group_invariants import GROUP_INVARIANTS
+from tests.simulation.cluster.history import Content, Row, Spot
 from tests.simulation.cluster.plan import Options
 from tests.simulation.cluster.world import World
 
@@ -43,9 +45,11 @@ class Shown:
         self.world = World(0, (), options=Options(members=2))
         self.group: Group = group_of(self.world.checks)
         self.group.members = []
+        self._invariants = [kind(self.world.checks) for kind in GROUP_INVARIANTS]
         self._image = replace(
             EMPTY_IMAGE, topics={TOPIC: topic(TOPIC, "orders"), OFFSETS: topic(OFFSETS, OFFSETS_TOPIC)}
         )
+        self.world.checks.image = self._image
         self._end = 0
 
     def owned(self, generation: int, members: Mapping[str, int | None]) -> None:
@@ -57,7 +61,9 @@ class Shown:
         version = self._image.version + 1
         info = GroupInfo(GROUP, version, generation, members=infos)
         self._image = replace(self._image, version=version, groups={GROUP: info})
-        self.world.checks._newer(self._image)
+        former, self.world.checks.image = self.world.checks.image, self._image
+        for invariant in self._invariants:
+            invariant.on_image(former, self._image)
 
     def committed(self, offset: int, member_id: str, generation: int, sequence: int = 1) -> None:
         """A commit of SPOT is below the high watermark now."""
@@ -67,7 +73,8 @@ class Shown:
         batch = LogBatch(self._end, self._end, 0, 1, header_of(message), message.SerializeToString())
         self._end += 1
         truth = self.world.checks.truth(PartitionKey(OFFSETS, 0))
-        self.world.checks.extended(self.world.machines[1], truth, batch)
+        for invariant in self._invariants:
+            invariant.on_extended(self.world.machines[1], truth, batch)
 
     def given(self, member_id: str, offset: int) -> Tenure:
         """A member is assigned SPOT, is given a record, and asks for more."""
