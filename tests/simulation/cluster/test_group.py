@@ -9,6 +9,7 @@ from penstock.internal.v1.offsets_pb2 import CommitKey, CommitValue, OffsetsKey
 from penstock.protocol.batch import NewRecord, build, header_of
 from penstock.raft.image import (
     EMPTY_IMAGE,
+    OFFSETS_TOPIC,
     GroupInfo,
     GroupPartition,
     MemberInfo,
