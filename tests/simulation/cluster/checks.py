@@ -275,8 +275,13 @@ class Checks:
     def truth(self, key: PartitionKey) -> Truth:
         truth = self.truths.get(key)
         if truth is None:
-            truth = self.truths[key] = Truth(key, keeps_records=self.world.options.cleanup)
+            truth = self.truths[key] = Truth(key, keeps_records=self.may_be_compacted(key))
         return truth
+
+    def may_be_compacted(self, key: PartitionKey) -> bool:
+        """Whether records of the partition may be dropped: in worlds with cleanup, and of internal topics always."""
+        topic = self.image.topics.get(key.topic_id)
+        return self.world.options.cleanup or (topic is not None and topic.internal)
 
     def partition(self, key: PartitionKey) -> PartitionInfo | None:
         """As of the newest image."""

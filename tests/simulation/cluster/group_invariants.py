@@ -25,7 +25,7 @@ class OneOwnerAPartition(Invariant):
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         before, now = old.groups.get(GROUP), new.groups.get(GROUP)
-        if before is now:
+        if before is now or before == now:  # equal after a snapshot
             return
         owned: dict[Spot, str] = {}
         for spot, member_id, _ in owners(now):
@@ -50,10 +50,11 @@ class GrantsAreOnce(Invariant):
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         before, now = old.groups.get(GROUP), new.groups.get(GROUP)
-        if now is before or now is None:
+        if now is before or now == before or now is None:
             return
         if before is not None and (now.generation < before.generation or now.group_epoch <= before.group_epoch):
-            self.breach(f"generation and epoch went from {before} to {now}")
+            text = f"from generation {before.generation}, epoch {before.group_epoch}"
+            self.breach(f"{text} to {now.generation}, {now.group_epoch}")
         if before is None or now.generation > before.generation:
             self.checks.count("group: generations")
         former = {(spot, member_id): granted for spot, member_id, granted in owners(before)}

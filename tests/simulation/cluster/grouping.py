@@ -6,11 +6,12 @@ from typing import Any
 from penstock.client import Consumer, PenstockError, TopicPartition
 from penstock.client.errors import CommitFailedError
 from penstock.client.group.listener import RebalanceListener
+from penstock.client.group.member import MemberCore
 from penstock.client.options import ConsumerOptions
 from tests.simulation.cluster.consuming import row_of
 from tests.simulation.cluster.group import GROUP, Group, Tenure
 from tests.simulation.cluster.history import Reading, Spot
-from tests.simulation.cluster.process import ALLOWED, ClientProcess, Site, Topics
+from tests.simulation.cluster.process import ALLOWED, ClientProcess, LoopClock, Site, Topics
 
 AWAY_S = 2.0
 """A member that leaves comes back within this."""
@@ -35,6 +36,8 @@ class MemberClient(ClientProcess):
         self._consumer: Consumer | None = None
         self._readings: dict[TopicPartition, tuple[Tenure, Reading]] = {}
         self._away_s: float | None = None
+        self._subscribed: list[str] = []
+        """Topics that it subscribes to; none: it does by a pattern."""
 
     # ---- from outside
 
@@ -50,7 +53,13 @@ class MemberClient(ClientProcess):
         return bool(self.loop.run(self._believes, consumer, member_id, spot))
 
     def _believes(self, consumer: Any, member_id: str, spot: Spot) -> bool:
-        raise NotImplementedError
+        """As its core would decide now."""
+        core: MemberCore = consumer._group._core
+        now_ms = LoopClock(self.loop).monotonic_ms()
+        if core.member_id != member_id or now_ms >= core.valid_until_ms:
+            return False
+        overdue = {hold.key for hold in core.holds.overdue(now_ms)}
+        return any(hold.key == spot and hold.key not in overdue for hold in core.holds)
 
     # ---- inside
 
@@ -74,14 +83,16 @@ class MemberClient(ClientProcess):
             "auto_commit": not self._is_manual,
             "auto_commit_interval_ms": rng.choice((50, 300)),
             "start": "earliest",
+            "auto_offset_reset": "earliest",
             "instance_id": self._instance_id,
             "listener": _Listener(self),
             "prefetch_bytes": rng.choice((500, 1 << 20)),
         }
-        if rng.random() < 0.3:
-            options["pattern"] = "orders|events"
+        self._subscribed = [] if rng.random() < 0.3 else list(self.topics.counts)
+        if self._subscribed:
+            options["topics"] = self._subscribed
         else:
-            options["topics"] = list(self.topics.counts)
+            options["pattern"] = "orders|events"
         return options
 
     async def _be_a_member(self) -> None:
@@ -101,6 +112,9 @@ class MemberClient(ClientProcess):
 
     async def _poll_once(self, consumer: Consumer) -> None:
         try:
+            if self._subscribed and len(self._subscribed) < len(self.topics.counts):
+                self._subscribed = list(self.topics.counts)
+                await consumer.subscribe(self._subscribed)
             self._ask()
             for record in await consumer.poll(self._polled, timeout=0.3):
                 tenure, reading = self._readings[TopicPartition(record.topic, record.partition)]
