@@ -117,7 +117,7 @@ class Group:
     # ---- the end
 
     def is_drained(self) -> bool:
-        """Whether every record that is there was given to the group."""
+        """Whether every record that is there was given to the group, and is committed."""
         return next(self._left(), None) is None
 
     def left(self) -> str:
@@ -125,17 +125,23 @@ class Group:
         return ", ".join(f"{spot}@{offset}" for spot, offset in list(self._left())[:5])
 
     def _left(self) -> Iterator[tuple[Spot, int]]:
-        world = self.world
-        for topic in world.checks.image.topics.values():
+        image = self.world.checks.image
+        for topic in image.topics.values():
             for info in () if topic.internal else topic.partitions:
                 spot = Spot(topic.topic_id, info.partition)
-                machine = world.machines.get(info.leader)
-                held = None if machine is None else machine.durable(PartitionKey(*spot))
-                given = self.handed.get(spot, set())
-                for batch in () if held is None else held.batches:
-                    for known in records_of(batch):
-                        if known.offset >= held.log_start_offset and known.offset not in given:
-                            yield spot, known.offset
+                given, committed = self.handed.get(spot, set()), self.commits.get(spot)
+                for offset in self._offsets(spot, info.leader):
+                    if offset not in given or committed is None or committed.offset <= offset:
+                        yield spot, offset
+
+    def _offsets(self, spot: Spot, leader: int) -> Iterator[int]:
+        """Of the records that the leader has."""
+        machine = self.world.machines.get(leader)
+        held = None if machine is None else machine.durable(PartitionKey(*spot))
+        for batch in () if held is None else held.batches:
+            for known in records_of(batch):
+                if known.offset >= held.log_start_offset:
+                    yield known.offset
 
     def check(self, content: Content) -> None:
         """In the end: all that is there was given to the group, and committed up to there."""
