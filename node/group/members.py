@@ -182,6 +182,8 @@ class Members:
             else:
                 stream.end(output.error)
         self._touch(core)
+        if core.failure is not None:
+            self._tell_change()
 
     # ---- unary calls
 

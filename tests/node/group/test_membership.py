@@ -544,7 +544,7 @@ def test_a_group_is_made_without_members_and_deleted() -> None:
     assert commit_reasons(bench, "", 0, *parts("t", 0)) == [Reason.UNKNOWN_GROUP]
     bench.core.commit_ended(parts("t", 0))
     bench.settle()
-    assert not bench.core.exists
+    assert not bench.world.image.groups
     assert bench.core.is_idle
 
 
