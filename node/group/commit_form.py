@@ -48,7 +48,7 @@ def form_errors(request: pb.CommitOffsetsRequest, topics: Mapping[bytes, TopicIn
 def _form_error(item: pb.OffsetCommit, topics: Mapping[bytes, TopicInfo]) -> PenstockError | None:
     topic = topics.get(item.topic_id)
     if topic is None:
-        return _unknown_topic(item.topic_id)
+        return unknown_topic(item.topic_id)
     if item.partition >= len(topic.partitions):
         text = f"topic {topic.name!r} has partitions 0 to {len(topic.partitions) - 1}, not {item.partition}"
         metadata = {"topic": topic.name, "partition": str(item.partition)}
@@ -61,7 +61,8 @@ def _form_error(item: pb.OffsetCommit, topics: Mapping[bytes, TopicInfo]) -> Pen
     return None
 
 
-def _unknown_topic(topic_id: bytes) -> PenstockError:
+def unknown_topic(topic_id: bytes) -> PenstockError:
+    """UNKNOWN_TOPIC; INVALID_ARGUMENT for what is no id."""
     if len(topic_id) != TOPIC_ID_BYTES:
         return PenstockError(Reason.INVALID_ARGUMENT, f"topic_id has {len(topic_id)} bytes, not {TOPIC_ID_BYTES}")
     text = f"no topic has the id {topic_id.hex()}; it may have been deleted and created again"

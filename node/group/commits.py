@@ -101,6 +101,16 @@ class OffsetsLog:
             raise self._over
         if len(self._queue) >= WAITING_WORK:
             raise PenstockError(Reason.OVERLOADED, f"{WAITING_WORK} commits wait for this coordinator's log")
+        self._add(work)
+
+    def submit_own(self, work: Work) -> None:
+        """Append what the coordinator itself has to write: little, and never refused for being too much."""
+        if self._over is not None:
+            work.done(self._over)
+        else:
+            self._add(work)
+
+    def _add(self, work: Work) -> None:
         self._queue.append(work)
         if not self._busy:
             self._busy = True

@@ -12,13 +12,12 @@ from typing import Any, Protocol
 
 from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.group.commit_call import CommitCall
-from penstock.node.group.commit_form import check_request, form_errors
+from penstock.node.group.commit_form import check_request, form_errors, unknown_topic
 from penstock.node.group.commits import OffsetsLog
-from penstock.node.group.offsets import OffsetTable
-from penstock.node.group.records import Commit, OffsetsRecord, RebalanceRecord, rebalance_of
+from penstock.node.group.records import Commit
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
-from penstock.raft.image import GroupInfo, GroupPartition, MetadataImage
+from penstock.raft.image import GroupPartition, MetadataImage
 from penstock.v1 import group_service_pb2 as pb
 
 WAITING_CALLS = 10_000
@@ -62,7 +61,6 @@ class Committer:
 
     def __init__(
         self,
-        table: OffsetTable,
         log: OffsetsLog,
         ends: Ends,
         image: Callable[[], MetadataImage],
@@ -70,7 +68,6 @@ class Committer:
         *,
         timeout_ms: int,
     ) -> None:
-        self._table = table
         self._log = log
         self._ends = ends
         self._image = image
@@ -79,11 +76,6 @@ class Committer:
         self._calls: deque[tuple[int, CommitCall]] = deque()
         self._held: dict[str, deque[CommitCall]] = {}
         """Of a group, what waits for an answer about the ends, and what came behind that."""
-
-    def committed(self, group_id: str, partition: GroupPartition) -> pb.CommittedOffset | None:
-        """What is committed, durably."""
-        commit = self._table.committed(group_id, partition)
-        return None if commit is None else committed_message(commit)
 
     def commit(self, request: pb.CommitOffsetsRequest, client_id: str) -> "asyncio.Future[list[pb.OffsetCommitResult]]":
         """Begin a commit: a result for each offset, in order. Raises INVALID_ARGUMENT, OVERLOADED.
@@ -141,10 +133,10 @@ class Committer:
             beyond = self._beyond(call)
             if beyond:
                 ends = await self._ends.ask(list(beyond.values()))
-                call.refuse(_above_end(call, beyond, ends), in_flight=True)
+                call.refuse(_above_end(call, beyond, ends) | _vanished(call, self._image()), in_flight=True)
             held.popleft()
             self._submit(call)
-        del self._held[group_id]
+        self._held.pop(group_id, None)
 
     def _submit(self, call: CommitCall) -> None:
         for part in call.parts():
@@ -152,13 +144,6 @@ class Committer:
                 self._log.submit(part)
             except PenstockError as error:
                 part.done(error)
-
-    def rebalanced(self, group: GroupInfo) -> None:
-        """Note a new generation in the history; what is not noted is missing there, and nowhere else."""
-        try:
-            self._log.submit(_Noted(self._table, rebalance_of(group)))
-        except PenstockError:
-            return
 
     # ---- time
 
@@ -171,27 +156,15 @@ class Committer:
         while self._calls and self._calls[0][1].answer.done():
             self._calls.popleft()
 
-    def close(self) -> None:
-        """The log is closed: answer what it does not know of."""
+    def close(self, error: PenstockError) -> None:
+        """The log is closed: refuse what has not come to it, and answer what it does not answer."""
+        for held in self._held.values():
+            for call in held:
+                call.refuse(dict.fromkeys(call.open(), error), in_flight=True)
+        self._held.clear()
         for _, call in self._calls:
             call.expire()
         self._calls.clear()
-
-
-class _Noted:
-    """A rebalance, and the tombstones of those that it pushes out."""
-
-    def __init__(self, table: OffsetTable, record: RebalanceRecord) -> None:
-        self._table = table
-        self._record = record
-
-    def make(self, staged: object) -> Sequence[OffsetsRecord]:
-        """See Work."""
-        del staged
-        return [self._record, *self._table.outdated(self._record.group_id, self._record.generation)]
-
-    def done(self, error: PenstockError | None) -> None:
-        """Nobody waits."""
 
 
 def committed_message(commit: Commit) -> pb.CommittedOffset:
@@ -217,3 +190,9 @@ def _above_end(
             text = f"offset {offset} is above the end {end} of partition {partition.partition}"
             errors[index] = PenstockError(Reason.OFFSET_ABOVE_END, text, {"high_watermark": str(end)})
     return errors
+
+
+def _vanished(call: CommitCall, image: MetadataImage) -> dict[int, PenstockError]:
+    """Refusals of what was deleted meanwhile: its offsets are deleted already."""
+    gone = [index for index in call.open() if call.partitions[index].topic_id not in image.topics]
+    return {index: unknown_topic(call.partitions[index].topic_id) for index in gone}

@@ -56,9 +56,10 @@ class OffsetTable:
         group = self._groups.get(group_id)
         return _NONE if group is None else group.commits
 
-    def groups(self) -> Collection[str]:
-        """Groups of which the log has something."""
-        return self._groups.keys()
+    def generations(self, group_id: str) -> Collection[int]:
+        """Generations of a group whose rebalance is in the log."""
+        group = self._groups.get(group_id)
+        return frozenset() if group is None else group.generations
 
     # ---- what is to be deleted, as tombstones
 

@@ -21,12 +21,6 @@ DEFAULT_MIN_DIRTY_RATIO = 0.5
 DEFAULT_TIMESTAMP_AFTER_MAX_MS = 3_600_000
 MAX_TOPIC_NAME = 249
 MAX_PARTITIONS_PER_TOPIC = 10_000
-MAX_GROUP_ID = 249
-"""Characters of a group id."""
-MAX_GROUP_OFFSETS = 10_000
-"""Offsets of one commit."""
-MAX_OFFSET_METADATA = 4_096
-"""Bytes of the metadata beside a committed offset."""
 
 MAX_GROUPS = 50_000
 MAX_GROUP_MEMBERS = 2_000
@@ -42,6 +36,10 @@ MAX_PATTERN = 1_000
 """Characters of a subscription's pattern."""
 MAX_REBALANCE_CAUSE = 1_000
 """Characters of what is noted as the cause of a generation."""
+MAX_GROUP_OFFSETS = 10_000
+"""Offsets of one commit."""
+MAX_OFFSET_METADATA = 4_096
+"""Bytes of the metadata beside a committed offset."""
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
