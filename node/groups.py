@@ -3,11 +3,12 @@
 Owns how these parts are joined, and nothing else.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
 
+from penstock.internal.v1 import controller_pb2, metadata_pb2
 from penstock.node.api.consumer_service import ConsumerService
 from penstock.node.api.group_forward import CoordinatorCalls
 from penstock.node.api.group_service import GroupService
@@ -17,11 +18,15 @@ from penstock.node.api.reader import MetadataReader
 from penstock.node.cleanup.cleaner import WallClock
 from penstock.node.config import Limits
 from penstock.node.controller import ControllerClient
+from penstock.node.group.coordinator import Coordinator, Surroundings
 from penstock.node.group.coordinators import Coordinators, Places
 from penstock.node.group.ends import KnownEnds
+from penstock.node.group.members import Members
 from penstock.raft.image import OFFSETS_TOPIC, GroupPartition
 from penstock.raft.view import View
 from penstock.storage import PartitionKey
+
+PROPOSE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,36 @@ class Parts:
 
 
 class Groups:
-    """Made once; `coordinators` is told of metadata, sessions and time by the broker."""
+    """`coordinators` is told of metadata, sessions and time by the broker."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._leaders = LeaderOffsets(parts.node_id, parts.locator, parts.consumer, parts.channel_to)
+        surroundings = Surroundings(
+            image=lambda: parts.view.image,
+            ends=KnownEnds(self._high_watermark, self._leaders.find),
+            wall=parts.wall,
+            members=self._members,
+            commit_timeout_ms=parts.limits.produce_timeout_max_ms,
+            retention_ms=parts.limits.offsets_retention_ms,
+        )
+        self.coordinators = Coordinators(
+            parts.node_id, parts.replicas, parts.locator.check_serving, self._ensure, surroundings
+        )
+
+    def handlers(self, reader: MetadataReader) -> tuple[grpc.GenericRpcHandler, grpc.GenericRpcHandler]:
+        """The service for the client listener, and what it passes on for the peer listener."""
+        clients, peers = (
+            GroupService(self.coordinators, CoordinatorCalls(self.coordinators, channel_to), reader, self._leaders)
+            for channel_to in (self._parts.channel_to, None)
+        )
+        return clients.handler(), peers.peer_handler()
+
+    def _high_watermark(self, partition: GroupPartition) -> int:
+        replica = self._parts.replicas.find(PartitionKey(partition.topic_id, partition.partition))
+        return 0 if replica is None else replica.high_watermark
+
+    async def _ensure(self, timeout_s: float) -> None:
+        """Make the internal topic, and wait until this node knows it."""
+        response = await self._parts.controller.ensure_internal_topic(OFFSETS_TOPIC, timeout_s)
+        await self._parts.view.wait_for(response.metadata_version, timeout_s)

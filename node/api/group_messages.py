@@ -4,16 +4,9 @@ from collections.abc import Collection, Mapping
 
 from google.protobuf.duration_pb2 import Duration
 
+from penstock.node.group.describing import group_state
 from penstock.raft.image import NO_LEADER, GroupInfo, GroupPartition, MemberInfo, MetadataImage, TopicInfo
 from penstock.v1 import group_service_pb2 as pb
-
-
-def state_of(group: GroupInfo) -> int:
-    """v1.GroupState."""
-    if not group.members:
-        return pb.GROUP_STATE_EMPTY
-    settled = all(member.owned.keys() == member.target for member in group.members.values())
-    return pb.GROUP_STATE_STABLE if settled else pb.GROUP_STATE_REBALANCING
 
 
 def summary(group: GroupInfo, image: MetadataImage) -> pb.GroupSummary:
@@ -22,9 +15,9 @@ def summary(group: GroupInfo, image: MetadataImage) -> pb.GroupSummary:
     leader = NO_LEADER if place is None else place.leader
     return pb.GroupSummary(
         group_id=group.group_id,
-        state=state_of(group),  # type: ignore[arg-type]  # a plain int of the enum
+        state=group_state(group),
         generation=group.generation,
-        assignor=group.assignor,  # type: ignore[arg-type]
+        assignor=group.assignor,  # type: ignore[arg-type]  # a plain int of the enum
         members=len(group.members),
         coordinator=None if leader == NO_LEADER else leader,
     )

@@ -12,7 +12,7 @@ import grpc
 from penstock.node.api.group_forward import RETRY_S, CoordinatorCalls, Rpc
 from penstock.node.api.group_history import history
 from penstock.node.api.group_lag import add_lag
-from penstock.node.api.group_messages import in_order, member_message, partition_rows, state_of, summary
+from penstock.node.api.group_messages import in_order, member_message, partition_rows, summary
 from penstock.node.api.group_reset import reset
 from penstock.node.api.leader_offsets import LeaderOffsets
 from penstock.node.api.paging import page
@@ -21,6 +21,7 @@ from penstock.node.api.status import Context
 from penstock.node.clock import loop_s, wall_ms
 from penstock.node.group.coordinator import Coordinator
 from penstock.node.group.coordinators import Coordinators, unknown_group
+from penstock.node.group.describing import group_state
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.limits import MAX_GROUP_OFFSETS
 from penstock.protocol.reasons import Reason
@@ -158,7 +159,7 @@ class GroupService:
         image = await self._reader.at_least(request.min_metadata_version, context)
         _check_states(request.states)
         wanted = set(request.states)
-        ids = sorted(group_id for group_id, group in image.groups.items() if not wanted or state_of(group) in wanted)
+        ids = sorted(group_id for group_id, group in image.groups.items() if not wanted or group_state(group) in wanted)
         shown, token = page(ids, request.page_size, request.page_token)
         groups = [summary(image.groups[group_id], image) for group_id in shown]
         return pb.ListGroupsResponse(groups=groups, next_page_token=token, metadata_version=image.version)

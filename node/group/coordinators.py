@@ -103,14 +103,16 @@ class Coordinators:
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         """The metadata changed, and this node's replicas have acted on it."""
-        topic = new.topics.get(new.topic_ids.get(OFFSETS_TOPIC, b""))
-        infos = () if topic is None else topic.partitions
-        keys = [] if topic is None else [PartitionKey(topic.topic_id, info.partition) for info in infos]
-        self._watch(keys)
+        self.look()
         for coordinator in list(self._coordinators.values()):
             coordinator.on_image(old, new)
 
-    def _watch(self, keys: list[PartitionKey]) -> None:
+    def look(self) -> None:
+        """See which partitions this node leads. Called when metadata or registration change."""
+        image = self._node.image()
+        topic = image.topics.get(image.topic_ids.get(OFFSETS_TOPIC, b""))
+        infos = () if topic is None else topic.partitions
+        keys = [] if topic is None else [PartitionKey(topic.topic_id, info.partition) for info in infos]
         replicas = {key: replica for key in keys if (replica := self._replicas.find(key)) is not None}
         for key, (watched, unsubscribe) in list(self._watched.items()):
             if replicas.get(key) is not watched:
@@ -119,10 +121,10 @@ class Coordinators:
                 self._end(key)
         for key, replica in replicas.items():
             if key not in self._watched:
-                self._watched[key] = (replica, replica.on_progress(partial(self._look, key, replica)))
-            self._look(key, replica)
+                self._watched[key] = (replica, replica.on_progress(partial(self._look_at, key, replica)))
+            self._look_at(key, replica)
 
-    def _look(self, key: PartitionKey, replica: Partition) -> None:
+    def _look_at(self, key: PartitionKey, replica: Partition) -> None:
         """Begin and end with the leadership. Called for every progress of the partition: mostly nothing."""
         epoch = replica.leader_epoch if replica.is_leader else None
         coordinator = self._coordinators.get(key)
