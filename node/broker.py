@@ -219,6 +219,7 @@ class Broker:
                 self._view,
                 self._replicas,
                 self._locator,
+                lambda: self._session.serving,
                 self._consumer,
                 self._client,
                 self._peers.to,

@@ -21,7 +21,9 @@ from penstock.node.controller import ControllerClient
 from penstock.node.group.coordinator import Coordinator, Surroundings
 from penstock.node.group.coordinators import Coordinators, Places
 from penstock.node.group.ends import KnownEnds
+from penstock.node.group.joining import GroupLimits
 from penstock.node.group.members import Members
+from penstock.node.group.seat import Seat
 from penstock.raft.image import OFFSETS_TOPIC, GroupPartition
 from penstock.raft.view import View
 from penstock.storage import PartitionKey
@@ -37,6 +39,7 @@ class Parts:
     view: View
     replicas: Places
     locator: Locator
+    serving: Callable[[], bool]
     consumer: ConsumerService
     controller: ControllerClient
     channel_to: Callable[[int], Awaitable[grpc.aio.Channel | None]]
@@ -61,6 +64,30 @@ class Groups:
         self.coordinators = Coordinators(
             parts.node_id, parts.replicas, parts.locator.check_serving, self._ensure, surroundings
         )
+
+    def _members(self, coordinator: Coordinator) -> Members:
+        parts, limits = self._parts, self._parts.limits
+        seat = Seat(
+            parts.node_id,
+            coordinator.index,
+            coordinator.leader_epoch,
+            lambda: parts.view.image,
+            self._propose,
+            parts.serving,
+        )
+        bounds = GroupLimits(
+            limits.group_session_timeout_min_ms,
+            limits.group_session_timeout_max_ms,
+            takeover_grace_ms=2 * limits.session_timeout_ms,
+        )
+        return Members(seat, coordinator, bounds)
+
+    async def _propose(self, changes: Sequence[metadata_pb2.GroupChange]) -> Sequence[metadata_pb2.ChangeResult]:
+        """Have groups changed, and wait until this node shows it."""
+        request = controller_pb2.AlterGroupsRequest(changes=changes)
+        response = await self._parts.controller.alter_groups(request, PROPOSE_TIMEOUT_S)
+        await self._parts.view.wait_for(response.metadata_version, PROPOSE_TIMEOUT_S)
+        return response.changes
 
     def handlers(self, reader: MetadataReader) -> tuple[grpc.GenericRpcHandler, grpc.GenericRpcHandler]:
         """The service for the client listener, and what it passes on for the peer listener."""

@@ -25,7 +25,7 @@ from penstock.node.group.describing import group_state
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.limits import MAX_GROUP_OFFSETS
 from penstock.protocol.reasons import Reason
-from penstock.raft.image import NO_LEADER, OFFSETS_TOPIC, GroupInfo, GroupPartition, MetadataImage
+from penstock.raft.image import OFFSETS_TOPIC, GroupInfo, GroupPartition, MetadataImage
 from penstock.v1 import group_service_pb2 as pb
 from penstock.v1.group_service_pb2 import DESCRIPTOR
 
@@ -70,11 +70,11 @@ class GroupService:
             raise PenstockError(Reason.INVALID_ARGUMENT, "the first request of a Join stream must be start")
         await self._coordinators.ensure(first.start.group_id, FIND_TIMEOUT_S)
         coordinator = self._coordinators.find(first.start.group_id)
-        await coordinator.members.join(_requests(first, context), context.write)
+        await coordinator.members.join(_requests(first, context), context.write, _host(context))
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service for the client listener; Join's responses are serialized already."""
-        join = grpc.stream_stream_rpc_method_handler(self.join, pb.JoinRequest.FromString, None)
+        join: Any = grpc.stream_stream_rpc_method_handler(self.join, pb.JoinRequest.FromString, None)
         return grpc.method_handlers_generic_handler(SERVICE, {"Join": join, **self._unary(_UNARY)})
 
     def peer_handler(self) -> grpc.GenericRpcHandler:
@@ -239,3 +239,8 @@ async def _requests(first: pb.JoinRequest, context: Context) -> AsyncIterator[pb
     yield first
     while (request := await context.read()) is not grpc.aio.EOF:
         yield request
+
+
+def _host(context: Context) -> str:
+    """Where a member is, as the connection shows it: "ipv4:127.0.0.1:5000" without scheme and port."""
+    return context.peer().partition(":")[2].rpartition(":")[0]

@@ -86,9 +86,7 @@ class LeaderOffsets:
             response = await self._call(node_id, request, timeout_s)
         except PenstockError as error:
             return [error] * len(queries)
-        return [
-            result.found if result.HasField("found") else from_status(result.error) for result in response.results
-        ]
+        return [result.found if result.HasField("found") else from_status(result.error) for result in response.results]
 
     async def _call(self, node_id: int, request: pb.ListOffsetsRequest, timeout_s: float) -> pb.ListOffsetsResponse:
         if node_id == self._node_id:

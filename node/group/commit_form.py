@@ -26,7 +26,8 @@ def check_request(request: pb.CommitOffsetsRequest) -> None:
     if not count:
         raise PenstockError(Reason.INVALID_ARGUMENT, "offsets is empty")
     if count > MAX_GROUP_OFFSETS:
-        raise PenstockError(Reason.INVALID_ARGUMENT, f"{count} offsets in one request, the limit is {MAX_GROUP_OFFSETS}")
+        text = f"{count} offsets in one request, the limit is {MAX_GROUP_OFFSETS}"
+        raise PenstockError(Reason.INVALID_ARGUMENT, text)
 
 
 def form_errors(request: pb.CommitOffsetsRequest, topics: Mapping[bytes, TopicInfo]) -> dict[int, PenstockError]:

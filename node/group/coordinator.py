@@ -14,13 +14,14 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from penstock.node.cleanup.cleaner import WallClock
 from penstock.node.group.commits import OffsetsLog
-from penstock.node.group.committer import Committer, Ends, Membership, committed_message
+from penstock.node.group.committer import Committer, Ends, committed_message
 from penstock.node.group.keeping import Keeper
 from penstock.node.group.loading import load
+from penstock.node.group.members import Members
 from penstock.node.group.offsets import OffsetTable
 from penstock.node.group.records import OffsetsRecord
 from penstock.node.partition import AppendRequest, Done, Partition
@@ -46,26 +47,6 @@ class State(Enum):
     OVER = "over"
 
 
-class MembersLike(Membership, Protocol):
-    """What is asked of members.Members."""
-
-    def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
-        """The metadata changed."""
-        ...
-
-    async def ensure_group(self, group_id: str) -> None:
-        """Make a group without members, if there is none."""
-        ...
-
-    async def delete_group(self, group_id: str, *, validate_only: bool) -> int:
-        """Delete a group without members; the metadata version without it."""
-        ...
-
-    def close(self, error: PenstockError) -> None:
-        """End all streams."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a coordinator needs of its node."""
@@ -73,7 +54,7 @@ class Surroundings:
     image: Callable[[], MetadataImage]
     ends: Ends
     wall: WallClock
-    members: "Callable[[Coordinator], MembersLike]"
+    members: "Callable[[Coordinator], Members]"
     """Makes the shell of its members."""
     commit_timeout_ms: int
     retention_ms: int
@@ -82,7 +63,7 @@ class Surroundings:
 class Coordinator:
     """`error`: why it does not serve, while it does not."""
 
-    members: MembersLike
+    members: Members
     _keeper: Keeper
     _committer: Committer
 

@@ -55,9 +55,7 @@ class KnownEnds:
 def end_query(partition: GroupPartition) -> consumer_service_pb2.OffsetQuery:
     """Ask for the high watermark."""
     latest = consumer_service_pb2.LatestOffset()
-    return consumer_service_pb2.OffsetQuery(
-        topic_id=partition.topic_id, partition=partition.partition, latest=latest
-    )
+    return consumer_service_pb2.OffsetQuery(topic_id=partition.topic_id, partition=partition.partition, latest=latest)
 
 
 def _remember(known: dict[GroupPartition, int], partition: GroupPartition, number: int) -> None:

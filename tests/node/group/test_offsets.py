@@ -74,9 +74,8 @@ def test_offsets_of_deleted_topics_go() -> None:
 
 
 def test_strays_are_what_no_group_or_topic_of_the_metadata_has() -> None:
-    table = table_of(
-        [committed("a", ONE, 0, 5), committed("a", OTHER, 1, 6), committed("b", ONE, 0, 7), RebalanceRecord("b", 3, NOTED)]
-    )
+    commits = [committed("a", ONE, 0, 5), committed("a", OTHER, 1, 6), committed("b", ONE, 0, 7)]
+    table = table_of([*commits, RebalanceRecord("b", 3, NOTED)])
     assert table.strays({"a", "b"}, {ONE, OTHER}) == []
     assert set(table.strays({"a"}, {ONE})) == {
         CommitRecord("b", GroupPartition(ONE, 0), None),
