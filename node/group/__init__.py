@@ -1,1 +1,1 @@
-"""Consumer groups on their coordinator: who is a member, who has which partition, and how far the group has read."""
+"""Consumer groups on their coordinators: membership, assignments, committed offsets."""

@@ -4,7 +4,7 @@ from penstock.raft.image import GroupInfo
 from penstock.v1 import group_service_pb2 as pb
 
 
-def group_state(group: GroupInfo) -> "pb.GroupState":
+def group_state(group: GroupInfo) -> "pb.GroupState.ValueType":
     """Return the state of a group, from the metadata of any node."""
     if not group.members:
         return pb.GROUP_STATE_EMPTY

@@ -69,6 +69,8 @@ class GroupCore:
         self._proposal = Proposal()
         self._is_wanted = False
         self._is_deleting = False
+        self.failure: PenstockError | None = None
+        """Why the group could not be made or deleted."""
         heard_ms = now_ms + limits.takeover_grace_ms  # rule 31: all sessions begin anew
         for member in group.members.values():
             self._follow(member, Session(heard_ms, heard_ms), now_ms)
@@ -218,6 +220,7 @@ class GroupCore:
     def want(self) -> None:
         """The group is to exist, with or without members."""
         self._is_wanted = self.is_dirty = True
+        self.failure = None
 
     def delete(self, *, validate_only: bool) -> None:
         """Begin to delete the group. Raises UNKNOWN_GROUP, GROUP_NOT_EMPTY."""
@@ -228,6 +231,7 @@ class GroupCore:
             raise refusal
         if not validate_only:
             self._is_deleting = self.is_dirty = True
+            self.failure = None
 
     @property
     def is_deleting(self) -> bool:
@@ -303,7 +307,9 @@ class GroupCore:
     def on_refused(self, error: PenstockError) -> Outputs:
         """Who would have joined by the change under way cannot."""
         outputs: Outputs = []
-        self._is_wanted = False
+        if self._is_wanted or self._is_deleting:
+            self._is_wanted = self._is_deleting = False
+            self.failure = error
         for member_id in self._proposal.take_joins():
             join = self._joins.pop(member_id, None)
             if join is not None:

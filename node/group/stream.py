@@ -1,4 +1,4 @@
-"""One member's Join stream: what waits to be sent. Bounded: of acknowledgements and assignments only the last one waits.
+"""One member's Join stream: what waits to be sent. Bounded: of acknowledgements and assignments the last one waits.
 
 What a member is told is read when it is written, so it is never older than what was there to be told.
 """
@@ -11,6 +11,7 @@ from penstock.node.group.events import Joined
 from penstock.node.group.joining import heartbeat_interval_ms
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
+from penstock.raft.image import MemberInfo
 from penstock.v1 import group_service_pb2 as pb
 
 MAX_COMMITS = 256
@@ -23,17 +24,18 @@ Send = Callable[[bytes], Awaitable[None]]
 class MemberStream:
     """Fed by the group's outputs; `write` sends. Loop thread only."""
 
-    def __init__(self, number: int, group_id: str, member_id: str) -> None:
+    def __init__(self, number: int, group_id: str, member: MemberInfo) -> None:
         self.number = number
         self.group_id = group_id
-        self.member_id = member_id
-        self.client_id = ""
+        self.member = member
+        """As it has said what it wants to be."""
+        self.member_id = member.member_id
         self.has_left = False
         self._joined: Joined | None = None
         self._is_joined = False
         self._acknowledged: int | None = None
         self._must_assign = False
-        self._commits: deque[tuple[int, asyncio.Task[list[pb.OffsetCommitResult]]]] = deque()
+        self._commits: deque[tuple[int, asyncio.Future[list[pb.OffsetCommitResult]]]] = deque()
         self._ended = False
         self._error: PenstockError | None = None
         self._changed = asyncio.Event()
@@ -63,12 +65,12 @@ class MemberStream:
         self._acknowledged = sequence
         self._changed.set()
 
-    def commit(self, sequence: int, task: "asyncio.Task[list[pb.OffsetCommitResult]]") -> None:
+    def commit(self, sequence: int, results: "asyncio.Future[list[pb.OffsetCommitResult]]") -> None:
         """Send what becomes of a commit, after the earlier ones' results. Raises OVERLOADED."""
         if len(self._commits) >= MAX_COMMITS:
             raise PenstockError(Reason.OVERLOADED, f"more than {MAX_COMMITS} commits of one stream wait")
-        self._commits.append((sequence, task))
-        task.add_done_callback(lambda _: self._changed.set())
+        self._commits.append((sequence, results))
+        results.add_done_callback(lambda _: self._changed.set())
 
     def end(self, error: PenstockError | None) -> None:
         """Send what there is, then end."""
@@ -100,9 +102,9 @@ class MemberStream:
             if encoded is not None:
                 await send(encoded)
         while self._commits and self._commits[0][1].done():
-            sequence, task = self._commits.popleft()
-            if not task.cancelled():
-                result = pb.MemberCommitResult(sequence=sequence, results=task.result())
+            sequence, results = self._commits.popleft()
+            if not results.cancelled():
+                result = pb.MemberCommitResult(sequence=sequence, results=results.result())
                 await send(pb.JoinResponse(commit_result=result).SerializeToString())
 
 
