@@ -213,20 +213,8 @@ class Broker:
         self._locator = Locator(config.node_id, self._view, self._replicas, lambda: self._session.serving)
         self._publisher = Publisher(config.node_id, self._locator, self._peers.to, limits)
         self._consumer = ConsumerService(self._locator, limits)
-        self._groups = Groups(
-            Parts(
-                config.node_id,
-                self._view,
-                self._replicas,
-                self._locator,
-                lambda: self._session.serving,
-                self._consumer,
-                self._client,
-                self._peers.to,
-                wall,
-                limits,
-            )
-        )
+        parts = Parts(config, self._view, self._replicas, self._locator, self._consumer, self._client, wall)
+        self._groups = Groups(parts, self._peers.to)
         stack.callback(self._groups.coordinators.close)
 
     def _report_unreachable(self, node_id: int) -> None:

@@ -16,7 +16,7 @@ from penstock.node.api.leader_offsets import LeaderOffsets
 from penstock.node.api.locate import Locator
 from penstock.node.api.reader import MetadataReader
 from penstock.node.cleanup.cleaner import WallClock
-from penstock.node.config import Limits
+from penstock.node.config import NodeConfig
 from penstock.node.controller import ControllerClient
 from penstock.node.group.coordinator import Coordinator, Surroundings
 from penstock.node.group.coordinators import Coordinators, Places
@@ -35,45 +35,44 @@ PROPOSE_TIMEOUT_S = 5.0
 class Parts:
     """What groups need of their node."""
 
-    node_id: int
+    config: NodeConfig
     view: View
     replicas: Places
     locator: Locator
-    serving: Callable[[], bool]
     consumer: ConsumerService
     controller: ControllerClient
-    channel_to: Callable[[int], Awaitable[grpc.aio.Channel | None]]
     wall: WallClock
-    limits: Limits
 
 
 class Groups:
-    """`coordinators` is told of metadata, sessions and time by the broker."""
+    """`coordinators` is told of metadata, sessions and time by the broker. `channel_to`: to a node's peer listener."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, channel_to: Callable[[int], Awaitable[grpc.aio.Channel | None]]) -> None:
         self._parts = parts
-        self._leaders = LeaderOffsets(parts.node_id, parts.locator, parts.consumer, parts.channel_to)
+        self._channel_to = channel_to
+        node_id, limits = parts.config.node_id, parts.config.limits
+        self._leaders = LeaderOffsets(node_id, parts.locator, parts.consumer, channel_to)
         surroundings = Surroundings(
             image=lambda: parts.view.image,
             ends=KnownEnds(self._high_watermark, self._leaders.find),
             wall=parts.wall,
             members=self._members,
-            commit_timeout_ms=parts.limits.produce_timeout_max_ms,
-            retention_ms=parts.limits.offsets_retention_ms,
+            commit_timeout_ms=limits.produce_timeout_max_ms,
+            retention_ms=limits.offsets_retention_ms,
         )
         self.coordinators = Coordinators(
-            parts.node_id, parts.replicas, parts.locator.check_serving, self._ensure, surroundings
+            node_id, parts.replicas, parts.locator.check_serving, self._ensure, surroundings
         )
 
     def _members(self, coordinator: Coordinator) -> Members:
-        parts, limits = self._parts, self._parts.limits
+        parts, limits = self._parts, self._parts.config.limits
         seat = Seat(
-            parts.node_id,
+            parts.config.node_id,
             coordinator.index,
             coordinator.leader_epoch,
             lambda: parts.view.image,
             self._propose,
-            parts.serving,
+            parts.locator.is_serving,
         )
         bounds = GroupLimits(
             limits.group_session_timeout_min_ms,
@@ -93,7 +92,7 @@ class Groups:
         """The service for the client listener, and what it passes on for the peer listener."""
         clients, peers = (
             GroupService(self.coordinators, CoordinatorCalls(self.coordinators, channel_to), reader, self._leaders)
-            for channel_to in (self._parts.channel_to, None)
+            for channel_to in (self._channel_to, None)
         )
         return clients.handler(), peers.peer_handler()
 
