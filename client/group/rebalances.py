@@ -1,9 +1,9 @@
 """What follows from changes of the member's partitions, on the event loop and in the application.
 
-What is lost or revoked is read no more at once. Then a revoked partition is settled: the application finishes and hears
-of it (RebalanceListener) or a Drainer finishes, what was asked past is committed, and the partition is released. Without
-a listener, and with nothing in hand, that is done in the background; else it waits in a queue until the application
-asks for records. Each change of a partition is told once, and a loss only of what was announced.
+What is lost or revoked is read no more at once. Then a revoked partition is settled: the application finishes and
+hears of it (RebalanceListener) or a Drainer finishes, what was asked past is committed, and the partition is released.
+Without a listener, and with nothing in hand, that is done in the background; else it waits in a queue until the
+application asks for records. Each change of a partition is told once, and a loss only of what was announced.
 """
 
 import asyncio
@@ -231,7 +231,7 @@ class Rebalances:
         await self.tell(Change("revoked", holds))
         await self._settle(holds, auto_commit=False)
 
-    async def _settle(self, holds: tuple[Hold, ...], auto_commit: bool) -> None:  # noqa: FBT001 - two callers, named
+    async def _settle(self, holds: tuple[Hold, ...], auto_commit: bool) -> None:
         """Commit what was asked past, then release."""
         positions, partitions = self._parts.positions, [hold.partition for hold in holds]
         points = positions.asked_past(partitions) if auto_commit else positions.unsettled(partitions)
