@@ -3,9 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from penstock.client import Consumer, PenstockError, TopicPartition
-from penstock.client.errors import CommitFailedError
-from penstock.client.group.listener import RebalanceListener
+from penstock.client import CommitFailedError, Consumer, PenstockError, RebalanceListener, TopicPartition
 from penstock.client.group.member import MemberCore
 from penstock.client.options import ConsumerOptions
 from tests.simulation.cluster.consuming import row_of
