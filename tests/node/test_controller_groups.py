@@ -75,7 +75,9 @@ async def ensure_id(seat: Seat) -> bytes:
 async def test_made_by_another_in_between_it_is_found(seat: Seat) -> None:
     placed = metadata.PartitionPlacement(replicas=[1], isr=[1], leader=1)
     config = metadata.StoredTopicConfig(min_insync_replicas=1, max_batch_bytes=1024, cleanup_policy=2, timestamp_type=1)
-    made = metadata.CreateTopic(topic_id=b"x" * 16, name=OFFSETS_TOPIC, partitions=[placed], config=config, internal=True)
+    made = metadata.CreateTopic(
+        topic_id=b"x" * 16, name=OFFSETS_TOPIC, partitions=[placed], config=config, internal=True
+    )
     command = encode(metadata.MetadataCommand(create_topic=made))
     seat.raft.before_apply.append(lambda: seat.raft.apply(command) and None)
     assert await ensure_id(seat) == b"x" * 16
