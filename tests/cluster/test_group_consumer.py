@@ -108,7 +108,7 @@ async def test_members_share_and_what_stays_is_not_interrupted(boot: str) -> Non
             await produce(boot, name, 4, records=1)
             both = await asyncio.gather(read(first, 2), read(second, 2))
             assert {record.offset for records in both for record in records} == {5}
-        await until(lambda: len(first.assignment()) == 4, first)
+        await until(lambda: len(heard.events) == 3, first)
         moved = {p for _, p in cursors} - {p for _, p in stayed}
         assert heard.events == [("assigned", {0, 1, 2, 3}), ("revoked", moved), ("assigned", moved)]
     assert heard.events[-1] == ("revoked", {0, 1, 2, 3})
@@ -164,8 +164,6 @@ async def test_commits_of_ones_own_in_order_and_of_given_offsets(boot: str) -> N
 
 async def test_a_revocation_lets_what_is_in_hand_finish_and_be_committed(boot: str) -> None:
     name, group = await topic(boot, 2, records=10), new_group()
-    async with Consumer(boot, group=group, topics=name) as first, Consumer(boot, group=group, topics=name) as second:
-        await until(lambda: len(first.assignment()) + len(second.assignment()) == 2, first, second)
     async with Consumer(boot, group=group, topics=name) as first:
         in_hand = await read(first, 20)
         async with Consumer(boot, group=group, topics=name) as second:
@@ -186,12 +184,13 @@ async def test_offsets_committed_when_a_partition_is_revoked_are_where_the_next_
             await first.commit(dict.fromkeys(partitions, 6))
 
     first = Consumer(boot, group=group, topics=name, auto_commit=False, listener=Commits())
-    async with first, Consumer(boot, group=group, topics=name) as second:
-        await read(first, 1)
-        records: list[Record] = []
-        while not records:
-            _, records = await asyncio.gather(first.poll(timeout=0.05), second.poll(timeout=0.05))
-        assert records[0].offset == 6
+    async with first:
+        await read(first, 20)
+        async with Consumer(boot, group=group, topics=name) as second:
+            records: list[Record] = []
+            while not records:
+                _, records = await asyncio.gather(first.poll(timeout=0.05), second.poll(timeout=0.05))
+            assert records[0].offset == 6
 
 
 async def test_heartbeats_go_on_while_a_handler_blocks_the_loop(boot: str) -> None:
@@ -220,7 +219,7 @@ async def test_a_member_that_was_frozen_knows_that_it_has_nothing_and_is_told(bo
             await frozen.commit({TopicPartition(name, 0): 1})
         records = await frozen.poll(timeout=0.2)
         assert ("lost", {0}) in heard.events
-        assert records == [] or records[0].offset >= 5
+        assert [record.offset for record in records[:1]] in ([], [5])
         await asyncio.to_thread(thread.join)
         await until(lambda: len(frozen.assignment()) == 1, frozen)
 
@@ -342,7 +341,7 @@ async def test_what_cannot_be_done_in_a_group_or_without_one_is_told(boot: str) 
         with pytest.raises(InvalidRequestError, match="nothing is subscribed"):
             await consumer.poll()
         with pytest.raises(InvalidRequestError, match="subscribe"):
-            await consumer.assign_topics("a")
+            await consumer.assign([TopicPartition("a", 0)])
         with pytest.raises(InvalidRequestError, match="neither"):
             await consumer.subscribe()
     async with Consumer(boot) as consumer:
@@ -367,7 +366,7 @@ class Blocked:
         self.heard = Heard()
         self._consumer = blocking.Consumer(boot, listener=self.heard, **options)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
