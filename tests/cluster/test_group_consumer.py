@@ -380,26 +380,53 @@ class Blocked:
 
 
 def test_the_blocking_face_shares_and_hands_over_record_by_record(boot: str) -> None:
+    """What was taken ahead of a revoked partition is not handed out, and nothing is repeated."""
     name, group = asyncio.run(topic(boot, 2, records=20)), new_group()
     handled: list[Record] = []
     heard = Heard()
     with blocking.Consumer(boot, group=group, topics=name, listener=heard) as consumer:
-        other: Blocked | None = None
         for record in consumer:
             handled.append(record)
             if len(handled) == 5:
-                other = Blocked(boot, group=group, topics=name)
-            if other is not None and other.records and len(handled) + len(other.records) >= 40:
                 break
-            if len(handled) >= 20 and other is not None and len(consumer.assignment()) == 1 and not consumer._group._lookahead:  # type: ignore[union-attr]
+        other = Blocked(boot, group=group, topics=name)
+        while (member := consumer.group_member) is None or member.generation < 2:
+            pass
+        for record in consumer:
+            handled.append(record)
+            if heard.events[-1][0] == "revoked":
                 break
-        assert other is not None
-        mine = {(r.partition, r.offset) for r in handled}
-        while len(mine | {(r.partition, r.offset) for r in other.records}) < 40:
+        ahead = len(handled)
+        while len(handled) + len(other.records) < 40:
             handled += consumer.poll(timeout=0.05)
-            mine = {(r.partition, r.offset) for r in handled}
         other.stop()
-    assert len(handled) + len(other.records) == 40  # nothing is repeated
+    every = sorted((record.partition, record.offset) for record in handled + other.records)
+    assert every == [(partition, offset) for partition in range(2) for offset in range(20)]
+    assert ahead == 6
     assert [what for what, _ in heard.events[:2]] == ["assigned", "revoked"]
     assert heard.threads == {threading.get_ident()}
-    assert other.heard.threads == {other._thread.ident}
+    assert threading.get_ident() not in other.heard.threads
+    assert len(other.heard.threads) == 1
+
+
+def test_the_blocking_face_commits_and_closes(boot: str) -> None:
+    name, group = asyncio.run(topic(boot, 1, records=5)), new_group()
+    place = TopicPartition(name, 0)
+    with blocking.Consumer(boot, group=group, topics=name) as consumer:
+        for record in consumer:
+            if record.offset == 2:
+                break
+        assert consumer.position(place) == 3
+    with blocking.Consumer(boot, group=group, topics=name, auto_commit=False) as consumer:
+        records: list[Record] = []
+        while not records:
+            records = consumer.poll(max_records=2)
+        assert [record.offset for record in records] == [2, 3]
+        consumer.pause(place)
+        assert consumer.poll(timeout=0.05) == []
+        consumer.resume(place)
+        assert next(iter(consumer)).offset == 4
+        consumer.commit()
+        committed = consumer.committed([place])[place]
+        assert committed is not None
+        assert committed.offset == 5
