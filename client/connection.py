@@ -16,6 +16,7 @@ from penstock.protocol.reasons import Reason
 from penstock.v1 import (
     cluster_service_pb2_grpc,
     consumer_service_pb2_grpc,
+    group_service_pb2_grpc,
     producer_service_pb2_grpc,
     topic_service_pb2_grpc,
 )
@@ -54,6 +55,7 @@ class Connection:
         self.topics = topic_service_pb2_grpc.TopicServiceStub(self.channel)
         self.producer = producer_service_pb2_grpc.ProducerServiceStub(self.channel)
         self.consumer = consumer_service_pb2_grpc.ConsumerServiceStub(self.channel)
+        self.groups = group_service_pb2_grpc.GroupServiceStub(self.channel)
 
     async def ready(self) -> None:
         """Return when the channel is connected; UnavailableError at once where it cannot be."""
