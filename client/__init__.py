@@ -39,7 +39,6 @@ from penstock.client.errors import (
 )
 from penstock.client.group_descriptions import (
     AlteredOffset,
-    CommittedOffset,
     GroupDescription,
     GroupEvent,
     GroupLag,
@@ -58,6 +57,8 @@ from penstock.client.producer import Producer
 from penstock.client.records import (
     NO_OFFSET,
     BatchDelivery,
+    CommitPoint,
+    CommittedOffset,
     Delivery,
     NewRecord,
     Position,
@@ -78,6 +79,7 @@ __all__ = [
     "BufferFullError",
     "ClientClosedError",
     "ClusterDescription",
+    "CommitPoint",
     "CommittedOffset",
     "Consumer",
     "Delivery",

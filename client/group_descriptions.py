@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-from penstock.client.records import Timestamp
+from penstock.client.records import CommittedOffset, Timestamp
 from penstock.protocol.errors import PenstockError
 
 GroupState: TypeAlias = Literal["empty", "rebalancing", "stable"]
@@ -20,20 +20,6 @@ class Shift(NamedTuple):
 
 ResetPoint: TypeAlias = int | Literal["earliest", "latest"] | Timestamp | Shift
 """Where a group is to go on: an offset, an end of the log, the first record at or after a time, or a distance."""
-
-
-class CommittedOffset(NamedTuple):
-    """How far a group has come in a partition, and who said so."""
-
-    offset: int
-    """Of the next record to read."""
-    leader_epoch: int | None
-    """Of the last record read, where the member told it."""
-    metadata: str
-    commit_time_ms: int
-    member_id: str
-    """Empty: committed by no member."""
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)

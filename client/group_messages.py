@@ -1,8 +1,8 @@
-"""Consumer groups between messages and descriptions. Pure."""
+"""Consumer groups, from messages to descriptions."""
 
 from penstock.client.errors import error_of
+from penstock.client.group.options import ASSIGNORS
 from penstock.client.group_descriptions import (
-    CommittedOffset,
     GroupDescription,
     GroupEvent,
     GroupPartitionDescription,
@@ -16,18 +16,13 @@ from penstock.client.group_descriptions import (
     ResetPoint,
     Shift,
 )
-from penstock.client.records import Timestamp
+from penstock.client.records import CommittedOffset, Timestamp
 from penstock.v1 import group_service_pb2 as pb
 
 STATES = {
     "empty": pb.GROUP_STATE_EMPTY,
     "rebalancing": pb.GROUP_STATE_REBALANCING,
     "stable": pb.GROUP_STATE_STABLE,
-}
-ASSIGNORS = {
-    "sticky": pb.ASSIGNOR_STICKY,
-    "range": pb.ASSIGNOR_RANGE,
-    "roundrobin": pb.ASSIGNOR_ROUND_ROBIN,
 }
 _STATE_NAMES = {int(number): name for name, number in STATES.items()}
 _ASSIGNOR_NAMES = {int(number): name for name, number in ASSIGNORS.items()}

@@ -7,7 +7,6 @@ from penstock.client.admin_calls import PAGE_SIZE, AdminCalls
 from penstock.client.errors import InvalidRequestError, error_of
 from penstock.client.group_descriptions import (
     AlteredOffset,
-    CommittedOffset,
     GroupDescription,
     GroupEvent,
     GroupLag,
@@ -17,7 +16,7 @@ from penstock.client.group_descriptions import (
     ResetPoint,
     Shift,
 )
-from penstock.client.records import TopicPartition
+from penstock.client.records import CommitPoint, CommittedOffset, TopicPartition
 from penstock.protocol.reasons import Reason
 from penstock.v1 import common_pb2
 from penstock.v1 import group_service_pb2 as pb
@@ -102,26 +101,33 @@ class GroupAdmin(AdminCalls):
         }
 
     async def alter_offsets(
-        self, group_id: str, offsets: Mapping[TopicPartition, int], *, metadata: str = ""
+        self, group_id: str, offsets: Mapping[TopicPartition, int | CommitPoint]
     ) -> list[AlteredOffset]:
         """Commit offsets for a group without members, making it where there is none; what became of each, in order.
 
-        GroupNotEmptyError, in each result, while it has members. Harmless to repeat.
+        A GroupNotEmptyError in each result while it has members. Harmless to repeat.
         """
-        for offset in offsets.values():
-            _check_point(offset)
+        points = [point if isinstance(point, CommitPoint) else CommitPoint(point) for point in offsets.values()]
+        for point in points:
+            _check_point(point.offset)
         partitions = await self._partitions(offsets)
-        request = pb.CommitOffsetsRequest(group_id=group_id)
-        for where, offset in zip(partitions, offsets.values(), strict=True):
-            request.offsets.add(topic_id=where.topic_id, partition=where.partition, offset=offset, metadata=metadata)
         if not partitions:
             return []
+        request = pb.CommitOffsetsRequest(group_id=group_id)
+        for where, point in zip(partitions, points, strict=True):
+            request.offsets.add(
+                topic_id=where.topic_id,
+                partition=where.partition,
+                offset=point.offset,
+                leader_epoch=point.leader_epoch,
+                metadata=point.metadata,
+            )
         answer = await self._change(
             lambda c: c.groups.CommitOffsets, request, pb.CommitOffsetsResponse, repeatable=True
         )
         return [
-            AlteredOffset(*partition, offset, error_of(result.error) if result.HasField("error") else None)
-            for (partition, offset), result in zip(offsets.items(), answer.results, strict=True)
+            AlteredOffset(*partition, point.offset, error_of(result.error) if result.HasField("error") else None)
+            for partition, point, result in zip(offsets, points, answer.results, strict=True)
         ]
 
     async def reset_offsets(

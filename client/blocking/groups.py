@@ -6,7 +6,6 @@ from penstock.client import admin as _admin
 from penstock.client.blocking.face import Face
 from penstock.client.group_descriptions import (
     AlteredOffset,
-    CommittedOffset,
     GroupDescription,
     GroupEvent,
     GroupLag,
@@ -15,7 +14,7 @@ from penstock.client.group_descriptions import (
     OffsetReset,
     ResetPoint,
 )
-from penstock.client.records import TopicPartition
+from penstock.client.records import CommitPoint, CommittedOffset, TopicPartition
 
 
 class GroupAdmin(Face):
@@ -45,11 +44,9 @@ class GroupAdmin(Face):
         """See penstock.client.Admin.group_offsets."""
         return self._run(self._inner.group_offsets(group_id, partitions))
 
-    def alter_offsets(
-        self, group_id: str, offsets: Mapping[TopicPartition, int], *, metadata: str = ""
-    ) -> list[AlteredOffset]:
+    def alter_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int | CommitPoint]) -> list[AlteredOffset]:
         """See penstock.client.Admin.alter_offsets."""
-        return self._run(self._inner.alter_offsets(group_id, offsets, metadata=metadata))
+        return self._run(self._inner.alter_offsets(group_id, offsets))
 
     def reset_offsets(
         self,
