@@ -160,7 +160,9 @@ def delete(
     \b
     Example: penstock group delete billing --yes
     """
-    wanted = cast("list[str]", some_groups(names, group, every=False))
+    wanted = list(dict.fromkeys([*(names or ()), *(group or ())]))
+    if not wanted:
+        raise typer.BadParameter("name the groups to delete")
     if not settings.dry_run:
         confirm(settings, f"Delete {', '.join(wanted)} with all committed offsets?")
 
