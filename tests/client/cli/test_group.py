@@ -1,4 +1,4 @@
-"""`penstock group`, and what `penstock cluster` says of coordinators: in this process, against the reference cluster."""
+"""`penstock group`, and what `penstock cluster` says of coordinators: in process, against the reference cluster."""
 
 import json
 from collections.abc import Callable
