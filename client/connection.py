@@ -93,6 +93,13 @@ class Connections:
             connection = self._open[address] = Connection(address, channel)
         return connection
 
+    def dial_blocking(self, address: str) -> grpc.Channel:
+        """Make a channel to `address` for another thread, whose own it is then."""
+        mapped = self._address_map.get(address, address)
+        if self._credentials is None:
+            return grpc.insecure_channel(mapped, options=_OPTIONS)
+        return grpc.secure_channel(mapped, self._credentials, options=_OPTIONS)
+
     async def ready(self, address: str) -> Connection:
         """Give the connection to `address`, connected; UnavailableError where that fails."""
         if self._closed:

@@ -1,11 +1,11 @@
-"""Settings of a consumer in a group, checked once."""
+"""Settings of a consumer in a group, checked once. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from penstock.client.checks import between, invalid, one_of
 from penstock.client.group.listener import RebalanceListener
-from penstock.client.options import GroupOptions, between, invalid, one_of
 from penstock.v1 import group_service_pb2 as pb
 
 MAX_ID = 249
@@ -100,12 +100,14 @@ def subscribed(topics: str | Sequence[str], pattern: str | None) -> Subscribed:
 
 def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], GroupConfig | None]:
     """Tell the settings of any consumer from those of a group; without `group` there must be none of these."""
-    plain = {name: value for name, value in options.items() if name not in GroupOptions.__annotations__}
-    grouped = {name: value for name, value in options.items() if name in GroupOptions.__annotations__}
+    names = {field.name for field in fields(GroupConfig)}
+    plain = {name: value for name, value in options.items() if name not in names}
+    grouped = {name: value for name, value in options.items() if name in names}
     if grouped.get("group") is not None:
         return plain, GroupConfig(**grouped)
     grouped.pop("group", None)
     if grouped:
-        names = ", ".join(sorted(grouped))
-        raise invalid(f"{names} can be set in a group only: give group=..., or use assign() without these")
+        raise invalid(
+            f"{', '.join(sorted(grouped))} can be set in a group only: give group=..., or use assign() without these"
+        )
     return plain, None
