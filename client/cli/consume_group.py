@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from penstock.client import Admin, Consumer, Record, TopicPartition
+from penstock.client import Admin, CommitPoint, Consumer, Record, TopicPartition
 from penstock.client.options import ConsumerOptions
 
 POLL_RECORDS = 5_000
@@ -37,17 +37,16 @@ async def read_in_group(job: GroupJob, write: Callable[[Sequence[Record]], None]
     task = cast("asyncio.Task[None]", asyncio.current_task())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     ends = await _ends(job) if job.exit_at_end else None
-    consumer = Consumer(
-        job.servers,
-        group=job.group,
-        topics=job.topics,
-        client_id=CLIENT_ID,
-        start=job.start,
-        auto_commit=job.commits,
+    options: ConsumerOptions = {
         **job.options,
-    )
-    async with consumer:
-        written: dict[TopicPartition, int] = {}
+        "group": job.group,
+        "topics": job.topics,
+        "client_id": CLIENT_ID,
+        "start": job.start,
+        "auto_commit": job.commits,
+    }
+    async with Consumer(job.servers, **options) as consumer:
+        written: dict[TopicPartition, CommitPoint] = {}
         try:
             await _follow(job, consumer, ends, write, written)
         finally:
@@ -61,7 +60,7 @@ async def _follow(
     consumer: Consumer,
     ends: Mapping[TopicPartition, int] | None,
     write: Callable[[Sequence[Record]], None],
-    written: dict[TopicPartition, int],
+    written: dict[TopicPartition, CommitPoint],
 ) -> None:
     """Read and write; `written` is told how far."""
     left = job.max_records
@@ -70,7 +69,8 @@ async def _follow(
         if not records:
             continue
         write(records)
-        written.update({TopicPartition(one.topic, one.partition): one.offset + 1 for one in records})
+        for one in records:
+            written[TopicPartition(one.topic, one.partition)] = CommitPoint(one.offset + 1, one.leader_epoch)
         if left is not None:
             left -= len(records)
 
@@ -84,5 +84,6 @@ async def _ends(job: GroupJob) -> dict[TopicPartition, int]:
 
 def _at_end(consumer: Consumer, ends: Mapping[TopicPartition, int]) -> bool:
     """Whether the member has partitions, and is at the end of all of them."""
-    mine = consumer.assignment()
-    return bool(mine) and all(consumer.position(one) >= ends.get(one, 0) for one in mine)
+    member, reading = consumer.group_member, set(consumer.assignment())
+    mine = () if member is None else member.assignment
+    return bool(mine) and all(one in reading and consumer.position(one) >= ends.get(one, 0) for one in mine)
