@@ -20,8 +20,10 @@ from penstock.client.descriptions import (
 from penstock.client.errors import (
     BufferFullError,
     ClientClosedError,
+    CommitFailedError,
     ExpectedOffsetMismatchError,
     GroupNotEmptyError,
+    InstanceFencedError,
     InvalidRequestError,
     LogDamagedError,
     LogDivergedError,
@@ -37,6 +39,8 @@ from penstock.client.errors import (
     UnknownPartitionError,
     UnknownTopicError,
 )
+from penstock.client.group.listener import RebalanceListener
+from penstock.client.group.reader import GroupMembership
 from penstock.client.group_descriptions import (
     AlteredOffset,
     GroupDescription,
@@ -79,6 +83,7 @@ __all__ = [
     "BufferFullError",
     "ClientClosedError",
     "ClusterDescription",
+    "CommitFailedError",
     "CommitPoint",
     "CommittedOffset",
     "Consumer",
@@ -88,12 +93,14 @@ __all__ = [
     "GroupDescription",
     "GroupEvent",
     "GroupLag",
+    "GroupMembership",
     "GroupNotEmptyError",
     "GroupPartitionDescription",
     "GroupRebalanced",
     "GroupSummary",
     "HealthProblem",
     "HealthReport",
+    "InstanceFencedError",
     "InvalidRequestError",
     "LogDamagedError",
     "LogDescription",
@@ -114,6 +121,7 @@ __all__ = [
     "Position",
     "Producer",
     "ProducerFencedError",
+    "RebalanceListener",
     "Record",
     "RecordTooLargeError",
     "RequestTimeoutError",

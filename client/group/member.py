@@ -20,8 +20,10 @@ from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
 
-HEARTBEATS_PER_SESSION = 3
-"""A heartbeat is sent at least so many times in a session timeout."""
+HEARTBEATS_PER_TIMEOUT = 3
+"""A heartbeat is sent at least so many times in a session timeout, and in a rebalance timeout."""
+JOIN_TIMEOUT_MS = 15_000
+"""A stream on which a new member is not answered for so long is given up."""
 MAX_UNACKNOWLEDGED = 64
 """Heartbeats whose sending is remembered."""
 _ENDS_MEMBERSHIP = frozenset({Reason.UNKNOWN_MEMBER, Reason.UNKNOWN_GROUP})
@@ -69,7 +71,7 @@ class MemberCore:
         self._opened_ms = now_ms
         self._session_timeout_ms = config.session_timeout_ms
         self._rebalance_timeout_ms = config.rebalance_timeout_ms
-        self._interval_ms = config.session_timeout_ms // HEARTBEATS_PER_SESSION
+        self._interval_ms = config.session_timeout_ms // HEARTBEATS_PER_TIMEOUT
         self._sequence = 0
         self._sent: dict[int, int] = {}
         """When each heartbeat that is not acknowledged was sent."""
@@ -201,9 +203,9 @@ class MemberCore:
             times.append(deadline_ms)
         if self.phase is Phase.MEMBER:
             times.append(self._next_heartbeat_ms)
-        if self.phase in (Phase.JOINING, Phase.MEMBER):
+        if self.phase in (Phase.JOINING, Phase.MEMBER) and not self.wants_new_stream:
             times.append(self._stall_ms)
-        if not self.waiting and self.phase in (Phase.JOINING, Phase.MEMBER):
+        if not self.waiting and self.wants_stream:
             times.append(self._asked_ms + self.config.max_poll_interval_ms)
         return min(times, default=self._opened_ms + self.config.session_timeout_ms * 1000)
 
@@ -238,15 +240,17 @@ class MemberCore:
     @property
     def _stall_ms(self) -> int:
         """When a stream without acknowledgements is given up, for there may be another coordinator."""
+        if self.generation == 0:
+            return self._opened_ms + JOIN_TIMEOUT_MS
         return max(self._acked_ms, self._opened_ms) + self._session_timeout_ms * 2 // 3
 
     def _joined(self, joined: pb.MemberJoined, now_ms: int) -> None:
         self.phase = Phase.MEMBER
         self.generation = max(self.generation, joined.generation)
         self._session_timeout_ms = joined.session_timeout.ToMilliseconds() or self.config.session_timeout_ms
-        most_ms = self._session_timeout_ms // HEARTBEATS_PER_SESSION
-        self._interval_ms = max(1, min(most_ms, joined.heartbeat_interval.ToMilliseconds() or most_ms))
         self._rebalance_timeout_ms = joined.rebalance_timeout.ToMilliseconds() or self.config.rebalance_timeout_ms
+        most_ms = min(self._session_timeout_ms, self._rebalance_timeout_ms) // HEARTBEATS_PER_TIMEOUT
+        self._interval_ms = max(1, min(most_ms, joined.heartbeat_interval.ToMilliseconds() or most_ms))
         self._acknowledged_here(self._opened_ms)
         self._next_heartbeat_ms = now_ms + self._interval_ms
 

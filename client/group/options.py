@@ -12,6 +12,8 @@ MAX_ID = 249
 """Characters of a group id, an instance id, a client id."""
 MAX_TOPICS = 1_000
 """Topics that a member may subscribe to by name."""
+MAX_REBALANCE_TIMEOUT_MS = 1_800_000
+MAX_POLL_INTERVAL_MS = 86_400_000
 
 ASSIGNORS = {
     "sticky": pb.ASSIGNOR_STICKY,
@@ -69,8 +71,8 @@ class GroupConfig:
             one_of("assignor", self.assignor, ASSIGNORS)
         one_of("start", self.start, ("earliest", "latest", "error"))
         between("session_timeout_ms", self.session_timeout_ms, 100, 1 << 31)
-        between("rebalance_timeout_ms", self.rebalance_timeout_ms, 100, 1 << 31)
-        between("max_poll_interval_ms", self.max_poll_interval_ms, 100, 1 << 31)
+        between("rebalance_timeout_ms", self.rebalance_timeout_ms, 100, MAX_REBALANCE_TIMEOUT_MS)
+        between("max_poll_interval_ms", self.max_poll_interval_ms, 100, MAX_POLL_INTERVAL_MS)
         between("auto_commit_interval_ms", self.auto_commit_interval_ms, 1, 1 << 31)
         _ = self.subscribed  # checks it
 

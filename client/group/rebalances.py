@@ -1,9 +1,9 @@
 """What follows from changes of the member's partitions, on the event loop and in the application.
 
-What is lost or revoked is read no more at once. Then a revoked partition is settled: the application finishes and hears
-of it (RebalanceListener) or a Drainer finishes, what was asked past is committed, and the partition is released. Without
-a listener, and with nothing in hand, that is done in the background; else it waits in a queue until the application
-asks for records. Each change of a partition is told once, and a loss only of what was announced.
+What is lost or revoked is read no more at once. Then a revoked partition is settled: the application finishes and
+hears of it (RebalanceListener) or a Drainer finishes, what was asked past is committed, and the partition is released.
+Without a listener, and with nothing in hand, that is done in the background; else it waits in a queue until the
+application asks for records. Each change of a partition is told once, and a loss only of what was announced.
 """
 
 import asyncio
@@ -59,6 +59,8 @@ class Rebalances:
         self.drainer: Drainer | None = None
         self.auto_commit = auto_commit
         self.why_lost: dict[TopicPartition, PenstockError] = {}
+        self.version = 0
+        """Rises when something is read no more."""
         self._parts = parts
         self._session = session
         self._host = host
@@ -85,6 +87,7 @@ class Rebalances:
             self._lose(change)
 
     def _revoke(self, holds: tuple[Hold, ...]) -> None:
+        self.version += 1
         for hold in holds:
             self._parts.fetcher.remove(hold.partition)
         for hold in holds:
@@ -109,6 +112,7 @@ class Rebalances:
                 self._parts.fetcher.add(hold.partition, position)
 
     def _lose(self, change: Change) -> None:
+        self.version += 1
         partitions = tuple(hold.partition for hold in change.holds)
         why = change.why or PenstockError(Reason.PARTITION_NOT_OWNED, "the member does not have it any more")
         _LOG.warning("group %s lost %s: %s", self._parts.core.config.group, names(partitions), why.message)
@@ -231,7 +235,7 @@ class Rebalances:
         await self.tell(Change("revoked", holds))
         await self._settle(holds, auto_commit=False)
 
-    async def _settle(self, holds: tuple[Hold, ...], auto_commit: bool) -> None:  # noqa: FBT001 - two callers, named
+    async def _settle(self, holds: tuple[Hold, ...], auto_commit: bool) -> None:
         """Commit what was asked past, then release."""
         positions, partitions = self._parts.positions, [hold.partition for hold in holds]
         points = positions.asked_past(partitions) if auto_commit else positions.unsettled(partitions)
