@@ -25,6 +25,7 @@ from penstock.client import (
 )
 from penstock.client.devcluster import DevCluster
 from penstock.client.seams import Seams
+from tests.client.test_docs import IN_GROUPS
 
 _names = itertools.count()
 SHORT_MS = 1_000
@@ -432,3 +433,15 @@ def test_the_blocking_face_commits_and_closes(boot: str) -> None:
         found = consumer.committed([place])[place]
         assert found is not None
         assert found.offset == 5
+
+
+def test_the_examples_of_the_guide_run(boot: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = asyncio.run(topic(boot, 2, records=20))
+    for example in IN_GROUPS:
+        names: dict[str, Any] = {"BOOTSTRAP": boot}
+        exec(compile(example.replace('"orders"', repr(name)), "client.md", "exec"), names)
+        asyncio.run(names["main"]())
+    out = capsys.readouterr().out
+    assert "CommittedOffset(offset=" in out
+    assert out.count("mine now") == 1
+    assert "another member" not in out

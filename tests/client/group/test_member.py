@@ -305,6 +305,13 @@ def test_without_a_subscription_there_is_no_stream() -> None:
     assert member.core.wants_stream
 
 
+def test_who_leaves_while_it_joins_says_so_too() -> None:
+    member = Member()
+    member.core.open(0)
+    assert member.core.leave("closed", returning=False)
+    assert [kind for kind, _ in member.said()] == ["leave"]
+
+
 def test_leaving_is_said_and_ends_everything() -> None:
     member = Member(instance_id="i").join(0, read={0: 1})
     assert member.core.leave("closed", returning=True)
