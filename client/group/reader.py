@@ -289,7 +289,8 @@ class GroupReader:
     ) -> tuple[dict[TopicPartition, CommitPoint], dict[TopicPartition, PenstockError]]:
         """What is to be committed, and what cannot be since the member does not have it."""
         if offsets is None:
-            return self.positions.handed_out(), {}
+            lost = self.rebalances.lost_uncommitted
+            return self.positions.handed_out(), {p: commit_failed(why, f"{p[0]}-{p[1]}") for p, why in lost.items()}
         points, errors = {}, {}
         for given, at in offsets.items():
             partition, point = TopicPartition(*given), at if isinstance(at, CommitPoint) else CommitPoint(at)
