@@ -35,6 +35,9 @@ from penstock.client.errors import (
     UnknownPartitionError,
     UnknownTopicError,
 )
+from penstock.client.processing.options import Handler
+from penstock.client.processing.policies import DeadLetter, Failure, HandlerError, Retry, Skip, Stop
+from penstock.client.processing.statistics import ProcessingStatistics
 from penstock.client.producer import Producer
 from penstock.client.records import (
     NO_OFFSET,
@@ -60,9 +63,13 @@ __all__ = [
     "ClientClosedError",
     "ClusterDescription",
     "Consumer",
+    "DeadLetter",
     "Delivery",
     "ExpectedOffsetMismatchError",
+    "Failure",
     "FetchedBatch",
+    "Handler",
+    "HandlerError",
     "HealthProblem",
     "HealthReport",
     "InvalidRequestError",
@@ -77,11 +84,15 @@ __all__ = [
     "PartitionOffset",
     "PenstockError",
     "Position",
+    "ProcessingStatistics",
     "Producer",
     "ProducerFencedError",
     "Record",
     "RecordTooLargeError",
     "RequestTimeoutError",
+    "Retry",
+    "Skip",
+    "Stop",
     "StoreRoom",
     "Timestamp",
     "TopicConfig",

@@ -16,9 +16,16 @@ from penstock.client.cursor import Cursor
 from penstock.client.errors import ClientClosedError, InvalidRequestError, LogDamagedError
 from penstock.client.fetched import FetchedBatch
 from penstock.client.fetcher import Fetcher
+from penstock.client.group.listener import Drainer
 from penstock.client.offsets import list_offsets
 from penstock.client.options import ConsumerConfig, ConsumerOptions
-from penstock.client.records import Position, Record, TopicPartition
+from penstock.client.processing.adapter import ConsumerSource
+from penstock.client.processing.dead_letters import DELIVERY_TIMEOUT_MS
+from penstock.client.processing.options import Handler, ProcessConfig, ProcessOptions
+from penstock.client.processing.processor import Ground, Processor
+from penstock.client.processing.statistics import ProcessingStatistics
+from penstock.client.producer import Producer
+from penstock.client.records import CommitPoint, Position, Record, TopicPartition
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.protocol.reasons import Reason
@@ -38,6 +45,7 @@ class Consumer:
         self._bootstrap = parse_bootstrap(bootstrap)
         self._seams = Seams()
         self._is_open = False
+        self._processor = self._make_processor()
         self._turn: deque[Cursor] = deque()
         self._left: Iterator[Record] = iter(())
         """Of the cursor that iterating read last: what is left of its open batch. The cursor's own iterator."""
@@ -60,6 +68,7 @@ class Consumer:
         """Stop reading and end all tasks."""
         if not self._is_open:
             return
+        await self._processor.end()
         self._is_open = False
         await self._fetcher.close()
         await self._session.close()
@@ -161,6 +170,28 @@ class Consumer:
                 self._left = self._turn[0].left
                 return records[0]
 
+    async def process(self, handler: Handler, **options: Unpack[ProcessOptions]) -> ProcessingStatistics:
+        """Call `handler` for every record, several at a time; commit what is done. Keyword arguments: ProcessConfig.
+
+        Records of one key (of one partition) are handled one after the other, in their order. Committed is what lies
+        below the first record that is not done, in the background, when partitions are given up, and at the end: each
+        record is handled at least once. Without a group nothing is committed. A coroutine function runs on the event
+        loop, any other handler in a thread.
+
+        Runs until `stop`, `close`, a record that `on_failure` stops at (HandlerError), an error of a poll, or
+        cancelling; then the consumer stands at the first record that is not done. Gives what was done.
+        """
+        self._check_open()
+        return await self._processor.run(handler, ProcessConfig(**options))
+
+    def stop(self) -> None:
+        """Have process() end: what was begun is finished and committed. Does not wait; handlers may call it."""
+        self._processor.stop()
+
+    def statistics(self) -> ProcessingStatistics:
+        """Give what process() has done so far, or the last one did."""
+        return self._processor.statistics
+
     async def earliest_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Give the log start offsets, asked of the leaders."""
         return await self._resolve({TopicPartition(*partition): "earliest" for partition in partitions})
@@ -175,6 +206,28 @@ class Consumer:
         return {partition: max(0, end - self._cursor(partition).position) for partition, end in ends.items()}
 
     # -- inside
+
+    def _make_processor(self) -> Processor:
+        source = ConsumerSource(self, None, self._commit_processed, self._drive)
+        return Processor(source, Ground(lambda: self._seams, self._make_producer, self._metadata_topic))
+
+    async def _commit_processed(self, points: Mapping[TopicPartition, CommitPoint]) -> None:
+        """Without a group there is nowhere to commit."""
+
+    def _drive(self, drainer: Drainer | None) -> None:
+        """Without a group nothing is revoked."""
+
+    def _make_producer(self) -> Producer:
+        """For dead letters."""
+        config = self.config
+        producer = Producer(
+            self._bootstrap,
+            delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+            credentials=config.credentials,
+            address_map=config.address_map,
+        )
+        producer._seams = self._seams  # noqa: SLF001 - one world for both
+        return producer
 
     async def _wait_for_data(self, timeout_s: float | None) -> bool:
         self._check_open()

@@ -9,11 +9,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from penstock.client.processing.lanes import Lanes
-from penstock.client.processing.progress import Point, Progress, Work
-from penstock.client.records import Record, TopicPartition
+from penstock.client.processing.progress import Progress, Work
+from penstock.client.records import CommitPoint, Record, TopicPartition
 
 STALL_MS = 2_000
-"""A partition whose commit position did not move for so long, and that has taken its share of the window, is set aside."""
+"""A partition whose commit position stood for so long, and that has its share of the window, is set aside."""
 
 
 class Limits(NamedTuple):
@@ -53,6 +53,7 @@ class ProcessingCore:
         if work is not None:
             work.progress.last_begun = max(work.progress.last_begun, work.record.offset)
             work.attempts += 1
+            work.begun_ms = now_ms
             self._running[work] = None
         return work
 
@@ -62,18 +63,19 @@ class ProcessingCore:
         work.progress.finish(work, now_ms)
 
     def postpone(self, work: Work, due_ms: int) -> None:
-        """The record is tried again at `due_ms`, unless its partition is lost meanwhile."""
+        """The record is tried again at `due_ms`, unless no handler is called for its partition any more."""
         del self._running[work]
-        if work.progress.is_lost:
+        if work.progress.is_cut:
             self._lanes.finish(work)
             work.progress.give_up()
         else:
             self._lanes.postpone(work, due_ms)
 
     def give_up(self, work: Work) -> None:
-        """The record is not done and will not be: nothing from it on is committed."""
-        self._end(work)
-        work.progress.give_up()
+        """Of a record that is under way still: it will not be done, and nothing from it on is committed."""
+        if work in self._running:
+            self._end(work)
+            work.progress.give_up()
 
     def _end(self, work: Work) -> None:
         del self._running[work]
@@ -98,6 +100,11 @@ class ProcessingCore:
     def running(self) -> Sequence[Work]:
         """Records whose handlers run."""
         return list(self._running)
+
+    @property
+    def oldest_begun_ms(self) -> int | None:
+        """When the handler was called that runs longest."""
+        return next(iter(self._running)).begun_ms if self._running else None
 
     # -- the window
 
@@ -147,23 +154,21 @@ class ProcessingCore:
     def cut(self, partitions: Iterable[TopicPartition]) -> None:
         """Begin no more of these at all."""
         for progress in self._of(partitions):
-            progress.is_ending = True
-        ending = set(partitions)
-        self._drop(lambda work: work.progress.is_ending and work.progress.partition in ending)
+            progress.is_ending = progress.is_cut = True
+        self._drop(lambda work: work.progress.is_cut)
 
     def is_drained(self, partitions: Iterable[TopicPartition]) -> bool:
         """Say whether nothing of these runs or waits."""
         return not any(progress.open_works for progress in self._of(partitions))
 
-    def lose(self, partitions: Iterable[TopicPartition]) -> list[Work]:
+    def lose(self, partitions: Sequence[TopicPartition]) -> list[Work]:
         """These are not the consumer's any more: drop and commit nothing; gives what runs all the same."""
-        lost = set()
-        for progress in self._of(partitions):
-            progress.is_lost = progress.is_ending = True
-            lost.add(progress)
+        lost = self._of(partitions)
+        self.cut(partitions)
+        for progress in lost:
+            progress.is_lost = True
             del self._progress[progress.partition]
             self._aside.pop(progress.partition, None)
-        self._drop(lambda work: work.progress in lost)
         return [work for work in self._running if work.progress in lost]
 
     def _drop(self, unwanted: Callable[[Work], bool]) -> None:
@@ -180,13 +185,13 @@ class ProcessingCore:
 
     # -- commits
 
-    def to_commit(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, Point]:
+    def to_commit(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what is done and not committed."""
         chosen = self._progress.values() if partitions is None else self._of(partitions)
         points = {progress.partition: progress.to_commit for progress in chosen}
         return {partition: point for partition, point in points.items() if point is not None}
 
-    def committed(self, points: Mapping[TopicPartition, Point]) -> None:
+    def committed(self, points: Mapping[TopicPartition, CommitPoint]) -> None:
         """These are durable."""
         for partition, point in points.items():
             if partition in self._progress:

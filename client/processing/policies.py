@@ -30,7 +30,9 @@ class HandlerError(Exception):
     def __init__(self, failure: Failure, message: str = "") -> None:
         record = failure.record
         where = f"{record.topic}-{record.partition} offset {record.offset}"
-        what = "cannot be parsed" if failure.stage == "parse" else f"failed in its handler ({failure.attempts} attempts)"
+        what = (
+            "cannot be parsed" if failure.stage == "parse" else f"failed in its handler ({failure.attempts} attempts)"
+        )
         cause = f"{type(failure.error).__name__}: {failure.error}"
         super().__init__(f"the record at {where} {what}: {cause}" + (f"; {message}" if message else ""))
         self.failure = failure

@@ -6,22 +6,14 @@ or has not been taken. A record that is never done (dropped, failed, lost) holds
 
 from collections import deque
 from collections.abc import Hashable
-from typing import NamedTuple
 
-from penstock.client.records import NO_LEADER_EPOCH, Record, TopicPartition
-
-
-class Point(NamedTuple):
-    """What may be committed: the offset of the next record to read, and the leader epoch of the one before."""
-
-    offset: int
-    leader_epoch: int
+from penstock.client.records import CommitPoint, Record, TopicPartition
 
 
 class Work:
     """One record on its way through a handler."""
 
-    __slots__ = ("attempts", "done", "lane", "progress", "record", "running")
+    __slots__ = ("attempts", "begun_ms", "done", "lane", "progress", "record", "running")
 
     def __init__(self, record: Record, progress: "Progress", lane: Hashable) -> None:
         self.record = record
@@ -30,6 +22,8 @@ class Work:
         """Records of one lane come one after the other; without one it is alone in its own."""
         self.attempts = 0
         """Times that the handler was called."""
+        self.begun_ms = 0
+        """When it was called last."""
         self.running = False
         self.done = False
 
@@ -43,6 +37,8 @@ class Progress:
         """The partition is not the consumer's any more: nothing is committed."""
         self.is_ending = False
         """It is to be given up: no record is taken any more."""
+        self.is_cut = False
+        """No handler is called for it any more."""
         self.open_works = 0
         """Records that wait or run; those that were dropped do not count."""
         self.moved_ms = 0
@@ -50,8 +46,8 @@ class Progress:
         self.last_begun = -1
         """Highest offset whose handler was called."""
         self._works: deque[Work] = deque()
-        self._point: Point | None = None
-        self._committed: Point | None = None
+        self._point: CommitPoint | None = None
+        self._committed: CommitPoint | None = None
 
     @property
     def window(self) -> int:
@@ -86,7 +82,7 @@ class Progress:
         self.open_works -= 1
         while self._works and self._works[0].done:
             record = self._works.popleft().record
-            self._point = Point(record.offset + 1, record.leader_epoch)
+            self._point = CommitPoint(record.offset + 1, record.leader_epoch)
             self.moved_ms = now_ms
 
     def give_up(self) -> None:
@@ -94,15 +90,12 @@ class Progress:
         self.open_works -= 1
 
     @property
-    def to_commit(self) -> Point | None:
+    def to_commit(self) -> CommitPoint | None:
         """What is done and not committed."""
         if self.is_lost or self._point == self._committed:
             return None
         return self._point
 
-    def committed(self, point: Point) -> None:
+    def committed(self, point: CommitPoint) -> None:
         """It is durable."""
         self._committed = point
-
-
-__all__ = ["NO_LEADER_EPOCH", "Point", "Progress", "Work"]
