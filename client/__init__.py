@@ -2,6 +2,7 @@
 
 from penstock.client.admin import Admin
 from penstock.client.consumer import Consumer, FetchedBatch
+from penstock.client.deduplication import DeduplicationError, Deduplicator, by_header
 from penstock.client.descriptions import (
     BrokerDescription,
     BrokerLogs,
@@ -64,6 +65,8 @@ __all__ = [
     "ClusterDescription",
     "Consumer",
     "DeadLetter",
+    "DeduplicationError",
+    "Deduplicator",
     "Delivery",
     "ExpectedOffsetMismatchError",
     "Failure",
@@ -104,4 +107,5 @@ __all__ = [
     "UnavailableError",
     "UnknownPartitionError",
     "UnknownTopicError",
+    "by_header",
 ]

@@ -45,7 +45,7 @@ class Consumer:
         self._bootstrap = parse_bootstrap(bootstrap)
         self._seams = Seams()
         self._is_open = False
-        self._processor = self._make_processor()
+        self.processor = self._make_processor()
         self._turn: deque[Cursor] = deque()
         self._left: Iterator[Record] = iter(())
         """Of the cursor that iterating read last: what is left of its open batch. The cursor's own iterator."""
@@ -68,7 +68,7 @@ class Consumer:
         """Stop reading and end all tasks."""
         if not self._is_open:
             return
-        await self._processor.end()
+        await self.processor.end()
         self._is_open = False
         await self._fetcher.close()
         await self._session.close()
@@ -182,15 +182,15 @@ class Consumer:
         cancelling; then the consumer stands at the first record that is not done. Gives what was done.
         """
         self._check_open()
-        return await self._processor.run(handler, ProcessConfig(**options))
+        return await self.processor.run(handler, ProcessConfig(**options))
 
     def stop(self) -> None:
         """Have process() end: what was begun is finished and committed. Does not wait; handlers may call it."""
-        self._processor.stop()
+        self.processor.stop()
 
     def statistics(self) -> ProcessingStatistics:
         """Give what process() has done so far, or the last one did."""
-        return self._processor.statistics
+        return self.processor.statistics
 
     async def earliest_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Give the log start offsets, asked of the leaders."""

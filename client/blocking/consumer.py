@@ -2,12 +2,17 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Self, Unpack
 
 from penstock.client import consumer as _consumer
 from penstock.client.blocking.face import Face, soon
+from penstock.client.blocking.producer import Producer
 from penstock.client.fetched import FetchedBatch
 from penstock.client.options import ConsumerOptions
+from penstock.client.processing.options import Handler, ProcessOptions
+from penstock.client.processing.policies import DeadLetter, End, Policy, Retry
+from penstock.client.processing.statistics import ProcessingStatistics
 from penstock.client.records import Position, Record, TopicPartition
 
 LOOKAHEAD_RECORDS = 500
@@ -44,6 +49,7 @@ class Consumer(Face):
     def close(self) -> None:
         """Stop reading."""
         if self._thread is not None:
+            self._run(self._inner.processor.end())  # first: it refuses what would wait for itself
             try:
                 self._run(self._inner.close())
             finally:
@@ -104,6 +110,22 @@ class Consumer(Face):
         self._put_back()
         return self._run(self._inner.poll_batches(max_batches, timeout))
 
+    def process(self, handler: Handler, **options: Unpack[ProcessOptions]) -> ProcessingStatistics:
+        """See penstock.client.Consumer.process. Plain handlers run in threads of their own, several at a time."""
+        self._put_back()
+        if "on_failure" in options:
+            options["on_failure"] = _on_the_loop(options["on_failure"])
+        return self._run(self._inner.process(handler, **options))
+
+    def stop(self) -> None:
+        """See penstock.client.Consumer.stop. Any thread may call it, handlers too."""
+        if self._thread is not None:
+            self._thread.call_soon(self._inner.stop)
+
+    def statistics(self) -> ProcessingStatistics:
+        """See penstock.client.Consumer.statistics. Any thread may call it."""
+        return self._run(soon(self._inner.statistics))
+
     async def _fill(self, max_records: int, timeout_s: float) -> None:
         """Put what is read where an interrupted wait leaves it for the next one."""
         self._lookahead.extend(await self._inner.poll(max_records, timeout_s))
@@ -129,3 +151,16 @@ class Consumer(Face):
         """See penstock.client.Consumer.lag."""
         ends = self.end_offsets(self.assignment())
         return {partition: max(0, end - self.position(partition)) for partition, end in ends.items()}
+
+
+def _on_the_loop(policy: Policy) -> Policy:
+    """Have dead letters go through the asyncio producer inside a blocking one: both live on the background thread."""
+    if isinstance(policy, Retry):
+        return replace(policy, then=_inner_letter(policy.then))
+    return _inner_letter(policy)
+
+
+def _inner_letter(end: End) -> End:
+    if isinstance(end, DeadLetter) and isinstance(end.producer, Producer):
+        return replace(end, producer=end.producer.inner)
+    return end

@@ -10,6 +10,9 @@ from typing import cast
 from penstock.client.processing.options import Handler, Parse
 from penstock.client.records import Record
 
+_inside: contextvars.ContextVar["HandlerCalls | None"] = contextvars.ContextVar("inside", default=None)
+"""Of a plain handler, and of what it has the event loop do for it: the calls that it is one of."""
+
 
 class UnparsableError(Exception):
     """`parse` raised; the cause is `__cause__`."""
@@ -41,7 +44,12 @@ class HandlerCalls:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def are_waiting(self) -> bool:
+        """The caller is a plain handler, or works for one that waits."""
+        return _inside.get() is self
+
     def _both(self, record: Record) -> object:
+        _inside.set(self)
         try:
             return self._handler(self._value(record))
         except StopIteration as error:  # no future can hold one

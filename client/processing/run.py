@@ -72,8 +72,8 @@ class Processing:
         self._notify()
 
     def is_within(self) -> bool:
-        """The caller is an asynchronous handler of this run."""
-        return asyncio.current_task() in self._workers.values()
+        """The caller is a handler of this run, or works for one."""
+        return asyncio.current_task() in self._workers.values() or self._calls.are_waiting()
 
     async def run(self) -> ProcessingStatistics:
         """Run until the end. Raises HandlerError, and what polling raises."""
