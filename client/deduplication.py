@@ -19,9 +19,9 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Self, TypeAlias, TypeVar, cast
 
+from penstock.client.checks import between, invalid
 from penstock.client.clock import Clock, SystemClock
 from penstock.client.marks import Bounds, DeduplicationError, Marks
-from penstock.client.options import between, invalid
 from penstock.client.records import Record
 
 __all__ = ["DeduplicationError", "Deduplicator", "by_header"]
@@ -193,7 +193,7 @@ class Deduplicator:
         if not isinstance(record, Record):
             raise DeduplicationError(f"a {type(record).__name__} is no Record: parse inside the handler, not before it")
         if self._key is not None:
-            told = self._key(record)
+            told: object = self._key(record)
             message_id = told.encode() if isinstance(told, str) else told
             if not isinstance(message_id, bytes) or not 0 < len(message_id) <= MAX_ID_BYTES:
                 raise DeduplicationError(

@@ -6,13 +6,12 @@ from typing import Literal, TypeAlias, TypedDict
 
 import grpc
 
-from penstock.client.errors import InvalidRequestError
+from penstock.client.checks import between, invalid, one_of
 from penstock.client.group.listener import RebalanceListener
 from penstock.client.records import BatchDelivery, Delivery, Isolation
 from penstock.client.sequencing import MAX_IN_FLIGHT
 from penstock.protocol.compression import COMPRESSIONS
 from penstock.protocol.errors import PenstockError
-from penstock.protocol.reasons import Reason
 from penstock.v1 import common_pb2
 
 OnDelivery: TypeAlias = Callable[[Delivery | None, PenstockError | None], None]
@@ -149,21 +148,3 @@ class ConsumerConfig:
         between("prefetch_bytes", self.prefetch_bytes, 1, 1 << 40)
         between("max_response_bytes", self.max_response_bytes, 1, 32 * 1024 * 1024)
         between("request_timeout_ms", self.request_timeout_ms, 1, 1 << 31)
-
-
-def invalid(message: str) -> InvalidRequestError:
-    """Make the error of a setting that cannot work."""
-    return InvalidRequestError(Reason.INVALID_ARGUMENT, message)
-
-
-def one_of(name: str, value: object, allowed: "dict[str, object] | tuple[str, ...] | object") -> None:
-    """Refuse what is not among the names."""
-    names = tuple(allowed) if isinstance(allowed, (dict, tuple)) else ()
-    if value not in names:
-        raise invalid(f"{name} is {value!r}, not one of {', '.join(names)}")
-
-
-def between(name: str, value: float, low: float, high: float) -> None:
-    """Refuse what is out of its range."""
-    if not low <= value <= high:
-        raise invalid(f"{name} is {value}, not between {low} and {high}")

@@ -1,17 +1,19 @@
-"""Settings of a consumer in a group, checked once."""
+"""Settings of a consumer in a group, checked once. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from penstock.client.checks import between, invalid, one_of
 from penstock.client.group.listener import RebalanceListener
-from penstock.client.options import GroupOptions, between, invalid, one_of
 from penstock.v1 import group_service_pb2 as pb
 
 MAX_ID = 249
 """Characters of a group id, an instance id, a client id."""
 MAX_TOPICS = 1_000
 """Topics that a member may subscribe to by name."""
+MAX_REBALANCE_TIMEOUT_MS = 1_800_000
+MAX_POLL_INTERVAL_MS = 86_400_000
 
 ASSIGNORS = {
     "sticky": pb.ASSIGNOR_STICKY,
@@ -69,8 +71,8 @@ class GroupConfig:
             one_of("assignor", self.assignor, ASSIGNORS)
         one_of("start", self.start, ("earliest", "latest", "error"))
         between("session_timeout_ms", self.session_timeout_ms, 100, 1 << 31)
-        between("rebalance_timeout_ms", self.rebalance_timeout_ms, 100, 1 << 31)
-        between("max_poll_interval_ms", self.max_poll_interval_ms, 100, 1 << 31)
+        between("rebalance_timeout_ms", self.rebalance_timeout_ms, 100, MAX_REBALANCE_TIMEOUT_MS)
+        between("max_poll_interval_ms", self.max_poll_interval_ms, 100, MAX_POLL_INTERVAL_MS)
         between("auto_commit_interval_ms", self.auto_commit_interval_ms, 1, 1 << 31)
         _ = self.subscribed  # checks it
 
@@ -100,12 +102,14 @@ def subscribed(topics: str | Sequence[str], pattern: str | None) -> Subscribed:
 
 def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], GroupConfig | None]:
     """Tell the settings of any consumer from those of a group; without `group` there must be none of these."""
-    plain = {name: value for name, value in options.items() if name not in GroupOptions.__annotations__}
-    grouped = {name: value for name, value in options.items() if name in GroupOptions.__annotations__}
+    names = {field.name for field in fields(GroupConfig)}
+    plain = {name: value for name, value in options.items() if name not in names}
+    grouped = {name: value for name, value in options.items() if name in names}
     if grouped.get("group") is not None:
         return plain, GroupConfig(**grouped)
     grouped.pop("group", None)
     if grouped:
-        names = ", ".join(sorted(grouped))
-        raise invalid(f"{names} can be set in a group only: give group=..., or use assign() without these")
+        raise invalid(
+            f"{', '.join(sorted(grouped))} can be set in a group only: give group=..., or use assign() without these"
+        )
     return plain, None

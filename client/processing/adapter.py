@@ -1,11 +1,11 @@
 """A consumer as process() sees it: its poll, commit and seek, and pauses that leave the application's own be."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from penstock.client.group.listener import Drainer
 from penstock.client.group.options import GroupConfig
-from penstock.client.records import CommitPoint, Position, Record, TopicPartition
+from penstock.client.records import CommitPoint, Record, TopicPartition
 
 END_TIMEOUT_MS = 60_000
 """What stands for the rebalance timeout without a group: how long the end may take."""
@@ -13,7 +13,7 @@ END_TIMEOUT_MS = 60_000
 
 class _Consumer(Protocol):
     async def poll(self, max_records: int = ..., timeout: float = ...) -> list[Record]: ...  # noqa: ASYNC109 - theirs
-    async def seek(self, partition: TopicPartition, to: Position) -> None: ...
+    async def commit(self, offsets: Mapping[TopicPartition, int | CommitPoint] | None = ...) -> None: ...
     def assignment(self) -> tuple[TopicPartition, ...]: ...
     def pause(self, *partitions: TopicPartition) -> None: ...
     def resume(self, *partitions: TopicPartition) -> None: ...
@@ -27,12 +27,12 @@ class ConsumerSource:
         self,
         consumer: _Consumer,
         group: GroupConfig | None,
-        commit: Callable[[Mapping[TopicPartition, CommitPoint]], Awaitable[None]],
         drive: Callable[[Drainer | None], None],
+        move: Callable[[TopicPartition, int], None],
     ) -> None:
         self._consumer = consumer
-        self._commit = commit
         self._drive = drive
+        self._move = move
         self._paused: set[TopicPartition] = set()
         """Paused from here."""
         self.group = "" if group is None else group.group
@@ -45,11 +45,14 @@ class ConsumerSource:
 
     async def commit(self, points: Mapping[TopicPartition, CommitPoint]) -> None:
         """See Source."""
-        await self._commit(points)
+        if self.group:
+            await self._consumer.commit(points)
 
-    async def seek(self, partition: TopicPartition, offset: int) -> None:
+    def move(self, partition: TopicPartition, offset: int) -> None:
         """See Source."""
-        await self._consumer.seek(partition, offset)
+        self.resume(partition)
+        if partition in self._consumer.assignment():
+            self._move(partition, offset)
 
     def assignment(self) -> Sequence[TopicPartition]:
         """See Source."""
@@ -70,4 +73,5 @@ class ConsumerSource:
 
     def drive(self, drainer: Drainer | None) -> None:
         """See Source."""
-        self._drive(drainer)
+        if self.group:
+            self._drive(drainer)

@@ -1,9 +1,10 @@
 """Writes dead letters: acknowledged by every in-sync replica before the record counts as done, or an error."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
+from penstock.client.checks import invalid
 from penstock.client.errors import is_retriable, is_unknown
-from penstock.client.options import invalid
+from penstock.client.options import ConsumerConfig
 from penstock.client.processing.letters import headers_of
 from penstock.client.processing.policies import DeadLetter, Failure
 from penstock.client.producer import Producer
@@ -64,3 +65,15 @@ class DeadLetters:
         """Close the producer of its own."""
         if self._own is not None:
             await self._own.close()
+
+
+def producer_beside(bootstrap: Sequence[str], consumer: ConsumerConfig, seams: Seams) -> Producer:
+    """Make a producer of dead letters for a consumer."""
+    producer = Producer(
+        bootstrap,
+        delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+        credentials=consumer.credentials,
+        address_map=consumer.address_map,
+    )
+    producer._seams = seams  # noqa: SLF001 - both are of one world
+    return producer

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from penstock.client.options import between, invalid, one_of
+from penstock.client.checks import between, invalid, one_of
 from penstock.client.processing.policies import DeadLetter, Policy, Retry, Skip, Stop
 from penstock.client.records import Record
 

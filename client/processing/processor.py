@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from penstock.client.options import invalid
+from penstock.client.checks import invalid
 from penstock.client.processing.calls import HandlerCalls
 from penstock.client.processing.dead_letters import DeadLetters
 from penstock.client.processing.failing import Failures

@@ -92,9 +92,10 @@ class Processing:
             raise
         finally:
             await end([feeding, *others])
+            self._rewind()
+            self._source.drive(None)
             self._calls.close()
             await self._failures.close()
-            self._source.drive(None)
         return self.statistics
 
     # -- records in
@@ -297,7 +298,7 @@ class Processing:
             _LOG.warning("process() was cancelled; then: %s", error)
 
     async def _finish(self) -> None:
-        """Finish what was begun, commit, stand at the first record that is not done. Raises the cause of the end."""
+        """Finish what was begun, and commit. Raises the cause of the end."""
         everything = self._core.partitions
         if self._error is None and not self._is_cancelled:
             self._core.drain(everything)
@@ -308,7 +309,6 @@ class Processing:
         self._wake(len(self._idle))
         try:
             await self._commit()
-            await self._rewind()
         except PenstockError as error:
             if self._error is None:
                 raise
@@ -316,11 +316,13 @@ class Processing:
         if self._error is not None:
             raise self._error
 
-    async def _rewind(self) -> None:
+    def _rewind(self) -> None:
+        """Have the consumer stand at the first record of each partition that is not done: no other commits past it."""
         for partition, offset in self._core.positions().items():
-            if partition in self._source.assignment():
-                await self._source.seek(partition, offset)
-                self._source.resume(partition)
+            try:
+                self._source.move(partition, offset)
+            except PenstockError as error:
+                _LOG.warning("%s-%d cannot be read from offset %d again: %s", *partition, offset, error)
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

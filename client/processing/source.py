@@ -28,8 +28,8 @@ class Source(Protocol):
     async def commit(self, points: Mapping[TopicPartition, CommitPoint]) -> None:
         """Return when these are durable. Raises PenstockError."""
 
-    async def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read from here on, where the partition is assigned."""
+    def move(self, partition: TopicPartition, offset: int) -> None:
+        """Read from here on, where the partition is assigned; nothing from here on counts as given out."""
 
     def assignment(self) -> Sequence[TopicPartition]:
         """Give the partitions being read."""

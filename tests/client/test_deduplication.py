@@ -34,9 +34,13 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_handled_is_not_handled_again_also_by_the_next_process(path: Path) -> None:
     handled: list[int] = []
+
+    def append(r: Record) -> None:
+        handled.append(r.offset)
+
     for _ in range(2):
         with Deduplicator(path) as made:
-            handle = made.wrap(lambda r: handled.append(r.offset))
+            handle = made.wrap(append)
             for offset in (1, 2, 1):
                 handle(record(offset))
             assert made.seen(record(2))
@@ -236,7 +240,7 @@ async def test_coroutines_too_and_who_waited_takes_over_where_the_first_fails(pa
                 raise ValueError("no")
             return r.offset
 
-        tasks = [asyncio.create_task(handle(record(offset))) for offset in range(3)]  # type: ignore[arg-type]  # H
+        tasks = [asyncio.create_task(handle(record(offset))) for offset in range(3)]
         await asyncio.sleep(0)
         tasks[2].cancel()
         leave.set()

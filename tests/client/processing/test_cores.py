@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +17,6 @@ from penstock.client.processing.policies import (
     DeadLetter,
     Failure,
     HandlerError,
-    Policy,
     Retry,
     Skip,
     Stop,
@@ -284,7 +283,7 @@ def test_retries_double_up_to_the_bound_and_then_the_end_comes(end: Stop | Skip 
         lambda: ProcessConfig(on_failure=Skip),  # type: ignore[arg-type]  # what is tested
     ],
 )
-def test_settings_that_cannot_work_are_refused(wrong: "type[Policy]") -> None:
+def test_settings_that_cannot_work_are_refused(wrong: Callable[[], object]) -> None:
     with pytest.raises(InvalidRequestError):
         wrong()
 
