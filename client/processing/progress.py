@@ -92,9 +92,7 @@ class Progress:
     @property
     def to_commit(self) -> CommitPoint | None:
         """What is done and not committed."""
-        if self.is_lost or self._point == self._committed:
-            return None
-        return self._point
+        return None if self._point == self._committed else self._point
 
     def committed(self, point: CommitPoint) -> None:
         """It is durable."""

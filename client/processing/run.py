@@ -209,8 +209,7 @@ class Processing:
         finally:
             del self._settling[work]
         if isinstance(outcome, Again):
-            self._core.postpone(work, self._clock.monotonic_ms() + outcome.delay_ms)
-            self._wake(1)
+            self._core.postpone(work, self._clock.monotonic_ms() + outcome.delay_ms)  # `_next` looks after it
         elif outcome is None:
             self._core.finish(work, self._clock.monotonic_ms())
         else:

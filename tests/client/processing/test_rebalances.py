@@ -301,3 +301,21 @@ async def test_a_retry_waits_its_time_while_all_workers_idle(run: Run) -> None:
         run.source.put(record(0))
         await until(lambda: run.processor.statistics.processed == 1)
     assert all(later - earlier >= 19 for earlier, later in pairwise(times))
+
+
+async def test_a_worker_whose_handler_was_cancelled_is_as_before(run: Run) -> None:
+    gates = Gates()
+
+    async def handle(record: Record) -> None:
+        if record.partition == 1:
+            raise asyncio.CancelledError  # of its own making
+        await gates(record)
+
+    async with run.running(handle, ProcessConfig(concurrency=1)) as drainer:
+        run.source.put(record(0))
+        await gates.reach((0, 0))
+        drainer.lost((P0,))
+        run.source.put(record(0, partition=1))
+        await asyncio.wait([run.task])
+    with pytest.raises(HandlerError, match="CancelledError"):
+        run.task.result()
