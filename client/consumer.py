@@ -22,11 +22,8 @@ from penstock.client.group.options import split, subscribed
 from penstock.client.group.reader import GroupMembership, GroupReader
 from penstock.client.offsets import list_offsets
 from penstock.client.options import ConsumerConfig, ConsumerOptions
-from penstock.client.processing.adapter import ConsumerSource
-from penstock.client.processing.dead_letters import producer_beside
+from penstock.client.processing.adapter import processor_of
 from penstock.client.processing.face import ProcessingFace
-from penstock.client.processing.processor import Ground, Processor
-from penstock.client.producer import Producer
 from penstock.client.records import CommitPoint, CommittedOffset, Position, Record, TopicPartition
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
@@ -61,13 +58,11 @@ class Consumer(ProcessingFace):
         self._left_in_group: Iterator[Record] = self._left
         """The same in a group, where more is done for each record."""
         self._group: GroupReader | None = None
-        source = ConsumerSource(self, self.group_config, self._drive, self._move)
-        ground = Ground(
-            lambda: self._seams,
-            lambda: producer_beside(self._bootstrap, self.config, self._seams),
-            self._metadata_topic,
-        )
-        self.processor = Processor(source, ground)
+        self._hands_out = True
+        """What is taken is handed out."""
+        self._tells_changes = True
+        """Else the blocking face does, and every wait ends when there is something to be told."""
+        self.processor = processor_of(self)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -91,11 +86,20 @@ class Consumer(ProcessingFace):
 
         A static member keeps its partitions for its session timeout. Without `leave` any member does.
         """
+        await self._close(leave=leave, told=False)
+
+    async def _close(self, *, leave: bool, told: bool) -> None:
+        """`told`: the listener knows that all partitions are given up."""
         if not self._is_open:
             return
         await self.processor.end()
-        if self._group is not None:
-            await self._group.close(leave=leave)
+        try:
+            if self._group is not None:
+                await self._group.close(leave=leave, told=told)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
         self._is_open = False
         await self._fetcher.close()
         await self._session.close()
@@ -290,7 +294,10 @@ class Consumer(ProcessingFace):
         group.ask()
         is_over = False
         while True:
-            await group.tell_changes()
+            if self._tells_changes:
+                await group.tell_changes()
+            elif group.is_pending:
+                return False
             self._check_open()
             self._raise_error()
             if fetcher.ready and group.may_give():
@@ -303,6 +310,25 @@ class Consumer(ProcessingFace):
                         await fetcher.wait(lambda: group.is_pending or (bool(fetcher.ready) and group.may_give()))
             except TimeoutError:
                 is_over = True
+
+    async def _poll_ahead(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Poll in a group for another thread, which hands the records out one by one."""
+        group = self._in_group()
+        if not await self._wait_in_group(group, timeout_s):
+            return []
+        self._hands_out = False
+        try:
+            records = self._take(max_records)
+        finally:
+            self._hands_out = True
+        group.positions.send_ahead({TopicPartition(*record[:2]) for record in records})
+        return records
+
+    def _rewind(self, partition: TopicPartition, offset: int) -> None:
+        """Fetch again what was taken and not handed out."""
+        cursor = self._fetcher.cursors.get(partition)
+        if cursor is not None:
+            self._fetcher.seek(cursor, offset)
 
     async def _next_in_group(self, group: GroupReader) -> Record:
         while True:
@@ -317,7 +343,7 @@ class Consumer(ProcessingFace):
                     return records[0]
 
     def _handed_out(self, cursor: Cursor) -> None:
-        if self._group is not None:
+        if self._group is not None and self._hands_out:
             self._group.positions.hand_out(cursor.partition, cursor.position, cursor.given_epoch)
 
     def _take(self, max_records: int) -> list[Record]:
@@ -368,9 +394,6 @@ class Consumer(ProcessingFace):
                 raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"offset {at} of {partition} is negative")
         found = await list_offsets(self._session, ask, self.config.isolation, self.config.request_timeout_ms)
         return {p: at if isinstance(at, int) else found[p].offset for p, at in wanted.items()}
-
-    def _dead_letter_producer(self) -> Producer:
-        return producer_beside(self._bootstrap, self.config, self._seams)
 
     def _cursor(self, partition: TopicPartition) -> Cursor:
         self._check_open()

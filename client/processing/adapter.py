@@ -1,38 +1,27 @@
 """A consumer as process() sees it: its poll, commit and seek, and pauses that leave the application's own be."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from penstock.client.group.listener import Drainer
-from penstock.client.group.options import GroupConfig
+from penstock.client.processing.dead_letters import producer_beside
+from penstock.client.processing.processor import Ground, Processor
+from penstock.client.producer import Producer
 from penstock.client.records import CommitPoint, Record, TopicPartition
+
+if TYPE_CHECKING:
+    from penstock.client.consumer import Consumer
 
 END_TIMEOUT_MS = 60_000
 """What stands for the rebalance timeout without a group: how long the end may take."""
 
 
-class _Consumer(Protocol):
-    async def poll(self, max_records: int = ..., timeout: float = ...) -> list[Record]: ...  # noqa: ASYNC109 - theirs
-    async def commit(self, offsets: Mapping[TopicPartition, int | CommitPoint] | None = ...) -> None: ...
-    def assignment(self) -> tuple[TopicPartition, ...]: ...
-    def pause(self, *partitions: TopicPartition) -> None: ...
-    def resume(self, *partitions: TopicPartition) -> None: ...
-    def paused(self) -> tuple[TopicPartition, ...]: ...
-
-
 class ConsumerSource:
     """See the module and Source."""
 
-    def __init__(
-        self,
-        consumer: _Consumer,
-        group: GroupConfig | None,
-        drive: Callable[[Drainer | None], None],
-        move: Callable[[TopicPartition, int], None],
-    ) -> None:
+    def __init__(self, consumer: "Consumer") -> None:
+        group = consumer.group_config
         self._consumer = consumer
-        self._drive = drive
-        self._move = move
         self._paused: set[TopicPartition] = set()
         """Paused from here."""
         self.group = "" if group is None else group.group
@@ -52,7 +41,7 @@ class ConsumerSource:
         """See Source."""
         self.resume(partition)
         if partition in self._consumer.assignment():
-            self._move(partition, offset)
+            self._consumer._move(partition, offset)  # noqa: SLF001 - its own part
 
     def assignment(self) -> Sequence[TopicPartition]:
         """See Source."""
@@ -74,4 +63,15 @@ class ConsumerSource:
     def drive(self, drainer: Drainer | None) -> None:
         """See Source."""
         if self.group:
-            self._drive(drainer)
+            self._consumer._drive(drainer)  # noqa: SLF001 - its own part
+
+
+def processor_of(consumer: "Consumer") -> Processor:
+    """Make what runs process() for a consumer."""
+
+    def make_producer() -> Producer:
+        return producer_beside(consumer._bootstrap, consumer.config, consumer._seams)  # noqa: SLF001 - its own part
+
+    check_topic = consumer._metadata_topic  # noqa: SLF001 - its own part
+    ground = Ground(lambda: consumer._seams, make_producer, check_topic)  # noqa: SLF001 - its own part
+    return Processor(ConsumerSource(consumer), ground)
