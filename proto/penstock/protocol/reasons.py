@@ -74,9 +74,7 @@ class Reason(Enum):
     INVALID_SUBSCRIPTION = Meaning(_C.INVALID_ARGUMENT, _D, "it names no topic, or its pattern is no RE2 expression")
     UNKNOWN_GROUP = Meaning(_C.NOT_FOUND, _D, "no group has this id")
     GROUP_NOT_EMPTY = Meaning(_C.FAILED_PRECONDITION, _D, "the group has members: stop them first")
-    UNKNOWN_MEMBER = Meaning(
-        _C.FAILED_PRECONDITION, _D, "no such member in the group: it was removed, or never joined"
-    )
+    UNKNOWN_MEMBER = Meaning(_C.FAILED_PRECONDITION, _D, "no such member in the group: it was removed, or never joined")
     INSTANCE_FENCED = Meaning(_C.FAILED_PRECONDITION, _D, "another member has joined by this instance_id")
     MEMBER_REPLACED = Meaning(_C.FAILED_PRECONDITION, _D, "the member has a newer stream")
     STALE_GENERATION = Meaning(_C.FAILED_PRECONDITION, _D, "the partition was given anew since this generation")
