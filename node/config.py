@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from penstock.protocol.limits import MAX_PARTITIONS_PER_TOPIC
+
 
 class ConfigError(Exception):
     """The file cannot be used; the message names file, key and what is wrong."""
@@ -90,6 +92,13 @@ class Limits:
     """Between two looks at which logs are to be compacted."""
     compaction_key_bytes: int = 160 * 1024 * 1024
     """Memory for the keys of the one compaction that runs; of a log with more keys a part is compacted at a time."""
+    offsets_topic_partitions: int = 16
+    """Of __offsets, when it is made; from then on it has that many."""
+    offsets_retention_ms: int = 604_800_000
+    """Offsets of a group without members are kept at least this long."""
+    group_session_timeout_min_ms: int = 1_000
+    group_session_timeout_max_ms: int = 1_800_000
+    """What a member of a group may ask for as its session_timeout."""
     shutdown_grace_ms: int = 5_000
 
 
@@ -201,6 +210,10 @@ class _Reader:
             raise self.problem("limits.election_timeout_max_ms", "must be above election_timeout_min_ms")
         if limits.session_timeout_ms < 3 * limits.heartbeat_interval_ms:
             raise self.problem("limits.session_timeout_ms", "must be at least 3 times heartbeat_interval_ms")
+        if limits.offsets_topic_partitions > MAX_PARTITIONS_PER_TOPIC:
+            raise self.problem("limits.offsets_topic_partitions", f"must be at most {MAX_PARTITIONS_PER_TOPIC}")
+        if limits.group_session_timeout_max_ms < limits.group_session_timeout_min_ms:
+            raise self.problem("limits.group_session_timeout_max_ms", "must not be below group_session_timeout_min_ms")
         if not 10 < limits.store_watermark_percent < 95:
             raise self.problem("limits.store_watermark_percent", "must be above 10 and below 95")
         return limits

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.v1 import common_pb2 as common
 
-SUPPORTED_LEVEL = 3
+SUPPORTED_LEVEL = 4
 """Highest feature level that this software knows. A command with a new meaning needs a higher one."""
 
 REASSIGNMENT_LEVEL = 2
@@ -17,11 +17,15 @@ REASSIGNMENT_LEVEL = 2
 COMPACTION_LEVEL = 3
 """Feature level from which on topics are compacted, with the settings for it, and stores tell how full they are."""
 
+GROUP_LEVEL = 4
+"""Feature level from which on there are consumer groups."""
+
 _LEVELS = {
     "genesis": 0,
     "reassign_partitions": REASSIGNMENT_LEVEL,
     "complete_reassignments": REASSIGNMENT_LEVEL,
     "note_store_state": COMPACTION_LEVEL,
+    "alter_groups": GROUP_LEVEL,
 }
 """Feature level that a kind needs where it is not 1."""
 

@@ -6,7 +6,7 @@ Invariant: the image it began with is never changed; a draft that is dropped lea
 from collections.abc import Iterator
 from dataclasses import replace
 
-from penstock.raft.image import MetadataImage, NodeInfo, PartitionInfo, RememberedRequest, TopicInfo
+from penstock.raft.image import GroupInfo, MetadataImage, NodeInfo, PartitionInfo, RememberedRequest, TopicInfo
 
 REMEMBERED_REQUESTS = 4096
 """request_ids of creating calls that are remembered; the oldest goes first."""
@@ -24,7 +24,9 @@ class Draft:
         self.topics = image.topics
         self.topic_ids = image.topic_ids
         self.requests = image.requests
+        self.groups = image.groups
         self._partitions: dict[bytes, dict[int, PartitionInfo]] = {}
+        self._groups: dict[str, GroupInfo] | None = None
 
     def partition(self, topic_id: bytes, index: int) -> PartitionInfo | None:
         """Return the partition as it stands in the draft."""
@@ -63,6 +65,20 @@ class Draft:
             del requests[next(iter(requests))]
         self.requests = requests
 
+    def put_group(self, group: GroupInfo) -> None:
+        """Add or replace a group."""
+        self._own_groups()[group.group_id] = group
+
+    def drop_group(self, group_id: str) -> None:
+        """Remove a group."""
+        del self._own_groups()[group_id]
+
+    def _own_groups(self) -> dict[str, GroupInfo]:
+        """Return what may be changed: there are many groups, so they are copied once a command."""
+        if self._groups is None:
+            self.groups = self._groups = dict(self._image.groups)
+        return self._groups
+
     def build(self, version: int) -> MetadataImage:
         """Return the image with all that was put."""
         topics = self.topics
@@ -81,4 +97,5 @@ class Draft:
             topic_ids=self.topic_ids,
             next_producer_id=self.next_producer_id,
             requests=self.requests,
+            groups=self.groups,
         )

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from penstock.protocol.keys import partition_of
 from penstock.raft.topic_config import TopicConfig
 
 __all__ = [
     "EMPTY_IMAGE",
     "NO_LEADER",
+    "OFFSETS_TOPIC",
     "Address",
     "GroupInfo",
     "GroupPartition",
@@ -25,10 +27,15 @@ __all__ = [
     "RememberedRequest",
     "TopicConfig",
     "TopicInfo",
+    "offsets_index",
 ]
 
 NO_LEADER = -1
 """`PartitionInfo.leader` where none can lead now."""
+
+
+OFFSETS_TOPIC = "__offsets"
+"""Internal topic of the groups' offsets. The leader of a group's partition of it is the group's coordinator."""
 
 
 class Address(NamedTuple):
@@ -202,6 +209,16 @@ class MetadataImage:
         if topic is None or not 0 <= index < len(topic.partitions):
             return None
         return topic.partitions[index]
+
+    def offsets_partition(self, group_id: str) -> PartitionInfo | None:
+        """Return the partition of __offsets whose leader coordinates the group; None before that topic is made."""
+        topic = self.topics.get(self.topic_ids.get(OFFSETS_TOPIC, b""))
+        return topic.partitions[offsets_index(group_id, len(topic.partitions))] if topic is not None else None
+
+
+def offsets_index(group_id: str, partitions: int) -> int:
+    """Return which of the partitions of __offsets is the group's. Part of what is stored: it never changes."""
+    return partition_of(group_id.encode(), partitions)
 
 
 EMPTY_IMAGE = MetadataImage()

@@ -6,6 +6,7 @@ from google.protobuf.message import DecodeError
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.command import SUPPORTED_LEVEL
+from penstock.raft.group_records import group_of, group_record
 from penstock.raft.image import Address, MetadataImage, NodeInfo, PartitionInfo, RememberedRequest, TopicInfo
 from penstock.raft.topic_config import TopicConfig
 
@@ -41,6 +42,7 @@ def encode_image(image: MetadataImage) -> bytes:
             pb.RequestRecord(request_id=request_id, topic_id=request.topic_id, name=request.name)
             for request_id, request in image.requests.items()
         ],
+        groups=[group_record(image.groups[group_id]) for group_id in sorted(image.groups)],
     )
     return snapshot.SerializeToString(deterministic=True)
 
@@ -67,6 +69,7 @@ def decode_image(data: bytes) -> MetadataImage:
         topic_ids={topic.name: topic.topic_id for topic in topics.values()},
         next_producer_id=snapshot.next_producer_id,
         requests={record.request_id: RememberedRequest(record.topic_id, record.name) for record in snapshot.requests},
+        groups={record.group_id: group_of(record) for record in snapshot.groups},
     )
 
 

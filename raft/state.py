@@ -10,7 +10,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from penstock.internal.v1 import metadata_pb2 as pb
-from penstock.raft import apply_cluster, apply_nodes, apply_partitions, apply_reassignments, apply_topics
+from penstock.raft import (
+    apply_cluster,
+    apply_groups,
+    apply_nodes,
+    apply_partitions,
+    apply_reassignments,
+    apply_topics,
+)
 from penstock.raft.command import body, decode, level_of
 from penstock.raft.draft import Draft
 from penstock.raft.image import MetadataImage
@@ -34,6 +41,7 @@ _HANDLERS: dict[str, Callable[[Draft, Any, int], pb.MetadataResult]] = {
     "allocate_producer_ids": apply_cluster.allocate_producer_ids,
     "reassign_partitions": apply_reassignments.reassign_partitions,
     "complete_reassignments": apply_reassignments.complete_reassignments,
+    "alter_groups": apply_groups.alter_groups,
 }
 
 

@@ -57,6 +57,8 @@ _REPORT = _Call("report_unreachable", "ReportUnreachable", repeatable=True)
 _ALTER_PARTITIONS = _Call("alter_partitions", "AlterPartitions", repeatable=True)
 _REASSIGN = _Call("reassign_partitions", "ReassignPartitions", repeatable=False)
 _PRODUCER_IDS = _Call("allocate_producer_ids", "AllocateProducerIds", repeatable=True)
+_ALTER_GROUPS = _Call("alter_groups", "AlterGroups", repeatable=True)
+_ENSURE = _Call("ensure_internal_topic", "EnsureInternalTopic", repeatable=True)
 _CREATE = _Call("create_topic", "CreateTopic", repeatable=True)  # by its request_id
 _ALTER = _Call("alter_topic", "AlterTopic", repeatable=False)
 _ADD = _Call("add_partitions", "AddPartitions", repeatable=False)
@@ -122,6 +124,21 @@ class ControllerClient:
         call = _DELETE._replace(repeatable=request.validate_only)
         response = await self._until(call, pb.DeleteTopicRequest(request=request), pb.DeleteTopicResponse, timeout_s)
         return response.response
+
+    # ---- groups
+
+    async def alter_groups(self, request: pb.AlterGroupsRequest, timeout_s: float) -> pb.AlterGroupsResponse:
+        """Change groups that this node coordinates; each change has its own result.
+
+        It may have been sent twice. So STALE says that the group is another one than it was decided on, be it by this
+        very change: look at the image of `metadata_version`, which has that, and decide again.
+        """
+        return await self._until(_ALTER_GROUPS, request, pb.AlterGroupsResponse, timeout_s)
+
+    async def ensure_internal_topic(self, name: str, timeout_s: float) -> pb.EnsureInternalTopicResponse:
+        """Create an internal topic where it is not there yet; the answer has its id, and the version that shows it."""
+        request = pb.EnsureInternalTopicRequest(name=name)
+        return await self._until(_ENSURE, request, pb.EnsureInternalTopicResponse, timeout_s)
 
     # ---- replication and producers
 

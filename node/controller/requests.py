@@ -4,18 +4,21 @@ A plan that was overtaken by another command is made again, a bounded number of 
 `apply` to the error that the caller gets.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from penstock.internal.v1 import controller_pb2 as pb
 from penstock.internal.v1 import metadata_pb2 as metadata
 from penstock.node.api.convert import topic_message
+from penstock.node.controller.group_changes import commands_for
+from penstock.node.controller.internal_topics import plan_internal
 from penstock.node.controller.leaders import resignation
 from penstock.node.controller.reassignments import reassignment
 from penstock.node.controller.shell import ControllerShell, Outcome
 from penstock.node.controller.topics import Plan, plan_add, plan_alter, plan_create, plan_delete
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
-from penstock.raft.command import REASSIGNMENT_LEVEL, level_of
+from penstock.raft.command import GROUP_LEVEL, REASSIGNMENT_LEVEL, level_of
+from penstock.raft.core import MAX_COMMAND_BYTES
 from penstock.raft.image import MetadataImage
 from penstock.v1 import topic_service_pb2 as v1
 
@@ -23,11 +26,15 @@ ATTEMPTS = 10
 """Plans made for one request before it is answered that the controller is busy."""
 MAX_CHANGES = 10_000
 """Changes of partitions in one request."""
+MAX_GROUP_CHANGES = 10_000
+"""Changes of groups in one request."""
 MAX_PRODUCER_IDS = 100_000
 """Producer ids in one block."""
 TOPIC_ID_BYTES = 16
 
 _OVERTAKEN = {metadata.REFUSAL_STALE, metadata.REFUSAL_UNKNOWN_NODE}
+_MADE = _OVERTAKEN | {metadata.REFUSAL_TOPIC_EXISTS}
+"""Also overtaken is who creates what need only be there."""
 _REASONS = {
     metadata.REFUSAL_UNSUPPORTED: Reason.UNSUPPORTED,
     metadata.REFUSAL_FOREIGN_CLUSTER: Reason.INVALID_ARGUMENT,
@@ -171,6 +178,38 @@ class Controller(ControllerShell):
         _raise_refusal(outcome)
         return pb.AllocateProducerIdsResponse(first_producer_id=outcome.result.first_producer_id, count=request.count)
 
+    # ---- groups
+
+    async def alter_groups(self, request: pb.AlterGroupsRequest, timeout_s: float) -> pb.AlterGroupsResponse:
+        """Change groups as their coordinators ask; each change has its own result, and none is made again here.
+
+        The first one that a cluster is asked for raises its feature level; UNSUPPORTED while a node is too old.
+        """
+        self.active()
+        if len(request.changes) > MAX_GROUP_CHANGES:
+            text = f"{len(request.changes)} changes of groups are asked for, {MAX_GROUP_CHANGES} may be"
+            raise PenstockError(Reason.INVALID_ARGUMENT, text)
+        await self._reach_level(GROUP_LEVEL, timeout_s)
+        response = pb.AlterGroupsResponse()
+        for command in commands_for(request.changes, MAX_COMMAND_BYTES):
+            outcome = await self.submit(metadata.MetadataCommand(alter_groups=command), timeout_s)
+            _raise_refusal(outcome)
+            response.changes.extend(outcome.result.changes)
+            response.metadata_version = outcome.index
+        return response
+
+    async def ensure_internal_topic(
+        self, request: pb.EnsureInternalTopicRequest, timeout_s: float
+    ) -> pb.EnsureInternalTopicResponse:
+        """Create an internal topic where it is not there yet; whoever asks gets the one that is there."""
+        self.active()
+        topic_id, seed = self.rng.randbytes(TOPIC_ID_BYTES), self.rng.getrandbits(32)
+        await self._reach_level(GROUP_LEVEL, timeout_s)
+        topic, version = await self._change_topic(
+            lambda image: plan_internal(image, request.name, self.limits, topic_id, seed), timeout_s, overtaken=_MADE
+        )
+        return pb.EnsureInternalTopicResponse(topic_id=topic.topic_id, metadata_version=version)
+
     # ---- topics
 
     async def create_topic(self, request: pb.CreateTopicRequest, timeout_s: float) -> pb.CreateTopicResponse:
@@ -207,7 +246,11 @@ class Controller(ControllerShell):
     # ---- inside
 
     async def _change_topic(
-        self, plan: Callable[[MetadataImage], Plan], timeout_s: float, validate_only: bool
+        self,
+        plan: Callable[[MetadataImage], Plan],
+        timeout_s: float,
+        validate_only: bool = False,
+        overtaken: Collection[int] = _OVERTAKEN,
     ) -> tuple[v1.Topic, int]:
         """Plan and submit; the topic afterwards (as planned, where it is only validated or gone) and the version."""
         self.active()
@@ -222,7 +265,7 @@ class Controller(ControllerShell):
                 return topic_message(planned.topic), image.version
             await self._reach_level(level, timeout_s)
             outcome = await self.submit(planned.command, timeout_s)
-            if outcome.result.refusal in _OVERTAKEN:
+            if outcome.result.refusal in overtaken:
                 continue
             _raise_refusal(outcome)
             topic = outcome.image.topics.get(outcome.result.topic_id, planned.topic)

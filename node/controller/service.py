@@ -49,6 +49,16 @@ class ControllerCalls(Protocol):
         """Give out a block of producer ids."""
         ...
 
+    async def alter_groups(self, request: pb.AlterGroupsRequest, timeout_s: float) -> pb.AlterGroupsResponse:
+        """Change consumer groups."""
+        ...
+
+    async def ensure_internal_topic(
+        self, request: pb.EnsureInternalTopicRequest, timeout_s: float
+    ) -> pb.EnsureInternalTopicResponse:
+        """Create an internal topic where it is not there yet."""
+        ...
+
     async def create_topic(self, request: pb.CreateTopicRequest, timeout_s: float) -> pb.CreateTopicResponse:
         """Create a topic."""
         ...
@@ -107,6 +117,16 @@ class ControllerService(services.ControllerServiceServicer):
     ) -> pb.AllocateProducerIdsResponse:
         """See ControllerCalls.allocate_producer_ids."""
         return await self._controller.allocate_producer_ids(request, _timeout(context))
+
+    async def AlterGroups(self, request: pb.AlterGroupsRequest, context: Context) -> pb.AlterGroupsResponse:  # noqa: N802
+        """See ControllerCalls.alter_groups."""
+        return await self._controller.alter_groups(request, _timeout(context))
+
+    async def EnsureInternalTopic(  # noqa: N802
+        self, request: pb.EnsureInternalTopicRequest, context: Context
+    ) -> pb.EnsureInternalTopicResponse:
+        """See ControllerCalls.ensure_internal_topic."""
+        return await self._controller.ensure_internal_topic(request, _timeout(context))
 
     async def CreateTopic(self, request: pb.CreateTopicRequest, context: Context) -> pb.CreateTopicResponse:  # noqa: N802
         """See ControllerCalls.create_topic."""

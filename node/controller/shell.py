@@ -112,6 +112,7 @@ class ControllerShell:
         """`refuses`: whether nobody listens at a node's peer address. `rng`: for topic ids and placement."""
         self.raft = raft
         self.view = view
+        self.limits = limits
         self.rng = rng or random.SystemRandom()
         self.clock = clock
         self.wall_clock = wall_ms

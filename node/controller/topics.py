@@ -45,7 +45,7 @@ def plan_create(image: MetadataImage, request: v1.CreateTopicRequest, topic_id: 
         raise PenstockError(Reason.TOPIC_EXISTS, text, {"topic": request.name})
     assigned = _assigned(image, request) if request.assignments else _placed(image, request, seed)
     config = _initial_config(request.config, len(assigned[0]))
-    placements = [_placement(image, replicas) for replicas in assigned]
+    placements = [placement(image, replicas) for replicas in assigned]
     command = pb.CreateTopic(
         topic_id=topic_id,
         name=request.name,
@@ -53,7 +53,7 @@ def plan_create(image: MetadataImage, request: v1.CreateTopicRequest, topic_id: 
         partitions=placements,
         request_id=request.request_id,
     )
-    topic = TopicInfo(topic_id, request.name, config, _preview(image, placements, 0))
+    topic = TopicInfo(topic_id, request.name, config, preview(image, placements, 0))
     return Plan(pb.MetadataCommand(create_topic=command), topic)
 
 
@@ -84,12 +84,13 @@ def _placed(image: MetadataImage, request: v1.CreateTopicRequest, seed: int) -> 
     partitions = request.partitions or 1
     _check_partitions(partitions)
     factor = request.replication_factor or max(1, min(DEFAULT_REPLICATION_FACTOR, len(image.nodes)))
-    return _place(image, partitions, factor, seed)
+    return place_on(image, partitions, factor, seed)
 
 
-def _place(
+def place_on(
     image: MetadataImage, partitions: int, factor: int, seed: int, present: TopicInfo | None = None
 ) -> list[tuple[int, ...]]:
+    """Place new partitions on live nodes. Raises PenstockError where they are too few."""
     try:
         return place(image, partitions, factor, seed, present)
     except TooFewNodesError as error:
@@ -143,27 +144,27 @@ def _invalid_config(error: topic_config.InvalidConfigError) -> PenstockError:
     return PenstockError(Reason.INVALID_CONFIG, str(error), {"setting": error.name})
 
 
-def _placement(image: MetadataImage, replicas: Sequence[int]) -> pb.PartitionPlacement:
+def placement(image: MetadataImage, replicas: Sequence[int]) -> pb.PartitionPlacement:
+    """Return a new partition on these nodes: in sync are those that live, of which there must be one."""
     live = [node_id for node_id in replicas if is_live(image.nodes, node_id)]
     leader = min(live, key=lambda node_id: (is_full(image.nodes, node_id), image.nodes[node_id].draining))
     return pb.PartitionPlacement(replicas=replicas, isr=isr_under(leader, live, image.nodes), leader=leader)
 
 
-def _preview(
-    image: MetadataImage, placements: Sequence[pb.PartitionPlacement], first: int
-) -> tuple[PartitionInfo, ...]:
+def preview(image: MetadataImage, placements: Sequence[pb.PartitionPlacement], first: int) -> tuple[PartitionInfo, ...]:
+    """Return new partitions, of which the first has this index, as they will be."""
     return tuple(
         PartitionInfo(
             partition=first + index,
-            replicas=tuple(placement.replicas),
-            isr=tuple(placement.isr),
+            replicas=tuple(planned.replicas),
+            isr=tuple(planned.isr),
             elr=(),
-            leader=placement.leader,
+            leader=planned.leader,
             leader_epoch=0,
             partition_epoch=0,
-            leader_node_epoch=image.nodes[placement.leader].node_epoch,
+            leader_node_epoch=image.nodes[planned.leader].node_epoch,
         )
-        for index, placement in enumerate(placements)
+        for index, planned in enumerate(placements)
     )
 
 
@@ -199,10 +200,10 @@ def plan_add(image: MetadataImage, request: v1.AddPartitionsRequest, seed: int) 
         raise PenstockError(Reason.INVALID_ARGUMENT, text, {"partitions": str(present)})
     _check_partitions(request.partitions)
     factor = len(topic.partitions[0].settled)
-    added = _place(image, request.partitions - present, factor, seed, topic)
-    placements = [_placement(image, replicas) for replicas in added]
+    added = place_on(image, request.partitions - present, factor, seed, topic)
+    placements = [placement(image, replicas) for replicas in added]
     command = pb.AddPartitions(topic_id=topic.topic_id, present_partitions=present, partitions=placements)
-    partitions = topic.partitions + _preview(image, placements, present)
+    partitions = topic.partitions + preview(image, placements, present)
     larger = TopicInfo(topic.topic_id, topic.name, topic.config, partitions, topic.internal, topic.config_epoch)
     return Plan(pb.MetadataCommand(add_partitions=command), larger)
 

@@ -5,12 +5,14 @@ The files are never made anew: every later version must replay them to the same 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.records import config_record, encode_image
 from penstock.raft.topic_config import TopicConfig
 from penstock.v1 import common_pb2 as common
+from tests.raft.group_world import alter, change, elect_coordinator, make_offsets, member, part
 from tests.raft.metadata_world import World, id16, placement
 
 FOLDER = Path(__file__).parent / "golden"
@@ -196,7 +198,52 @@ def _configure(world: World, config: TopicConfig, name: str = "t") -> None:
     world.do(alter_topic_config=command)
 
 
-HISTORIES = {1: history_1, 2: history_2, 3: history_3}
+def history_4() -> World:
+    """A cluster of level 3 that is raised, and groups: made, rebalanced, handed on, emptied, deleted, refused."""
+    world = World.with_nodes(4, level=3)
+    world.create("t", (1, 2, 3), (2, 3, 4))
+    make_offsets(world, (1, 2, 3), (2, 3, 1))
+    alter_early = pb.AlterGroups(changes=[change(world)])
+    world.do(alter_groups=alter_early)
+    world.supported_level = 4
+    for node_id in (1, 2, 3, 4):
+        world.register(node_id)
+    world.do(raise_feature_level=pb.RaiseFeatureLevel(feature_level=4))
+    world.do(alter_groups=alter_early)
+    _rebalance(world)
+    _refuse(world)
+    alter(world, change(world, group_id="other", rebalance=True))
+    alter(world, change(world, group_id="other", delete=True))
+    alter(world, change(world, [member("s", target=[7], pattern="t.*", topics=())], group_id="more", rebalance=True))
+    alter(world, change(world, removed=["s"], group_id="more"))
+    return world
+
+
+def _rebalance(world: World) -> None:
+    a = member("a", {0: 1, 1: 1}, [0, 1], client_id="one", host="10.0.0.1", rebalance_timeout_ms=60_000, joined_ms=5)
+    alter(world, change(world, [a], rebalance=True))
+    alter(world, change(world, [member("b", instance_id="i", max_poll_interval_ms=300_000, assignor=2)]))
+    a = replace(a, target=frozenset([part(0)]))
+    b = member("b", {}, [1], instance_id="i", max_poll_interval_ms=300_000, assignor=2)
+    alter(world, change(world, [a, b], rebalance=True, assignor=2))
+    alter(world, change(world, [replace(b, owned={part(1): 2})]))
+    a = replace(a, owned={part(0): 1})
+    alter(world, change(world, [a, replace(b, owned={part(1): 2})]))
+    alter(world, change(world, [replace(b, member_id="b2", owned={part(1): 2})], ["b"], rebalance=True))
+
+
+def _refuse(world: World) -> None:
+    late = change(world, [member("c")])
+    for leader in (2, 1):
+        elect_coordinator(world, leader)
+        alter(world, late)
+    good, nameless = change(world, [member("c")]), change(world, group_id="")
+    two_owners, twice = change(world, [member("d", {0: 3}, [0])]), change(world, generation=9)
+    world.do(alter_groups=pb.AlterGroups(changes=[nameless, two_owners, twice, good, good]))
+    alter(world, change(world, delete=True))
+
+
+HISTORIES = {1: history_1, 2: history_2, 3: history_3, 4: history_4}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from penstock.raft.members import is_full
 from penstock.raft.records import config_record, decode_image, encode_image
 from penstock.raft.topic_config import TopicConfig
 from penstock.v1 import common_pb2 as common
+from tests.raft import group_checks
 
 CLUSTER = "c1"
 
@@ -207,6 +208,8 @@ def check_image(image: MetadataImage) -> None:
         for index, info in enumerate(topic.partitions):
             assert info.partition == index
             check_partition(image, info)
+    for group in image.groups.values():
+        group_checks.check_group(group)
 
 
 def check_partition(image: MetadataImage, info: PartitionInfo) -> None:
@@ -246,6 +249,7 @@ def check_step(old: MetadataImage, new: MetadataImage) -> None:
     for node_id, node in old.nodes.items():
         assert new.nodes[node_id].node_epoch >= node.node_epoch
     check_full(old, new)
+    group_checks.check_step(old, new)
     for topic_id in old.topics.keys() & new.topics.keys():
         for before, after in zip(old.topics[topic_id].partitions, new.topics[topic_id].partitions, strict=False):
             check_change(before, after)

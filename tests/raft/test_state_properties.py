@@ -20,6 +20,8 @@ from penstock.raft.image import EMPTY_IMAGE, NO_LEADER, MetadataImage, Partition
 from penstock.raft.records import config_record, decode_image, encode_image
 from penstock.raft.topic_config import TopicConfig
 from penstock.v1 import common_pb2 as common
+from tests.raft.group_checks import Grants
+from tests.raft.group_world import GROUP, GROUPS, make_offsets
 from tests.raft.metadata_world import CLUSTER, World, id16
 
 NODES = st.integers(1, 4)
@@ -119,6 +121,15 @@ LOSING: dict[str, Act] = {
     ),
     "lost": lambda w, node, subset: w.alter_isr(subset, lost=[node]),
 }
+ALL = SAFE | LOSING | GROUPS
+COORDINATING = GROUPS | {name: SAFE[name] for name in ("fence", "register again", "restart", "delete", "repeat")}
+
+
+def _world() -> World:
+    world = World.with_nodes(4)
+    world.create("t")
+    make_offsets(world)
+    return world
 
 
 def _schedule(acts: dict[str, Act], least: int = 0) -> st.SearchStrategy[list[tuple[str, int, list[int]]]]:
@@ -136,11 +147,10 @@ def _run(world: World, acts: dict[str, Act], schedule: list[tuple[str, int, list
 
 
 @settings(max_examples=150, deadline=None)
-@given(_schedule(SAFE | LOSING))
+@given(_schedule(ALL))
 def test_invariants_hold_and_replay_is_exact(schedule: list[tuple[str, int, list[int]]]) -> None:
-    world = World.with_nodes(4)
-    world.create("t")
-    _run(world, SAFE | LOSING, schedule)
+    world = _world()
+    _run(world, ALL, schedule)
     assert _replay(world.journal) == world.image
 
 
@@ -153,6 +163,17 @@ def test_without_lost_disks_somebody_is_always_electable(schedule: list[tuple[st
         _run(world, SAFE, [step])
         for topic in world.image.topics.values():
             assert all(info.isr or info.elr for info in topic.partitions), step
+
+
+@settings(max_examples=80, deadline=None)
+@given(_schedule(COORDINATING, least=20))
+def test_rule_21_a_partition_is_granted_once_a_generation(schedule: list[tuple[str, int, list[int]]]) -> None:
+    """But to who follows a member that is one no more. World.apply checks that it has one owner at a time."""
+    world, grants = _world(), Grants()
+    for step in schedule:
+        before = world.image.groups.get(GROUP)
+        _run(world, COORDINATING, [step])
+        grants.look(before, world.image.groups.get(GROUP))
 
 
 class Holders:
@@ -192,11 +213,10 @@ def test_without_lost_disks_whoever_may_lead_has_what_was_acknowledged(
 
 
 @settings(max_examples=100, deadline=None)
-@given(_schedule(SAFE | LOSING), st.integers(0, 1000))
+@given(_schedule(ALL), st.integers(0, 1000))
 def test_a_snapshot_stands_for_the_prefix_that_made_it(schedule: list[tuple[str, int, list[int]]], cut: int) -> None:
-    world = World.with_nodes(4)
-    world.create("t")
-    _run(world, SAFE | LOSING, schedule)
+    world = _world()
+    _run(world, ALL, schedule)
     place = cut % (len(world.journal) + 1)
     half = _replay(world.journal[:place])
     restored = decode_image(encode_image(half))
@@ -247,6 +267,7 @@ def _scalar(field: Any) -> st.SearchStrategy[object]:
     extremes: dict[int, list[float]] = {
         field.TYPE_INT32: [-(2**31), 2**31 - 1],
         field.TYPE_INT64: [-(2**63), 2**63 - 1],
+        field.TYPE_SINT64: [-(2**63), 2**63 - 1],
         field.TYPE_UINT32: [2**32 - 1],
         field.TYPE_UINT64: [2**64 - 1],
         field.TYPE_DOUBLE: [-0.5, 0.5, float("inf"), float("nan")],
@@ -267,19 +288,19 @@ def any_command(draw: st.DrawFn) -> pb.MetadataCommand:
 def test_apply_is_total(commands: list[pb.MetadataCommand], garbage: bytes) -> None:
     world = World.with_nodes(3)
     world.create("t")
+    make_offsets(world)
     for data in [*(command.SerializeToString() for command in commands), garbage]:
         with contextlib.suppress(UnknownCommandError):
             world.apply(data).SerializeToString()
 
 
 @settings(max_examples=300, deadline=None)
-@given(_schedule(SAFE | LOSING), st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 255))
+@given(_schedule(ALL), st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 255))
 def test_apply_is_total_for_commands_with_a_flipped_byte(
     schedule: list[tuple[str, int, list[int]]], which: int, where: int, flip: int
 ) -> None:
-    world = World.with_nodes(4)
-    world.create("t")
-    _run(world, SAFE | LOSING, schedule)
+    world = _world()
+    _run(world, ALL, schedule)
     data = bytearray(world.journal[-1 - which % len(world.journal)])
     data[where % len(data)] ^= flip
     with contextlib.suppress(UnknownCommandError):

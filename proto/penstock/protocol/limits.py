@@ -22,6 +22,21 @@ DEFAULT_TIMESTAMP_AFTER_MAX_MS = 3_600_000
 MAX_TOPIC_NAME = 249
 MAX_PARTITIONS_PER_TOPIC = 10_000
 
+MAX_GROUPS = 50_000
+MAX_GROUP_MEMBERS = 2_000
+MAX_GROUP_PARTITIONS = 10_000
+"""Partitions that the members of a group may be to have, and may own: all may change in one command."""
+MAX_GROUP_ID = 249
+MAX_MEMBER_ID = 249
+"""Characters of a member_id; also of an instance_id and a client_id."""
+MAX_MEMBER_HOST = 255
+MAX_SUBSCRIBED_TOPICS = 1_000
+"""Topics that a subscription may name."""
+MAX_PATTERN = 1_000
+"""Characters of a subscription's pattern."""
+MAX_REBALANCE_CAUSE = 1_000
+"""Characters of what is noted as the cause of a generation."""
+
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 

@@ -47,6 +47,8 @@ class _RefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal.Value
     """it would break an invariant"""
     REFUSAL_NOT_COORDINATOR: _Refusal.ValueType  # 13
     """of the group, or in another leader epoch (rule 31)"""
+    REFUSAL_LIMIT: _Refusal.ValueType  # 14
+    """of groups, or of the members or partitions of one"""
 
 class Refusal(_Refusal, metaclass=_RefusalEnumTypeWrapper):
     """Why a command, or one of its changes, was not applied."""
@@ -73,6 +75,8 @@ REFUSAL_INVALID: Refusal.ValueType  # 12
 """it would break an invariant"""
 REFUSAL_NOT_COORDINATOR: Refusal.ValueType  # 13
 """of the group, or in another leader epoch (rule 31)"""
+REFUSAL_LIMIT: Refusal.ValueType  # 14
+"""of groups, or of the members or partitions of one"""
 Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,89 @@
+"""Consumer groups to and from their stored form. Equal groups have equal bytes. Pure."""
+
+from collections.abc import Iterable
+
+from penstock.internal.v1 import metadata_pb2 as pb
+from penstock.raft.image import GroupInfo, GroupPartition, MemberInfo
+
+
+def group_record(group: GroupInfo) -> pb.GroupRecord:
+    """Return a group as it is stored."""
+    return pb.GroupRecord(
+        group_id=group.group_id,
+        group_epoch=group.group_epoch,
+        generation=group.generation,
+        assignor=group.assignor,
+        members=[member_record(group.members[member_id]) for member_id in sorted(group.members)],
+        cause=group.cause,
+        rebalanced_ms=group.rebalanced_ms,
+        emptied_ms=group.emptied_ms,
+    )
+
+
+def group_of(record: pb.GroupRecord) -> GroupInfo:
+    """Return a stored group."""
+    return GroupInfo(
+        group_id=record.group_id,
+        group_epoch=record.group_epoch,
+        generation=record.generation,
+        assignor=record.assignor,
+        members={member.member_id: member_of(member) for member in record.members},
+        cause=record.cause,
+        rebalanced_ms=record.rebalanced_ms,
+        emptied_ms=record.emptied_ms,
+    )
+
+
+def member_record(member: MemberInfo) -> pb.GroupMemberRecord:
+    """Return a member as it is stored, and as a GroupChange carries it."""
+    return pb.GroupMemberRecord(
+        member_id=member.member_id,
+        instance_id=member.instance_id,
+        client_id=member.client_id,
+        host=member.host,
+        topics=member.topics,
+        pattern=member.pattern,
+        assignor=member.assignor,
+        session_timeout_ms=member.session_timeout_ms,
+        rebalance_timeout_ms=member.rebalance_timeout_ms,
+        max_poll_interval_ms=member.max_poll_interval_ms,
+        joined_ms=member.joined_ms,
+        owned=[
+            pb.OwnedPartitionRecord(topic_id=held.topic_id, partition=held.partition, granted_generation=generation)
+            for held, generation in sorted(member.owned.items())
+        ],
+        target=[
+            pb.GroupPartitionRecord(topic_id=wanted.topic_id, partition=wanted.partition)
+            for wanted in sorted(member.target)
+        ],
+    )
+
+
+def member_of(record: pb.GroupMemberRecord) -> MemberInfo:
+    """Return a stored member."""
+    return MemberInfo(
+        member_id=record.member_id,
+        instance_id=record.instance_id,
+        client_id=record.client_id,
+        host=record.host,
+        topics=tuple(record.topics),
+        pattern=record.pattern,
+        assignor=record.assignor,
+        session_timeout_ms=record.session_timeout_ms,
+        rebalance_timeout_ms=record.rebalance_timeout_ms,
+        max_poll_interval_ms=record.max_poll_interval_ms,
+        joined_ms=record.joined_ms,
+        owned={_partition_of(held): held.granted_generation for held in record.owned},
+        target=frozenset(partitions_of(record.target)),
+    )
+
+
+def partitions_of(
+    records: Iterable[pb.GroupPartitionRecord | pb.OwnedPartitionRecord],
+) -> Iterable[GroupPartition]:
+    """Return the partitions that records name."""
+    return map(_partition_of, records)
+
+
+def _partition_of(record: pb.GroupPartitionRecord | pb.OwnedPartitionRecord) -> GroupPartition:
+    return GroupPartition(record.topic_id, record.partition)
