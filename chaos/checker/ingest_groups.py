@@ -35,7 +35,6 @@ class _Member:
     """One life of a member, as far as it is read in."""
 
     group: int
-    member: str
     mode: str
     held: dict[int, Holding] = field(default_factory=dict)
     """By spot."""
@@ -79,13 +78,14 @@ class GroupsReader:
             raise Malformed(f"commits is {entry['commits']!r}, not one of {', '.join(MODES)}")
         if process in self._members:
             raise Malformed(f"{entry['process']} joins twice")
-        self._members[process] = _Member(group, text(entry, "member"), entry["commits"])
+        self._members[process] = _Member(group, entry["commits"])
         self._groups.topics[group].update(entry["topics"])
 
     def assigned(self, entry: Entry) -> None:
         """Take a line of partitions that a member is given."""
         self._count(entry)
         process, member = self._of(entry)
+        name = text(entry, "member")
         generation = natural(entry, "generation")
         if generation < member.generation:
             self._is_backward(entry, member, f"was told generation {generation} after {member.generation}")
@@ -98,9 +98,7 @@ class GroupsReader:
                 self._is_backward(entry, member, what)
             place = UNKNOWN_POSITION if position is None else natural({"position": position}, "position")
             share = Share(member.group, spot)
-            holding = Holding(
-                share, process, member.member, generation, granted, place, entry["time"], self._facts.line
-            )
+            holding = Holding(share, process, name, generation, granted, place, entry["time"], self._facts.line)
             member.held[spot] = member.latest[spot] = holding
             self._groups.holdings[share].append(holding)
             self._reposition(process, spot, position)
@@ -151,7 +149,7 @@ class GroupsReader:
         _, member = self._of(entry)
         spot = spot_of(self._facts, entry)
         offsets = [natural({"offset": offset}, "offset") for offset, *_ in entry["records"]]
-        self._hand(member, spot, [(offset, offset + 1) for offset in offsets], moment(entry, "began"))
+        self._hand(member, spot, [(offset, offset + 1) for offset in offsets], None)
         if member.mode == PROCESS:
             share = Share(member.group, spot)
             self._groups.passed[share] += [Passed(moment(entry, "at"), offset, offset + 1) for offset in offsets]
@@ -225,7 +223,8 @@ class GroupsReader:
             if passed is not None:
                 self._groups.passed[Share(member.group, spot)].append(passed._replace(at=at))
 
-    def _hand(self, member: _Member, spot: int, ranges: list[tuple[int, int]], began: float) -> None:
+    def _hand(self, member: _Member, spot: int, ranges: list[tuple[int, int]], began: float | None) -> None:
+        """`began`: of the poll that gave them out; what handlers do later is no proof of ownership."""
         share, holding = Share(member.group, spot), member.held.get(spot)
         for first, end in ranges:
             if end > FARTHEST:
@@ -233,8 +232,8 @@ class GroupsReader:
             self._groups.hand(share, first, end)
             if holding is not None:
                 holding.read_to = max(holding.read_to, end)
-        if holding is not None and ranges:
-            if holding.position == UNKNOWN_POSITION and member.mode != PROCESS:
+        if holding is not None and began is not None:
+            if holding.position == UNKNOWN_POSITION:
                 holding.position = ranges[0][0]
             holding.proved = max(holding.proved, began)
 
@@ -252,7 +251,7 @@ class GroupsReader:
             holding.committed_to = max(holding.committed_to, offset)
         if first < min(offset, FARTHEST):
             self._groups.passed[share].append(Passed(at, first, min(offset, FARTHEST)))
-        return Commit(share, process, member.member, entry["op"], offset, granted, spot in member.held, most, at)
+        return Commit(share, process, entry["op"], offset, granted, spot in member.held, most, at)
 
 
 def by_share(commits: Iterable[Commit]) -> dict[Share, list[Commit]]:

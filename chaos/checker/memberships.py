@@ -64,7 +64,6 @@ class Commit:
 
     share: Share
     process: int
-    member: str
     op: int
     offset: int
     granted: int
