@@ -63,6 +63,18 @@ class ProducerFencedError(PenstockError):
     """A newer epoch of this producer exists; this one is of no more use."""
 
 
+class CommitFailedError(PenstockError):
+    """The member has the partition no more (`reason` says why): nothing was committed for it.
+
+    Another member may have it already and reads it again from what was committed last. Go on polling; do not repeat
+    the commit.
+    """
+
+
+class InstanceFencedError(PenstockError):
+    """Another process has joined by the same instance_id; this one is of no more use."""
+
+
 class OffsetOutOfRangeError(PenstockError):
     """The offset is below the log start or above the log end (see `reason`)."""
 
@@ -80,6 +92,12 @@ _CLASSES: dict[Reason, type[PenstockError]] = {
     Reason.INTERNAL: OutcomeUnknownError,
     Reason.NOT_LEADER: NotLeaderError,
     Reason.STALE_LEADER_EPOCH: NotLeaderError,
+    Reason.NOT_COORDINATOR: NotLeaderError,
+    Reason.COORDINATOR_LOADING: UnavailableError,
+    Reason.GROUP_FULL: UnavailableError,
+    Reason.INSTANCE_FENCED: InstanceFencedError,
+    Reason.INVALID_GROUP_ID: InvalidRequestError,
+    Reason.INVALID_SUBSCRIPTION: InvalidRequestError,
     Reason.LEADER_NOT_AVAILABLE: UnavailableError,
     Reason.NOT_SERVING: UnavailableError,
     Reason.NO_CONTROLLER: UnavailableError,

@@ -1,0 +1,121 @@
+"""What a group's consumer has handed out, what the application has asked past, and what is committed. Pure.
+
+Invariants, for each partition: committed by itself is only what was asked past (`asked`); `asked` never goes beyond
+what was handed out (`position`); both move together with a seek. A partition that was lost leaves nothing behind.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from penstock.client.records import CommitPoint, TopicPartition
+
+
+@dataclass(slots=True)
+class _Place:
+    """Of one partition. Offsets of next records."""
+
+    position: int
+    """After what was handed out."""
+    epoch: int | None
+    """Leader epoch of the record before `position`, where one was handed out."""
+    asked: int
+    """After what the application has asked past."""
+    asked_epoch: int | None
+    settled: int | None
+    """What was committed last, by acknowledgement, or needs no commit: where it began."""
+    ahead: bool = False
+    """Records are on their way to the application, and nobody knows which of them it has."""
+
+
+class Positions:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._places: dict[TopicPartition, _Place] = {}
+        self._in_hand: dict[TopicPartition, None] = {}
+
+    def add(self, partition: TopicPartition, position: int, *, is_settled: bool = True) -> None:
+        """Begin at `position`; unless that is settled, it is to be committed before anything was handed out."""
+        self._places[partition] = _Place(position, None, position, None, position if is_settled else None)
+        self._in_hand.pop(partition, None)
+
+    def remove(self, partition: TopicPartition) -> None:
+        """Forget a partition."""
+        self._places.pop(partition, None)
+        self._in_hand.pop(partition, None)
+
+    def hand_out(self, partition: TopicPartition, position: int, epoch: int | None) -> None:
+        """The application is given what is before `position`."""
+        place = self._places.get(partition)
+        if place is not None and position != place.position:
+            place.position, place.epoch = position, epoch
+            self._in_hand[partition] = None
+
+    def send_ahead(self, partitions: Iterable[TopicPartition]) -> None:
+        """Records of these are given to another thread, which hands them out."""
+        for partition in partitions:
+            place = self._places.get(partition)
+            if place is not None:
+                place.ahead = True
+
+    def none_ahead(self) -> None:
+        """The other thread has handed out or dropped all that it was given."""
+        for place in self._places.values():
+            place.ahead = False
+
+    def ask(self) -> None:
+        """The application asks for more: it is done with what was handed out."""
+        for partition in self._in_hand:
+            place = self._places.get(partition)
+            if place is not None:
+                place.asked, place.asked_epoch = place.position, place.epoch
+        self._in_hand.clear()
+
+    def seek(self, partition: TopicPartition, position: int) -> None:
+        """The application goes elsewhere."""
+        place = self._places.get(partition)
+        if place is not None:
+            place.position = place.asked = position
+            place.epoch = place.asked_epoch = None
+            self._in_hand.pop(partition, None)
+
+    def is_in_hand(self, partition: TopicPartition) -> bool:
+        """The application may have records of it that it has not asked past."""
+        place = self._places.get(partition)
+        return partition in self._in_hand or (place is not None and place.ahead)
+
+    def position(self, partition: TopicPartition) -> int | None:
+        """Give the offset after what was handed out."""
+        place = self._places.get(partition)
+        return None if place is None else place.position
+
+    def asked_past(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
+        """Give what may be committed without a word of the application, and is not yet."""
+        return {
+            partition: CommitPoint(place.asked, place.asked_epoch)
+            for partition, place in self._chosen(partitions)
+            if place.asked != place.settled
+        }
+
+    def unsettled(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, CommitPoint]:
+        """Give where these began, as far as that is to be committed and is not yet."""
+        return {p: CommitPoint(place.asked) for p, place in self._chosen(partitions) if place.settled is None}
+
+    def handed_out(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
+        """Give what the application means when it commits without saying what, as far as it is not committed."""
+        return {
+            partition: CommitPoint(place.position, place.epoch)
+            for partition, place in self._chosen(partitions)
+            if place.position != place.settled
+        }
+
+    def committed(self, partition: TopicPartition, offset: int) -> None:
+        """This is committed."""
+        place = self._places.get(partition)
+        if place is not None:
+            place.settled = offset
+
+    def _chosen(self, partitions: Iterable[TopicPartition] | None) -> list[tuple[TopicPartition, _Place]]:
+        if partitions is None:
+            return list(self._places.items())
+        return [(partition, self._places[partition]) for partition in partitions if partition in self._places]
