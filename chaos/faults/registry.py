@@ -14,5 +14,3 @@ GROUPS: Mapping[str, tuple[Fault, ...]] = {
     "group": groups.FAULTS,
 }
 FAULTS: Mapping[str, Fault] = {fault.name: fault for faults in GROUPS.values() for fault in faults}
-PLANNED: Mapping[str, str] = membership.PLANNED
-"""Faults that cannot be built yet, and what they wait for."""

@@ -8,14 +8,9 @@ from collections.abc import Iterable, Mapping
 
 from penstock.chaos.history import value_of
 from penstock.chaos.member.voice import Voice
-from penstock.client import (
-    CommitFailedError,
-    Consumer,
-    PenstockError,
-    RebalanceListener,
-    Record,
-    TopicPartition,
-)
+from penstock.client import Consumer, PenstockError, Record, TopicPartition
+from penstock.client.errors import CommitFailedError
+from penstock.client.group.listener import RebalanceListener
 
 
 class Witness(RebalanceListener):
@@ -91,11 +86,16 @@ class Witness(RebalanceListener):
     async def on_assigned(self, partitions: tuple[TopicPartition, ...]) -> None:
         """See RebalanceListener."""
         membership = self._consumer.group_member
+        if membership is None:
+            return  # not in a group: nobody assigns anything
         rows = []
         for partition in partitions:
+            granted = membership.granted.get(partition)
+            if granted is None:
+                continue  # it is lost already, which is told next
             position = self._consumer.position(partition)
             self._positions[partition] = self._committed[partition] = position
-            rows.append([partition.topic, partition.partition, membership.granted_generation(partition), position])
+            rows.append([partition.topic, partition.partition, granted, position])
         self._voice.did(
             "group_assigned",
             self._voice.now(),
