@@ -198,12 +198,15 @@ _ALL: tuple[Scenario, ...] = (
         "quick-groups",
         "a consumer group whose members come, go, die and freeze; its coordinator too; a rebalance storm",
         ["kill-coordinator", "rebalance-storm"],
-        16.0,
+        18.0,
         workload=replace(
             WorkloadOptions(topics=(TopicPlan(ORDERS, 8),), senders=(Senders(count=1, rate=150.0),)).only("senders"),
             members=(QUICK_GROUP,),
         ),
         limits=GROUP_LIMITS,
+        profile=Profile(
+            dict.fromkeys(("kill-coordinator", "rebalance-storm"), 1.0), QUICK_LENGTH_S, quiet_s=(2.0, 3.0), warm_up_s=5.0
+        ),
     ),
     _quick("quick-membership", "a node is added, replicas move", ["add-node", "move-replicas"], 20.0, spare=1),
 )
