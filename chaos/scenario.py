@@ -113,6 +113,15 @@ GROUPS = (
     Members(count=3, at_first=2, group="pairs", commits=("manual",), static=0, every_s=5.0),
 )
 """Two crews over the same topic: one that is never whole for long, one that mostly is."""
+CHURN = Members(
+    count=8,
+    at_first=8,
+    group="churn",
+    commits=("manual", "auto", "process"),
+    static=2,
+    every_s=1.0,
+    paces_s=(0.05, 0.2),
+)
 QUICK_GROUP = Members(count=4, at_first=3, static=1, every_s=1.0, freeze_s=(0.5, 5.0), stall_s=(0.5, 5.0))
 GROUP_LIMITS = {"offsets_topic_partitions": 4}
 GROUP_FAULTS = [fault.name for fault in registry.GROUPS["group"]]
@@ -149,6 +158,17 @@ _ALL: tuple[Scenario, ...] = (
         dropping(WorkloadOptions(senders=(Senders(count=2),))),
         disk=DiskKind.EXT4,
         limits=DROPPING_LIMITS,
+    ),
+    Scenario(
+        "churn",
+        "no faults of nodes: 8 members of a group over 48 partitions, one joins, leaves, dies or freezes each second",
+        Profile({}),
+        60.0,
+        replace(
+            WorkloadOptions(topics=(TopicPlan(ORDERS, 48),), senders=(Senders(count=2, rate=200.0),)).only("senders"),
+            members=(CHURN,),
+        ),
+        tail_s=0.0,
     ),
     Scenario(
         "groups",
@@ -205,7 +225,10 @@ _ALL: tuple[Scenario, ...] = (
         ),
         limits=GROUP_LIMITS,
         profile=Profile(
-            dict.fromkeys(("kill-coordinator", "rebalance-storm"), 1.0), QUICK_LENGTH_S, quiet_s=(2.0, 3.0), warm_up_s=5.0
+            dict.fromkeys(("kill-coordinator", "rebalance-storm"), 1.0),
+            QUICK_LENGTH_S,
+            quiet_s=(2.0, 3.0),
+            warm_up_s=5.0,
         ),
     ),
     _quick("quick-membership", "a node is added, replicas move", ["add-node", "move-replicas"], 20.0, spare=1),

@@ -7,7 +7,7 @@ leaves. So it costs the runner little, and what it is granted for a moment is re
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -69,27 +69,44 @@ class Storm:
             await self._find()
 
     async def _live(self, number: int, stays_s: float) -> None:
+        """One member, from joining to the end of its stream."""
         stub: Any = group_service_pb2_grpc.GroupServiceStub(self._channels[self._coordinator])
-        requests: asyncio.Queue[pb.JoinRequest | None] = asyncio.Queue()
-        requests.put_nowait(pb.JoinRequest(start=self._start(number)))
-        call = stub.Join(_until_none(requests), timeout=CALL_TIMEOUT_S)
-        leaving: asyncio.TimerHandle | None = None
+        call, now = stub.Join(timeout=CALL_TIMEOUT_S), asyncio.get_running_loop().time
+        await call.write(pb.JoinRequest(start=self._start(number)))
+        leaves_s: float | None = None
+        reading = asyncio.ensure_future(call.read())  # never cancelled by itself: that would end the call
         try:
-            async for response in call:
-                kind = response.WhichOneof("response")
-                if kind == "joined":
-                    self._joined += 1
-                    self._heard(response.joined.generation)
-                    leaving = asyncio.get_running_loop().call_later(stays_s, _leave, requests)
-                elif kind == "assignment":
-                    self._heard(response.assignment.generation)
-                    if response.assignment.revoked:
-                        requests.put_nowait(_release(response.assignment))
-            self._left += 1
+            while True:
+                await asyncio.wait({reading}, timeout=None if leaves_s is None else max(0.0, leaves_s - now()))
+                if not reading.done():
+                    leaves_s = None
+                    await self._leave(call)
+                    continue
+                response = reading.result()
+                if response is grpc.aio.EOF:
+                    return
+                if response.WhichOneof("response") == "joined":
+                    leaves_s = now() + stays_s
+                await self._obey(call, response)
+                reading = asyncio.ensure_future(call.read())
         finally:
             call.cancel()
-            if leaving is not None:
-                leaving.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _obey(self, call: Any, response: pb.JoinResponse) -> None:
+        kind = response.WhichOneof("response")
+        if kind == "joined":
+            self._joined += 1
+            self._heard(response.joined.generation)
+        elif kind == "assignment":
+            self._heard(response.assignment.generation)
+            if response.assignment.revoked:
+                await call.write(_release(response.assignment))
+
+    async def _leave(self, call: Any) -> None:
+        await call.write(pb.JoinRequest(leave=pb.LeaveGroup(reason="the storm passes")))
+        await call.done_writing()
+        self._left += 1
 
     def _start(self, number: int) -> pb.JoinStart:
         start = pb.JoinStart(
@@ -118,16 +135,6 @@ class Storm:
             if answer.node_id in self._channels:
                 self._coordinator = answer.node_id
                 return
-
-
-async def _until_none(requests: "asyncio.Queue[pb.JoinRequest | None]") -> AsyncIterator[pb.JoinRequest]:
-    while (request := await requests.get()) is not None:
-        yield request
-
-
-def _leave(requests: "asyncio.Queue[pb.JoinRequest | None]") -> None:
-    requests.put_nowait(pb.JoinRequest(leave=pb.LeaveGroup(reason="a storm passes")))
-    requests.put_nowait(None)
 
 
 def _release(assignment: pb.Assignment) -> pb.JoinRequest:

@@ -6,6 +6,7 @@ the connection ends, so does it, at once.
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import threading
@@ -29,6 +30,7 @@ def live(connection: socket.socket) -> None:
     """Be a member, to the end of its life."""
     reader = connection.makefile("rb")
     plan = MemberPlan.from_line(reader.readline())
+    logging.getLogger("penstock").addHandler(logging.NullHandler())  # what the client warns of is what is tried
     asyncio.run(Member(plan, Voice(connection, plan.clock_zero)).run(reader))
 
 
