@@ -1,0 +1,1 @@
+"""Consumer groups on their coordinators: membership, assignments, committed offsets."""

@@ -1,0 +1,390 @@
+"""The shell of a coordinator's members: streams, time and proposals, with the real state machine behind it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from penstock.internal.v1 import metadata_pb2
+from penstock.node.group.joining import GroupLimits
+from penstock.node.group.members import Members
+from penstock.node.group.seat import Seat
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
+from penstock.raft.image import GroupInfo, GroupPartition
+from penstock.v1 import group_service_pb2 as pb
+from tests.node.group.metadata import GROUP, alter, create, group_of, leadership, metadata, parts
+from tests.raft.metadata_world import World
+
+COMMITTED = pb.CommittedOffset(offset=7, metadata="here")
+
+
+class Offsets:
+    """Commits are answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.commits: list[tuple[pb.CommitOffsetsRequest, asyncio.Future[list[pb.OffsetCommitResult]]]] = []
+        self.generations: list[int] = []
+
+    def committed(self, group_id: str, partition: GroupPartition) -> pb.CommittedOffset | None:
+        return COMMITTED if partition.partition == 0 else None
+
+    def commit(self, request: pb.CommitOffsetsRequest, client_id: str) -> "asyncio.Future[list[pb.OffsetCommitResult]]":
+        answer: asyncio.Future[list[pb.OffsetCommitResult]] = asyncio.get_running_loop().create_future()
+        self.commits.append((request, answer))
+        return answer
+
+    def rebalanced(self, group: GroupInfo) -> None:
+        self.generations.append(group.generation)
+
+
+class Stream:
+    """A member's side of one Join stream."""
+
+    def __init__(self, members: Members) -> None:
+        self.sent: asyncio.Queue[pb.JoinRequest | None] = asyncio.Queue()
+        self.received: asyncio.Queue[pb.JoinResponse] = asyncio.Queue()
+        self.task = asyncio.create_task(members.join(self._requests(), self._take, "ipv4:127.0.0.1"))
+
+    async def _requests(self) -> AsyncIterator[pb.JoinRequest]:
+        while (request := await self.sent.get()) is not None:
+            yield request
+
+    async def _take(self, data: bytes) -> None:
+        self.received.put_nowait(pb.JoinResponse.FromString(data))
+
+    def send(self, **request: object) -> None:
+        self.sent.put_nowait(pb.JoinRequest(**request))  # type: ignore[arg-type]
+
+    def start(self, member_id: str, *topics: str, **fields: object) -> None:
+        subscription = pb.Subscription(topics=topics or ("t",))
+        start = pb.JoinStart(group_id=GROUP, member_id=member_id, subscription=subscription, **fields)  # type: ignore[arg-type]
+        self.send(start=start)
+
+    async def next(self, kind: str) -> pb.JoinResponse:
+        """The next response, which is of this kind."""
+        response = await self.received.get()
+        assert response.WhichOneof("response") == kind
+        return response
+
+    async def assignment(self) -> pb.Assignment:
+        return (await self.next("assignment")).assignment
+
+    async def error(self) -> PenstockError:
+        with pytest.raises(PenstockError) as caught:
+            await self.task
+        return caught.value
+
+
+class Stand:
+    """Members on a seat; what they propose is applied as soon as `gate` is open."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.now_ms = 1_000
+        self.is_serving = True
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.requests: list[int] = []
+        """Numbers of changes."""
+        self.failures: list[BaseException] = []
+        self.offsets = Offsets()
+        node_id, leader_epoch = leadership(world)
+        seat = Seat(
+            node_id,
+            0,
+            leader_epoch,
+            lambda: self.world.image,
+            self._propose,
+            lambda: self.is_serving,
+            lambda: self.now_ms,
+        )
+        self.members = Members(seat, self.offsets, GroupLimits())
+        self._streams: list[Stream] = []
+
+    async def _propose(self, changes: Sequence[metadata_pb2.GroupChange]) -> list[metadata_pb2.ChangeResult]:
+        self.requests.append(len(changes))
+        await self.gate.wait()
+        if self.failures:
+            raise self.failures.pop()
+        return self.do(lambda: alter(self.world, changes))
+
+    def do(self, change: Callable[[], list[metadata_pb2.ChangeResult] | None]) -> list[metadata_pb2.ChangeResult]:
+        """Change the metadata and show them."""
+        old = self.world.image
+        results = change()
+        self.members.on_image(old, self.world.image)
+        return results or []
+
+    def stream(self) -> Stream:
+        stream = Stream(self.members)
+        self._streams.append(stream)
+        return stream
+
+    async def joined(self, member_id: str, **fields: object) -> Stream:
+        """A member that has joined, and was told so; its assignments follow."""
+        stream = self.stream()
+        stream.start(member_id, **fields)
+        await stream.next("joined")
+        return stream
+
+    async def pass_time(self, time_ms: int) -> None:
+        """Let the time task see a later time."""
+        self.now_ms += time_ms
+        self.members._ticked_ms += time_ms  # the event loop did not stand still
+        self.members._look.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        self.members.close(PenstockError(Reason.NOT_COORDINATOR, "over"))
+        for stream in self._streams:
+            stream.task.cancel()
+        await asyncio.gather(*(stream.task for stream in self._streams), *self.members._tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def stand() -> AsyncIterator[Stand]:
+    stand = Stand(metadata(t=4))
+    yield stand
+    await stand.close()
+
+
+def indexes(assigned: Sequence[object]) -> list[int]:
+    return [partition.partition for partition in assigned]  # type: ignore[attr-defined]
+
+
+async def test_a_member_joins_beats_and_leaves(stand: Stand) -> None:
+    stream = stand.stream()
+    stream.start("a", client_id="app")
+    joined = (await stream.next("joined")).joined
+    assert (joined.member_id, joined.generation) == ("a", 1)
+    assert joined.session_timeout.ToMilliseconds() == 10_000
+    assert joined.heartbeat_interval.ToMilliseconds() == 3_000
+    assignment = await stream.assignment()
+    assert indexes(assignment.partitions) == [0, 1, 2, 3]
+    assert assignment.partitions[0].committed == COMMITTED
+    assert not assignment.partitions[1].HasField("committed")
+    assert {(p.topic, p.granted_generation) for p in assignment.partitions} == {("t", 1)}
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=5, polls=1))
+    assert (await stream.next("heartbeat_ack")).heartbeat_ack.sequence == 5
+    assert group_of(stand.world).members["a"].host == "ipv4:127.0.0.1"
+    stream.send(leave=pb.LeaveGroup(reason="done"))
+    await stream.task
+    assert not group_of(stand.world).members
+    assert stand.offsets.generations == [1, 2]
+
+
+async def test_partitions_move_when_they_are_released(stand: Stand) -> None:
+    first = await stand.joined("a")
+    await first.assignment()
+    second = await stand.joined("b")
+    assert indexes((await second.assignment()).partitions) == []
+    asked = await first.assignment()
+    assert len(asked.revoked) == 2
+    assert asked.release_within.ToMilliseconds() == 60_000
+    first.send(release=pb.ReleasePartitions(generation=asked.generation, partitions=asked.revoked))
+    assert indexes((await second.assignment()).partitions) == indexes(asked.revoked)
+    rest = await first.assignment()
+    assert indexes(rest.partitions) == indexes(asked.partitions)
+    assert not rest.revoked
+
+
+async def test_joins_of_a_moment_are_one_command(stand: Stand) -> None:
+    stand.gate.clear()
+    streams = [stand.stream() for _ in range(5)]
+    streams[0].start("m0")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert stand.requests == [1]
+    for number, stream in enumerate(streams[1:], 1):
+        stream.start(f"m{number}")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    stand.gate.set()
+    for stream in streams:
+        await stream.next("joined")
+    assert group_of(stand.world).generation == 2
+
+
+async def test_changes_of_many_groups_are_one_request(stand: Stand) -> None:
+    stand.gate.clear()
+    made = [asyncio.create_task(stand.members.ensure_group(f"g{number}")) for number in range(20)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    stand.gate.set()
+    await asyncio.gather(*made)
+    assert stand.requests == [20]
+    assert len(stand.world.image.groups) == 20
+
+
+async def test_commits_are_answered_in_their_order_and_before_what_follows(stand: Stand) -> None:
+    stream = await stand.joined("a", client_id="app")
+    await stream.assignment()
+    for sequence in (1, 2):
+        stream.send(commit=pb.MemberCommit(generation=1, sequence=sequence, offsets=[pb.OffsetCommit(offset=sequence)]))
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=1))
+    await stream.next("heartbeat_ack")
+    (first, one), (second, other) = stand.offsets.commits
+    assert (first.group_id, first.member_id, first.generation, first.sequence) == (GROUP, "a", 1, 1)
+    other.set_result([pb.OffsetCommitResult()])
+    await asyncio.sleep(0)
+    assert stream.received.empty()
+    one.set_result([pb.OffsetCommitResult()])
+    for sequence in (1, 2):
+        assert (await stream.next("commit_result")).commit_result.sequence == sequence
+    assert second.sequence == 2
+
+
+async def test_a_silent_member_is_told_and_removed(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    await stand.pass_time(10_000)
+    error = await stream.error()
+    assert error.reason is Reason.UNKNOWN_MEMBER
+    assert "was silent for 10 s" in error.message
+    assert not group_of(stand.world).members
+
+
+async def test_heartbeats_move_the_end_of_a_session(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    await stream.assignment()
+    for sequence in range(4):
+        await stand.pass_time(9_000)
+        if sequence % 2:
+            stream.send(heartbeat=pb.MemberHeartbeat(sequence=sequence))
+            await stream.next("heartbeat_ack")
+        else:
+            stand.members.heartbeat(pb.HeartbeatRequest(group_id=GROUP, member_id="a", polls=sequence))
+    assert group_of(stand.world).members
+
+
+async def test_a_pause_of_the_event_loop_prolongs_the_sessions(stand: Stand) -> None:
+    await stand.joined("a")
+    stand.now_ms += 30_000
+    stand.members._look.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert group_of(stand.world).members
+
+
+async def test_without_contact_to_the_controller_nothing_is_acknowledged(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    stand.is_serving = False
+    with pytest.raises(PenstockError) as caught:
+        stand.members.heartbeat(pb.HeartbeatRequest(group_id=GROUP, member_id="a"))
+    assert caught.value.reason is Reason.NOT_SERVING
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=1))
+    assert (await stream.error()).reason is Reason.NOT_SERVING
+
+
+async def test_the_end_of_the_leadership_ends_all_streams(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    stand.members.close(PenstockError(Reason.NOT_COORDINATOR, "node 2 is"))
+    assert (await stream.error()).reason is Reason.NOT_COORDINATOR
+    late = stand.stream()
+    late.start("b")
+    assert (await late.error()).reason is Reason.NOT_COORDINATOR
+    with pytest.raises(PenstockError):
+        await stand.members.ensure_group("other")
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (pb.JoinRequest(heartbeat=pb.MemberHeartbeat()), Reason.INVALID_ARGUMENT),
+        (pb.JoinRequest(start=pb.JoinStart(member_id="a")), Reason.INVALID_GROUP_ID),
+        (pb.JoinRequest(start=pb.JoinStart(group_id="g" * 250, member_id="a")), Reason.INVALID_GROUP_ID),
+        (pb.JoinRequest(start=pb.JoinStart(group_id="g")), Reason.INVALID_ARGUMENT),
+        (pb.JoinRequest(start=pb.JoinStart(group_id="g", member_id="a" * 250)), Reason.INVALID_ARGUMENT),
+        (pb.JoinRequest(start=pb.JoinStart(group_id="g", member_id="a")), Reason.INVALID_SUBSCRIPTION),
+    ],
+)
+async def test_a_start_that_cannot_be_is_refused(stand: Stand, request_: pb.JoinRequest, reason: Reason) -> None:
+    stream = stand.stream()
+    stream.sent.put_nowait(request_)
+    assert (await stream.error()).reason is reason
+
+
+async def test_a_topic_that_this_node_does_not_know_yet_is_waited_for(stand: Stand) -> None:
+    stream = stand.stream()
+    stream.start("a", "late")
+    await asyncio.sleep(0)
+    assert not stream.task.done()
+    stand.do(lambda: create(stand.world, "late", 1))
+    await stream.next("joined")
+
+
+async def test_what_the_controller_refuses_for_good_ends_the_stream(stand: Stand) -> None:
+    stand.failures.append(PenstockError(Reason.UNSUPPORTED, "node 3 is too old"))
+    stream = stand.stream()
+    stream.start("a")
+    assert (await stream.error()).reason is Reason.UNSUPPORTED
+    stand.failures.append(PenstockError(Reason.UNSUPPORTED, "node 3 is too old"))
+    with pytest.raises(PenstockError, match="too old"):
+        await stand.members.ensure_group("other")
+
+
+async def test_what_has_an_unknown_outcome_is_tried_again(stand: Stand) -> None:
+    stand.failures += [PenstockError(Reason.OUTCOME_UNKNOWN, "?"), TimeoutError(), ValueError("a fault")]
+    stream = stand.stream()
+    stream.start("a")
+    for _ in range(3):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await stand.pass_time(100)
+    await stream.next("joined")
+    assert len(stand.requests) == 4
+
+
+async def test_a_group_is_made_and_deleted(stand: Stand) -> None:
+    await stand.members.ensure_group(GROUP)
+    await stand.members.ensure_group(GROUP)
+    assert group_of(stand.world).group_epoch
+    await stand.members.delete_group(GROUP, validate_only=True)
+    assert group_of(stand.world).group_epoch
+    assert await stand.members.delete_group(GROUP, validate_only=False) == stand.world.image.version
+    assert not stand.world.image.groups
+    with pytest.raises(PenstockError) as caught:
+        await stand.members.delete_group(GROUP, validate_only=False)
+    assert caught.value.reason is Reason.UNKNOWN_GROUP
+    assert not stand.members._cores
+
+
+async def test_a_group_that_is_joined_while_it_is_to_be_deleted_stays(stand: Stand) -> None:
+    await stand.members.ensure_group(GROUP)
+    stand.members.commit_began(GROUP, list(parts("t", 0)))  # it waits for that
+    deleting = asyncio.create_task(stand.members.delete_group(GROUP, validate_only=False))
+    await asyncio.sleep(0)
+    await stand.joined("a")
+    with pytest.raises(PenstockError) as caught:
+        await deleting
+    assert caught.value.reason is Reason.GROUP_NOT_EMPTY
+
+
+async def test_questions_about_unknown_groups_leave_nothing_behind(stand: Stand) -> None:
+    (error,) = stand.members.check_commit("x", "m", 1, list(parts("t", 0)))
+    assert error is not None
+    assert error.reason is Reason.UNKNOWN_MEMBER
+    with pytest.raises(PenstockError):
+        stand.members.heartbeat(pb.HeartbeatRequest(group_id="x", member_id="m"))
+    stand.members.commit_began("x", list(parts("t", 0)))
+    stand.members.commit_ended("x", list(parts("t", 0)))
+    assert not stand.members._cores
+
+
+async def test_a_new_coordinator_has_the_groups_of_its_partition(stand: Stand) -> None:
+    await stand.joined("a")
+    other = Stand(stand.world)
+    try:
+        stream = await other.joined("a", generation=1)
+        assert indexes((await stream.assignment()).partitions) == [0, 1, 2, 3]
+        assert other.requests == []
+    finally:
+        await other.close()
+
+
+async def test_a_member_that_half_closes_without_leaving_stays_a_member(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    stream.sent.put_nowait(None)
+    await stream.task
+    assert "a" in group_of(stand.world).members
