@@ -20,7 +20,9 @@ from penstock.client.descriptions import (
 from penstock.client.errors import (
     BufferFullError,
     ClientClosedError,
+    CommitFailedError,
     ExpectedOffsetMismatchError,
+    InstanceFencedError,
     InvalidRequestError,
     LogDamagedError,
     LogDivergedError,
@@ -35,10 +37,14 @@ from penstock.client.errors import (
     UnknownPartitionError,
     UnknownTopicError,
 )
+from penstock.client.group.listener import RebalanceListener
+from penstock.client.group.reader import GroupMembership
 from penstock.client.producer import Producer
 from penstock.client.records import (
     NO_OFFSET,
     BatchDelivery,
+    CommitPoint,
+    CommittedOffset,
     Delivery,
     NewRecord,
     Position,
@@ -59,12 +65,17 @@ __all__ = [
     "BufferFullError",
     "ClientClosedError",
     "ClusterDescription",
+    "CommitFailedError",
+    "CommitPoint",
+    "CommittedOffset",
     "Consumer",
     "Delivery",
     "ExpectedOffsetMismatchError",
     "FetchedBatch",
+    "GroupMembership",
     "HealthProblem",
     "HealthReport",
+    "InstanceFencedError",
     "InvalidRequestError",
     "LogDamagedError",
     "LogDescription",
@@ -79,6 +90,7 @@ __all__ = [
     "Position",
     "Producer",
     "ProducerFencedError",
+    "RebalanceListener",
     "Record",
     "RecordTooLargeError",
     "RequestTimeoutError",

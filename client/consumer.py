@@ -56,6 +56,10 @@ class Consumer:
         self._left_in_group: Iterator[Record] = self._left
         """The same in a group, where more is done for each record."""
         self._group: GroupReader | None = None
+        self._hands_out = True
+        """What is taken is handed out."""
+        self._tells_changes = True
+        """Else the blocking face does, and every wait ends when there is something to be told."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -79,10 +83,19 @@ class Consumer:
 
         A static member keeps its partitions for its session timeout. Without `leave` any member does.
         """
+        await self._close(leave=leave, told=False)
+
+    async def _close(self, *, leave: bool, told: bool) -> None:
+        """`told`: the listener knows that all partitions are given up."""
         if not self._is_open:
             return
-        if self._group is not None:
-            await self._group.close(leave=leave)
+        try:
+            if self._group is not None:
+                await self._group.close(leave=leave, told=told)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
         self._is_open = False
         await self._fetcher.close()
         await self._session.close()
@@ -273,7 +286,10 @@ class Consumer:
         group.ask()
         is_over = False
         while True:
-            await group.tell_changes()
+            if self._tells_changes:
+                await group.tell_changes()
+            elif group.is_pending:
+                return False
             self._check_open()
             self._raise_error()
             if fetcher.ready and group.may_give():
@@ -286,6 +302,25 @@ class Consumer:
                         await fetcher.wait(lambda: group.is_pending or (bool(fetcher.ready) and group.may_give()))
             except TimeoutError:
                 is_over = True
+
+    async def _poll_ahead(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Poll in a group for another thread, which hands the records out one by one."""
+        group = self._in_group()
+        if not await self._wait_in_group(group, timeout_s):
+            return []
+        self._hands_out = False
+        try:
+            records = self._take(max_records)
+        finally:
+            self._hands_out = True
+        group.positions.send_ahead({TopicPartition(*record[:2]) for record in records})
+        return records
+
+    def _rewind(self, partition: TopicPartition, offset: int) -> None:
+        """Fetch again what was taken and not handed out."""
+        cursor = self._fetcher.cursors.get(partition)
+        if cursor is not None:
+            self._fetcher.seek(cursor, offset)
 
     async def _next_in_group(self, group: GroupReader) -> Record:
         while True:
@@ -300,7 +335,7 @@ class Consumer:
                     return records[0]
 
     def _handed_out(self, cursor: Cursor) -> None:
-        if self._group is not None:
+        if self._group is not None and self._hands_out:
             self._group.positions.hand_out(cursor.partition, cursor.position, cursor.given_epoch)
 
     def _take(self, max_records: int) -> list[Record]:

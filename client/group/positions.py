@@ -12,15 +12,12 @@ from penstock.client.records import CommitPoint, TopicPartition
 
 @dataclass(slots=True)
 class _Place:
-    """Of one partition. Offsets of next records."""
+    """Of one partition. Points are replaced as a whole: another thread may read them."""
 
-    position: int
+    position: CommitPoint
     """After what was handed out."""
-    epoch: int | None
-    """Leader epoch of the record before `position`, where one was handed out."""
-    asked: int
+    asked: CommitPoint
     """After what the application has asked past."""
-    asked_epoch: int | None
     settled: int | None
     """What was committed last, by acknowledgement, or needs no commit: where it began."""
     ahead: bool = False
@@ -36,7 +33,8 @@ class Positions:
 
     def add(self, partition: TopicPartition, position: int, *, is_settled: bool = True) -> None:
         """Begin at `position`; unless that is settled, it is to be committed before anything was handed out."""
-        self._places[partition] = _Place(position, None, position, None, position if is_settled else None)
+        point = CommitPoint(position)
+        self._places[partition] = _Place(point, point, position if is_settled else None)
         self._in_hand.pop(partition, None)
 
     def remove(self, partition: TopicPartition) -> None:
@@ -47,36 +45,31 @@ class Positions:
     def hand_out(self, partition: TopicPartition, position: int, epoch: int | None) -> None:
         """The application is given what is before `position`."""
         place = self._places.get(partition)
-        if place is not None and position != place.position:
-            place.position, place.epoch = position, epoch
+        if place is not None and position != place.position.offset:
+            place.position = CommitPoint(position, epoch)
             self._in_hand[partition] = None
 
     def send_ahead(self, partitions: Iterable[TopicPartition]) -> None:
-        """Records of these are given to another thread, which hands them out."""
-        for partition in partitions:
-            place = self._places.get(partition)
-            if place is not None:
-                place.ahead = True
-
-    def none_ahead(self) -> None:
-        """The other thread has handed out or dropped all that it was given."""
-        for place in self._places.values():
-            place.ahead = False
+        """Records of these, and of no others, are given to another thread, which hands them out."""
+        ahead = set(partitions)
+        for partition, place in self._places.items():
+            place.ahead = partition in ahead
 
     def ask(self) -> None:
-        """The application asks for more: it is done with what was handed out."""
-        for partition in self._in_hand:
+        """The application asks for more: it is done with what it was given."""
+        if not self._in_hand:
+            return
+        for partition in list(self._in_hand):
             place = self._places.get(partition)
             if place is not None:
-                place.asked, place.asked_epoch = place.position, place.epoch
+                place.asked = place.position
         self._in_hand.clear()
 
     def seek(self, partition: TopicPartition, position: int) -> None:
         """The application goes elsewhere."""
         place = self._places.get(partition)
         if place is not None:
-            place.position = place.asked = position
-            place.epoch = place.asked_epoch = None
+            place.position = place.asked = CommitPoint(position)
             self._in_hand.pop(partition, None)
 
     def is_in_hand(self, partition: TopicPartition) -> bool:
@@ -87,27 +80,19 @@ class Positions:
     def position(self, partition: TopicPartition) -> int | None:
         """Give the offset after what was handed out."""
         place = self._places.get(partition)
-        return None if place is None else place.position
+        return None if place is None else place.position.offset
 
     def asked_past(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what may be committed without a word of the application, and is not yet."""
-        return {
-            partition: CommitPoint(place.asked, place.asked_epoch)
-            for partition, place in self._chosen(partitions)
-            if place.asked != place.settled
-        }
+        return {p: place.asked for p, place in self._chosen(partitions) if place.asked.offset != place.settled}
 
     def unsettled(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, CommitPoint]:
         """Give where these began, as far as that is to be committed and is not yet."""
-        return {p: CommitPoint(place.asked) for p, place in self._chosen(partitions) if place.settled is None}
+        return {p: place.asked for p, place in self._chosen(partitions) if place.settled is None}
 
     def handed_out(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what the application means when it commits without saying what, as far as it is not committed."""
-        return {
-            partition: CommitPoint(place.position, place.epoch)
-            for partition, place in self._chosen(partitions)
-            if place.position != place.settled
-        }
+        return {p: place.position for p, place in self._chosen(partitions) if place.position.offset != place.settled}
 
     def committed(self, partition: TopicPartition, offset: int) -> None:
         """This is committed."""

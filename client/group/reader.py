@@ -74,8 +74,8 @@ class GroupReader:
         self._starting = Starting(group, client, session)
         parts = Parts(self._core, fetcher, self._commits, self._starting)
         self.positions = parts.positions
-        self._rebalances = Rebalances(parts, session, self, auto_commit=group.auto_commit)
-        self._rebalances.listener = group.listener
+        self.rebalances = Rebalances(parts, session, self, auto_commit=group.auto_commit)
+        self.rebalances.listener = group.listener
         self._wake = asyncio.Event()
         self._asked_ms = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,17 +88,17 @@ class GroupReader:
         works = (self._stream.run(), self._commits.run(), self._tick(), self._commit_regularly())
         self._tasks = [asyncio.create_task(work) for work in works]
 
-    async def close(self, *, leave: bool) -> None:
-        """Commit what was asked past, leave, end the tasks."""
+    async def close(self, *, leave: bool, told: bool = False) -> None:
+        """Tell the listener unless it was told, commit what was asked past, leave, end the tasks."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                change = self._rebalances.announced()
-                if change is not None and self._rebalances.drainer is None:
-                    await self._rebalances.tell(change)
-                points = self.positions.asked_past() if self._rebalances.auto_commit else {}
+                change = self.rebalances.announced()
+                if change is not None and not told:
+                    await self.rebalances.tell(change)
+                points = self.positions.asked_past() if self.rebalances.auto_commit else {}
                 if points:
                     log_failures(await self._commits.commit(points))
-        await self._rebalances.close()
+        await self.rebalances.close()
         if leave and self._core.leave("closed", returning=self.config.instance_id is not None):
             self._stream.poke()
             with contextlib.suppress(TimeoutError):
@@ -130,19 +130,19 @@ class GroupReader:
         """Read other topics from now on; a `listener` takes the place of the former one."""
         await self._starting.look()
         if listener is not None:
-            self._rebalances.listener = listener
+            self.rebalances.listener = listener
         self._core.subscribe(subscription)
         self.changed()
 
     def drive(self, drainer: Drainer | None) -> None:
         """Hand revocations to a drainer, which commits itself."""
-        self._rebalances.drainer = drainer
-        self._rebalances.auto_commit = self.config.auto_commit and drainer is None
+        self.rebalances.drainer = drainer
+        self.rebalances.auto_commit = self.config.auto_commit and drainer is None
 
     def ask(self) -> None:
         """The application asks for records: it is done with those it was given."""
         self.positions.ask()
-        self._rebalances.asked()
+        self.rebalances.asked()
         self._asked_ms = self.now_ms()
         self._core.asked(self._asked_ms)
         self.changed()
@@ -150,32 +150,32 @@ class GroupReader:
     def goes_on(self) -> bool:
         """The same, once a record; False: there is more to do first."""
         now_ms = self._session.clock.monotonic_ms()
-        if self._rebalances.is_pending or now_ms - self._asked_ms >= ASK_INTERVAL_MS:
+        if self.rebalances.is_pending or now_ms - self._asked_ms >= ASK_INTERVAL_MS:
             return False
         self.positions.ask()
         return now_ms < self._core.valid_until_ms
 
     def may_give(self) -> bool:
         """Records may be given out now."""
-        return not self._rebalances.is_pending and self.now_ms() < self._core.valid_until_ms
+        return not self.rebalances.is_pending and self.now_ms() < self._core.valid_until_ms
 
     @property
     def is_pending(self) -> bool:
         """The application has something to hear."""
-        return self._rebalances.is_pending
+        return self.rebalances.is_pending
 
     async def tell_changes(self) -> None:
         """Have the application hear of all changes of its partitions."""
-        while (change := self._rebalances.next_change()) is not None:
+        while (change := self.rebalances.next_change()) is not None:
             try:
-                await self._rebalances.tell(change)
+                await self.rebalances.tell(change)
             except asyncio.CancelledError:
-                self._rebalances.put_back(change)
+                self.rebalances.put_back(change)
                 raise
             except Exception:
-                await self._rebalances.finish(change)
+                await self.rebalances.finish(change)
                 raise
-            await self._rebalances.finish(change)
+            await self.rebalances.finish(change)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -245,7 +245,7 @@ class GroupReader:
     def changed(self) -> None:
         """See StreamHost: do what the core wants."""
         for change in self._core.take_changes():
-            self._rebalances.apply(change)
+            self.rebalances.apply(change)
         error = self._core.take_error()
         if error is not None:
             self._fetcher.errors.append(error)
@@ -286,7 +286,7 @@ class GroupReader:
                 points[partition] = point
                 continue
             never = PenstockError(Reason.PARTITION_NOT_OWNED, "the member does not have it")
-            why = self._rebalances.why_lost.get(partition, never)
+            why = self.rebalances.why_lost.get(partition, never)
             errors[partition] = commit_failed(why, f"{partition.topic}-{partition.partition}")
         return points, errors
 
@@ -314,7 +314,7 @@ class GroupReader:
     async def _commit_regularly(self) -> None:
         while True:
             await self._session.clock.sleep_ms(self.config.auto_commit_interval_ms)
-            points = self.positions.asked_past() if self._rebalances.auto_commit else {}
+            points = self.positions.asked_past() if self.rebalances.auto_commit else {}
             if points:
                 log_failures(await self._commits.commit(points))
 

@@ -59,6 +59,8 @@ class Rebalances:
         self.drainer: Drainer | None = None
         self.auto_commit = auto_commit
         self.why_lost: dict[TopicPartition, PenstockError] = {}
+        self.version = 0
+        """Rises when something is read no more."""
         self._parts = parts
         self._session = session
         self._host = host
@@ -85,6 +87,7 @@ class Rebalances:
             self._lose(change)
 
     def _revoke(self, holds: tuple[Hold, ...]) -> None:
+        self.version += 1
         for hold in holds:
             self._parts.fetcher.remove(hold.partition)
         for hold in holds:
@@ -109,6 +112,7 @@ class Rebalances:
                 self._parts.fetcher.add(hold.partition, position)
 
     def _lose(self, change: Change) -> None:
+        self.version += 1
         partitions = tuple(hold.partition for hold in change.holds)
         why = change.why or PenstockError(Reason.PARTITION_NOT_OWNED, "the member does not have it any more")
         _LOG.warning("group %s lost %s: %s", self._parts.core.config.group, names(partitions), why.message)
