@@ -294,7 +294,10 @@ async def test_topics_of_a_pattern_and_added_partitions_are_picked_up_from_their
         await produce(boot, f"{stem}-a", 1, records=1)
         assert [(record.partition, record.offset) for record in await read(consumer, 1)] == [(0, 1)]
         await topic(boot, 1, records=2, name=f"{stem}-b")
-        assert {(record.topic, record.offset) for record in await read(consumer, 2)} == {(f"{stem}-b", 0), (f"{stem}-b", 1)}
+        assert {(record.topic, record.offset) for record in await read(consumer, 2)} == {
+            (f"{stem}-b", 0),
+            (f"{stem}-b", 1),
+        }
         async with Admin(boot) as admin:
             await admin.add_partitions(f"{stem}-a", 2)
         async with Producer(boot) as producer:
@@ -392,7 +395,12 @@ def test_the_blocking_face_shares_and_hands_over_record_by_record(boot: str) -> 
                 other = Blocked(boot, group=group, topics=name)
             if other is not None and other.records and len(handled) + len(other.records) >= 40:
                 break
-            if len(handled) >= 20 and other is not None and len(consumer.assignment()) == 1 and not consumer._group._lookahead:  # type: ignore[union-attr]
+            if (
+                len(handled) >= 20
+                and other is not None
+                and len(consumer.assignment()) == 1
+                and not consumer._group._lookahead
+            ):  # type: ignore[union-attr]
                 break
         assert other is not None
         mine = {(r.partition, r.offset) for r in handled}

@@ -78,7 +78,9 @@ def test_what_is_on_its_way_to_another_thread_is_in_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["give", "ask", "commit"]), st.integers(1, 5)), max_size=40))
-def test_committed_by_itself_is_never_beyond_what_was_given_before_the_last_asking(steps: list[tuple[str, int]]) -> None:
+def test_committed_by_itself_is_never_beyond_what_was_given_before_the_last_asking(
+    steps: list[tuple[str, int]],
+) -> None:
     positions = Positions()
     positions.add(P0, 0)
     given_out = asked = 0
