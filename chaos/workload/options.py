@@ -193,6 +193,8 @@ class Members:
     """Shorter and longer than max_poll_interval."""
     paces_s: tuple[float, ...] = (0.05, 0.3)
     """How long members take for what they are handed, in turn."""
+    most_records: tuple[int, ...] = (200, 40)
+    """Of one poll, in turn: who takes few has more waiting in its client when its partitions move."""
     session_timeout_ms: int = 5_000
     rebalance_timeout_ms: int = 6_000
     max_poll_interval_ms: int = 5_000

@@ -49,6 +49,7 @@ class Slot(Process):
             rebalance_timeout_ms=options.rebalance_timeout_ms,
             max_poll_interval_ms=options.max_poll_interval_ms,
             pace_s=options.paces_s[index % len(options.paces_s)],
+            most_records=options.most_records[index % len(options.most_records)],
         )
 
 
