@@ -8,7 +8,6 @@ has. Then all leave, and the coordinator is asked what is committed.
 import asyncio
 from collections.abc import Mapping
 
-from penstock.chaos.member.plan import Stall
 from penstock.chaos.workload.group_ends import GroupEnds
 from penstock.chaos.workload.lives import Nursery
 from penstock.chaos.workload.options import Access, Members
@@ -20,7 +19,6 @@ DRAIN_BOUND_S = 60.0
 DRAIN_POLL_S = 0.25
 LEAVE_PATIENCE_S = 20.0
 """A member that has not left after this is killed."""
-STALLS: tuple[Stall, ...] = ("block", "wait")
 
 
 class Crew(Process):
@@ -63,7 +61,7 @@ class Crew(Process):
         weights = self._options.upsets
         what = self.rng.choices(list(weights), list(weights.values()))[0]
         seconds = self.rng.uniform(*self._options.freeze_s)
-        stall_s, how = self.rng.uniform(*self._options.stall_s), self.rng.choice(STALLS)
+        stall_s, how = self.rng.uniform(*self._options.stall_s), self.rng.choice(self._options.stalls)
         life = slot.life
         if life is None or life.is_over:
             await slot.join(self._nursery)

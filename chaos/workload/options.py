@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
-from penstock.chaos.member.plan import Commits
+from penstock.chaos.member.plan import Commits, Stall
 from penstock.client.records import Isolation
 
 Acks = Literal["none", "leader", "all"]
@@ -191,6 +191,7 @@ class Members:
     """Shorter and longer than a session."""
     stall_s: tuple[float, float] = (0.5, 8.0)
     """Shorter and longer than max_poll_interval."""
+    stalls: tuple[Stall, ...] = ("block", "wait")
     paces_s: tuple[float, ...] = (0.05, 0.3)
     """How long members take for what they are handed, in turn."""
     most_records: tuple[int, ...] = (200, 40)

@@ -1,8 +1,8 @@
 """The nursery of members, with deliberate bugs in their client: python -m tests.chaos.broken_members BUG… -- FD"""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +12,18 @@ from penstock.client.group.positions import Positions
 from penstock.client.records import CommitPoint, TopicPartition
 from tests.chaos.broken_dropping import Bug, put
 
+NEVER_MS = 1 << 60
 ROOT = Path(__file__).parents[2]
 
 
-def _nothing(self: MemberCore, now_ms: int) -> None:
-    del self, now_ms
+@contextmanager
+def _no_session() -> Iterator[None]:
+    """Neither of the two places where a member looks at the time."""
+    with (
+        put(MemberCore, "_check_session", lambda _self, _now_ms: None),
+        put(MemberCore, "valid_until_ms", property(lambda _self: NEVER_MS)),
+    ):
+        yield
 
 
 def _all_that_was_handed_out(
@@ -27,8 +34,8 @@ def _all_that_was_handed_out(
 
 BUGS: Mapping[str, Bug] = {
     "reads on after its session": Bug(
-        "a member that was frozen for longer than its session gives out what it had fetched (decision of the client)",
-        partial(put, MemberCore, "_check_session", _nothing),
+        "a member that was frozen for longer than its session gives out what it had fetched ",
+        _no_session,
     ),
     "commits what was only handed out": Bug(
         "by itself it commits what was not asked past", partial(put, Positions, "asked_past", _all_that_was_handed_out)

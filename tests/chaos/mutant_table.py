@@ -138,26 +138,29 @@ FEW_PAIRS = WorkloadOptions(
 CHANGES = WorkloadOptions(senders=(Senders(2, 50.0),), changers=Changers(6, every_s=0.1, most_fresh=0))
 
 
-def _crew(**upsets: float) -> WorkloadOptions:
-    """A group to whose members these things happen, twice a second. They are slow, and so have records in stock."""
-    crew = Members(
-        count=5,
-        at_first=5,
-        static=0,
-        every_s=0.5,
-        upsets=upsets,
-        freeze_s=(5.5, 7.0),
-        stall_s=(0.3, 1.5),
-        paces_s=(0.2,),
-        most_records=(10,),
-    )
-    options = WorkloadOptions(topics=(TopicPlan(ORDERS, 12),), senders=(Senders(2, 150.0),)).only("senders")
-    return replace(options, members=(crew,))
+CREW = Members(
+    count=5,
+    at_first=5,
+    static=0,
+    every_s=0.5,
+    freeze_s=(5.5, 7.0),
+    stall_s=(1.0, 2.0),
+    stalls=("block",),
+    paces_s=(0.2,),
+    most_records=(5,),
+)
+"""Slow members, which always have records in stock; twice a second something happens to one of them."""
 
 
-COMING_AND_GOING = _crew(leave=2.0, stall=1.0)
-KILLED = _crew(kill=1.0)
-FROZEN = _crew(freeze=3.0, leave=1.0)
+def _crew(**members: Any) -> WorkloadOptions:
+    options = WorkloadOptions(topics=(TopicPlan(ORDERS, 12),), senders=(Senders(2, 75.0),)).only("senders")
+    return replace(options, members=(replace(CREW, **members),))
+
+
+BLOCKED = _crew(upsets={"leave": 1.0, "stall": 2.0})
+KILLED = _crew(upsets={"kill": 1.0}, most_records=(200,))
+FROZEN = _crew(upsets={"freeze": 3.0, "leave": 1.0})
+LEAVING = _crew(upsets={"leave": 1.0}, commits=("auto",), most_records=(200,))
 
 MUTANTS = (
     Mutant(("acked at the local commit",), CUT_LEADER),
@@ -182,10 +185,10 @@ MUTANTS = (
     Mutant(("the latest of a key goes",), KILL_NODES, DROPPING, limits=DROPPING_LIMITS),
     Mutant(("tombstones replace nothing",), KILL_AND_WAIT, DROPPING, limits=DROPPING_LIMITS),
     Mutant(("reordered",), TOO_FEW_REPLICAS, FEW_PAIRS, in_clients=True),
-    Mutant(("granted before it is released",), CALM, COMING_AND_GOING, limits=GROUP_LIMITS),
+    Mutant(("granted before it is released",), CALM, BLOCKED, limits=GROUP_LIMITS),
     Mutant(("anybody commits", "reads on after its session"), CALM, FROZEN, limits=GROUP_LIMITS),
     Mutant(("reads on after its session",), CALM, FROZEN, limits=GROUP_LIMITS),
-    Mutant(("offsets forgotten at failover",), KILL_COORDINATORS, COMING_AND_GOING, limits=GROUP_LIMITS),
+    Mutant(("offsets forgotten at failover",), KILL_COORDINATORS, LEAVING, limits=GROUP_LIMITS),
     Mutant(("sessions never end",), CALM, KILLED, limits=GROUP_LIMITS),
-    Mutant(("commits what was only handed out",), CALM, COMING_AND_GOING, limits=GROUP_LIMITS),
+    Mutant(("commits what was only handed out",), CALM, LEAVING, limits=GROUP_LIMITS),
 )
