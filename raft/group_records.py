@@ -1,6 +1,7 @@
 """Consumer groups to and from their stored form. Equal groups have equal bytes. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.image import GroupInfo, GroupPartition, MemberInfo
@@ -48,14 +49,8 @@ def member_record(member: MemberInfo) -> pb.GroupMemberRecord:
         rebalance_timeout_ms=member.rebalance_timeout_ms,
         max_poll_interval_ms=member.max_poll_interval_ms,
         joined_ms=member.joined_ms,
-        owned=[
-            pb.OwnedPartitionRecord(topic_id=held.topic_id, partition=held.partition, granted_generation=generation)
-            for held, generation in sorted(member.owned.items())
-        ],
-        target=[
-            pb.GroupPartitionRecord(topic_id=wanted.topic_id, partition=wanted.partition)
-            for wanted in sorted(member.target)
-        ],
+        owned=_shares(member.owned, member.owned),
+        target=_shares(member.target, {}),
     )
 
 
@@ -73,17 +68,24 @@ def member_of(record: pb.GroupMemberRecord) -> MemberInfo:
         rebalance_timeout_ms=record.rebalance_timeout_ms,
         max_poll_interval_ms=record.max_poll_interval_ms,
         joined_ms=record.joined_ms,
-        owned={_partition_of(held): held.granted_generation for held in record.owned},
-        target=frozenset(partitions_of(record.target)),
+        owned={
+            GroupPartition(share.topic_id, index): granted
+            for share in record.owned
+            for index, granted in zip(share.partitions, share.granted_generations, strict=True)
+        },
+        target=frozenset(
+            GroupPartition(share.topic_id, index) for share in record.target for index in share.partitions
+        ),
     )
 
 
-def partitions_of(
-    records: Iterable[pb.GroupPartitionRecord | pb.OwnedPartitionRecord],
-) -> Iterable[GroupPartition]:
-    """Return the partitions that records name."""
-    return map(_partition_of, records)
-
-
-def _partition_of(record: pb.GroupPartitionRecord | pb.OwnedPartitionRecord) -> GroupPartition:
-    return GroupPartition(record.topic_id, record.partition)
+def _shares(
+    partitions: Iterable[GroupPartition], granted: Mapping[GroupPartition, int]
+) -> Iterator[pb.GroupShareRecord]:
+    for topic_id, share in groupby(sorted(partitions), key=lambda partition: partition.topic_id):
+        held = list(share)
+        yield pb.GroupShareRecord(
+            topic_id=topic_id,
+            partitions=[partition.partition for partition in held],
+            granted_generations=[granted[partition] for partition in held] if granted else [],
+        )

@@ -20,6 +20,8 @@ class _Place:
     """After what the application has asked past."""
     settled: int | None
     """What was committed last, by acknowledgement, or needs no commit: where it began."""
+    overruled: CommitPoint | None = None
+    """`asked` when the application committed something else itself: that stands until it asks again."""
     ahead: bool = False
     """Records are on their way to the application, and nobody knows which of them it has."""
 
@@ -84,7 +86,11 @@ class Positions:
 
     def asked_past(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what may be committed without a word of the application, and is not yet."""
-        return {p: place.asked for p, place in self._chosen(partitions) if place.asked.offset != place.settled}
+        return {
+            p: place.asked
+            for p, place in self._chosen(partitions)
+            if place.asked.offset != place.settled and place.asked is not place.overruled
+        }
 
     def unsettled(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, CommitPoint]:
         """Give where these began, as far as that is to be committed and is not yet."""
@@ -93,6 +99,11 @@ class Positions:
     def handed_out(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what the application means when it commits without saying what, as far as it is not committed."""
         return {p: place.position for p, place in self._chosen(partitions) if place.position.offset != place.settled}
+
+    def overrule(self, partitions: Iterable[TopicPartition]) -> None:
+        """The application commits these itself: what it has asked past so far is not committed after that."""
+        for _, place in self._chosen(partitions):
+            place.overruled = place.asked
 
     def committed(self, partition: TopicPartition, offset: int) -> None:
         """This is committed."""

@@ -192,6 +192,7 @@ class GroupReader:
         """See Consumer.commit."""
         points, errors = self._points(offsets)
         if points:
+            self.positions.overrule(points)
             errors |= await self._commits.commit(points)
         raise_first(errors)
 
@@ -213,6 +214,7 @@ class GroupReader:
             except Exception:  # noqa: BLE001 - the application's code; its fault must not stop the consumer
                 _LOG.exception("a commit callback raised")
 
+        self.positions.overrule(points)
         self._commits.add(points, settled)
 
     async def fetch_committed(

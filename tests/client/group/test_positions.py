@@ -44,6 +44,18 @@ def test_an_older_acknowledgement_settles_nothing_newer() -> None:
     assert positions.asked_past() == {P0: CommitPoint(9, 1)}
 
 
+def test_what_the_application_commits_itself_is_not_taken_back() -> None:
+    positions = Positions()
+    positions.add(P0, 0)
+    positions.hand_out(P0, 5, 1)
+    positions.overrule([P0])
+    positions.committed(P0, 5)
+    assert positions.asked_past() == {}
+    positions.hand_out(P0, 6, 1)
+    positions.ask()
+    assert positions.asked_past() == {P0: CommitPoint(6, 1)}
+
+
 def test_a_lost_partition_leaves_nothing_behind() -> None:
     positions = Positions()
     positions.add(P0, 0)
