@@ -293,7 +293,10 @@ async def test_topics_of_a_pattern_and_added_partitions_are_picked_up_from_their
         await produce(boot, f"{stem}-a", 1, records=1)
         assert [(record.partition, record.offset) for record in await read(consumer, 1)] == [(0, 1)]
         await topic(boot, 1, records=2, name=f"{stem}-b")
-        assert {(record.topic, record.offset) for record in await read(consumer, 2)} == {(f"{stem}-b", 0), (f"{stem}-b", 1)}
+        assert {(record.topic, record.offset) for record in await read(consumer, 2)} == {
+            (f"{stem}-b", 0),
+            (f"{stem}-b", 1),
+        }
         async with Admin(boot) as admin:
             await admin.add_partitions(f"{stem}-a", 2)
         async with Producer(boot) as producer:
