@@ -132,7 +132,7 @@ class Trial:
     async def _settled(self, members: int) -> None:
         """Wait until so many members share all partitions."""
         async with asyncio.timeout(SETTLE_PATIENCE_S):
-            while not self._is_settled(members):
+            while not self._is_settled(members):  # noqa: ASYNC110  it is other processes' state
                 await asyncio.sleep(POLL_S)
 
     def _is_settled(self, members: int) -> bool:

@@ -122,7 +122,15 @@ CHURN = Members(
     every_s=1.0,
     paces_s=(0.05, 0.2),
 )
-QUICK_GROUP = Members(count=4, at_first=3, static=1, every_s=1.0, freeze_s=(0.5, 5.0), stall_s=(0.5, 5.0))
+QUICK_GROUP = Members(
+    count=4,
+    at_first=3,
+    commits=("manual", "auto", "process"),
+    static=1,
+    every_s=1.0,
+    freeze_s=(0.5, 5.0),
+    stall_s=(0.5, 5.0),
+)
 GROUP_LIMITS = {"offsets_topic_partitions": 4}
 GROUP_FAULTS = [fault.name for fault in registry.GROUPS["group"]]
 _EVERYTHING = [fault.name for faults in registry.GROUPS.values() for fault in faults]

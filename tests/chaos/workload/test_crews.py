@@ -15,6 +15,7 @@ from tests.chaos.workload.running import running, until
 SHORT = Members(
     count=4,
     at_first=4,
+    commits=("manual", "auto", "process"),
     static=1,
     every_s=0.25,
     freeze_s=(0.1, 0.3),
