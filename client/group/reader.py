@@ -53,6 +53,8 @@ class GroupMembership:
     """It is in the group and connected to the coordinator."""
     assignment: tuple[TopicPartition, ...]
     """What it may read now."""
+    granted: Mapping[TopicPartition, int]
+    """The generation in which it was granted each; those that it is to give up included."""
 
 
 class GroupReader:
@@ -116,8 +118,9 @@ class GroupReader:
         core = self._core
         held = tuple(hold.partition for hold in core.holds if hold.state is HoldState.READ)
         joined = core.phase is Phase.MEMBER
+        granted = {hold.partition: hold.granted_generation for hold in core.holds}
         return GroupMembership(
-            core.config.group, core.member_id, core.config.instance_id, core.generation, joined, held
+            core.config.group, core.member_id, core.config.instance_id, core.generation, joined, held, granted
         )
 
     @property
