@@ -2,6 +2,7 @@
 
 from penstock.client.admin import Admin
 from penstock.client.consumer import Consumer, FetchedBatch
+from penstock.client.deduplication import DeduplicationError, Deduplicator, by_header
 from penstock.client.descriptions import (
     BrokerDescription,
     BrokerLogs,
@@ -22,6 +23,7 @@ from penstock.client.errors import (
     ClientClosedError,
     CommitFailedError,
     ExpectedOffsetMismatchError,
+    GroupNotEmptyError,
     InstanceFencedError,
     InvalidRequestError,
     LogDamagedError,
@@ -34,11 +36,31 @@ from penstock.client.errors import (
     RequestTimeoutError,
     TopicExistsError,
     UnavailableError,
+    UnknownGroupError,
     UnknownPartitionError,
     UnknownTopicError,
 )
 from penstock.client.group.listener import RebalanceListener
 from penstock.client.group.reader import GroupMembership
+from penstock.client.group_descriptions import (
+    AlteredOffset,
+    GroupDescription,
+    GroupEvent,
+    GroupLag,
+    GroupPartitionDescription,
+    GroupRebalanced,
+    GroupSummary,
+    MemberDescription,
+    MemberPartitionDescription,
+    MemberShare,
+    OffsetReset,
+    OffsetsCommitted,
+    ResetPoint,
+    Shift,
+)
+from penstock.client.processing.options import Handler
+from penstock.client.processing.policies import DeadLetter, Failure, HandlerError, Retry, Skip, Stop
+from penstock.client.processing.statistics import ProcessingStatistics
 from penstock.client.producer import Producer
 from penstock.client.records import (
     NO_OFFSET,
@@ -56,8 +78,8 @@ from penstock.client.trimming import TrimPoint
 from penstock.protocol.errors import PenstockError
 
 __all__ = [
-    "NO_OFFSET",
     "Admin",
+    "AlteredOffset",
     "BatchDelivery",
     "BrokerDescription",
     "BrokerLogs",
@@ -69,10 +91,23 @@ __all__ = [
     "CommitPoint",
     "CommittedOffset",
     "Consumer",
+    "DeadLetter",
+    "DeduplicationError",
+    "Deduplicator",
     "Delivery",
     "ExpectedOffsetMismatchError",
+    "Failure",
     "FetchedBatch",
+    "GroupDescription",
+    "GroupEvent",
+    "GroupLag",
     "GroupMembership",
+    "GroupNotEmptyError",
+    "GroupPartitionDescription",
+    "GroupRebalanced",
+    "GroupSummary",
+    "Handler",
+    "HandlerError",
     "HealthProblem",
     "HealthReport",
     "InstanceFencedError",
@@ -80,20 +115,32 @@ __all__ = [
     "LogDamagedError",
     "LogDescription",
     "LogDivergedError",
+    "MemberDescription",
+    "MemberPartitionDescription",
+    "MemberShare",
+    "NO_OFFSET",
     "NewRecord",
     "NotLeaderError",
     "OffsetOutOfRangeError",
+    "OffsetReset",
+    "OffsetsCommitted",
     "OutcomeUnknownError",
     "PartitionDescription",
     "PartitionOffset",
     "PenstockError",
     "Position",
+    "ProcessingStatistics",
     "Producer",
     "ProducerFencedError",
     "RebalanceListener",
     "Record",
     "RecordTooLargeError",
     "RequestTimeoutError",
+    "ResetPoint",
+    "Shift",
+    "Retry",
+    "Skip",
+    "Stop",
     "StoreRoom",
     "Timestamp",
     "TopicConfig",
@@ -103,6 +150,8 @@ __all__ = [
     "TrimPoint",
     "TrimmedPartition",
     "UnavailableError",
+    "UnknownGroupError",
     "UnknownPartitionError",
     "UnknownTopicError",
+    "by_header",
 ]

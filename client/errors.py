@@ -16,7 +16,7 @@ class OutcomeUnknownError(PenstockError):
 
 
 class NotLeaderError(PenstockError):
-    """The node asked is not the leader, or its leadership is older than the one named."""
+    """The node asked is not the leader or coordinator, or its leadership is older than the one named."""
 
 
 class UnavailableError(PenstockError):
@@ -49,6 +49,14 @@ class UnknownPartitionError(PenstockError):
 
 class TopicExistsError(PenstockError):
     """A topic of this name exists."""
+
+
+class UnknownGroupError(PenstockError):
+    """No consumer group has this id."""
+
+
+class GroupNotEmptyError(PenstockError):
+    """The group has members: what was asked for needs them to be stopped first."""
 
 
 class RecordTooLargeError(PenstockError):
@@ -114,6 +122,8 @@ _CLASSES: dict[Reason, type[PenstockError]] = {
     Reason.UNKNOWN_TOPIC: UnknownTopicError,
     Reason.UNKNOWN_PARTITION: UnknownPartitionError,
     Reason.TOPIC_EXISTS: TopicExistsError,
+    Reason.UNKNOWN_GROUP: UnknownGroupError,
+    Reason.GROUP_NOT_EMPTY: GroupNotEmptyError,
     Reason.RECORD_TOO_LARGE: RecordTooLargeError,
     Reason.EXPECTED_OFFSET_MISMATCH: ExpectedOffsetMismatchError,
     Reason.PRODUCER_FENCED: ProducerFencedError,

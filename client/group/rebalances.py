@@ -237,8 +237,10 @@ class Rebalances:
         points = {p: at if isinstance(at, CommitPoint) else CommitPoint(at) for p, at in done.items()}
         if points:
             log_failures(await self._parts.commits.commit(points))
-        await self.tell(Change("revoked", holds))
-        await self._settle(holds, auto_commit=False)
+        try:
+            await self.tell(Change("revoked", holds))
+        finally:
+            await self._settle(holds, auto_commit=False)
 
     async def _settle(self, holds: tuple[Hold, ...], auto_commit: bool) -> None:
         """Commit what was asked past, then release."""

@@ -96,6 +96,8 @@ class CommitCall:
 class CommitPart:
     """Some offsets of a call."""
 
+    begins = False
+
     def __init__(self, call: CommitCall, indexes: Sequence[int]) -> None:
         self._call = call
         self._indexes = indexes

@@ -43,6 +43,9 @@ class Staged(Protocol):
 class Work(Protocol):
     """A part of a batch."""
 
+    begins: bool
+    """It is decided on the table alone, so it begins its batch."""
+
     def make(self, staged: Staged) -> Sequence[OffsetsRecord]:
         """Decide its records, on what is committed by then. Called once; [] where nothing is to be written."""
         ...
@@ -93,6 +96,7 @@ class OffsetsLog:
         self._lost = lost
         self._queue: deque[Work] = deque()
         self._busy = False
+        self._halted = False
         self._over: PenstockError | None = None
 
     def submit(self, work: Work) -> None:
@@ -127,7 +131,7 @@ class OffsetsLog:
     def _next(self) -> None:
         """Begin the next batch; work that has nothing to write is done at once."""
         batch = _Batch(self._table)
-        while self._queue and batch.size < BATCH_BYTES:
+        while self._queue and batch.size < BATCH_BYTES and not (batch.records and self._queue[0].begins):
             batch.take(self._queue.popleft())
         if not batch.records:
             self._busy = False
@@ -143,12 +147,15 @@ class OffsetsLog:
         if error is None:
             for record in batch.records:
                 self._table.apply(record)
+        self._halted = error is not None and error.reason in _LOST
         asyncio.get_running_loop().call_soon(self._go_on)
         _tell(batch, error)
-        if error is not None and error.reason in _LOST and self._over is None:
+        if error is not None and self._halted and self._over is None:
             self._lost(error)
 
     def _go_on(self) -> None:
+        if self._halted:  # what waits is told by `close`
+            return
         if self._queue:
             self._next()
         else:

@@ -17,7 +17,9 @@ _NOTHING: Mapping[GroupPartition, Commit] = MappingProxyType({})
 
 
 class _Work:
-    """Records made by a function."""
+    """Records made by a function, of the table."""
+
+    begins = True
 
     def __init__(self, make: Callable[[], Sequence[OffsetsRecord]], done: Callable[[], None]) -> None:
         self._make = make

@@ -1,6 +1,7 @@
 """A small client of GroupService on plain stubs, as one in any language would be."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -25,6 +26,7 @@ from penstock.v1 import group_service_pb2 as pb
 T = TypeVar("T")
 TIMEOUT_S = 60
 """For what ends at once where all is well."""
+HEARTBEAT_S = 0.2
 NUMBERS = itertools.count(1)
 Share = set[tuple[str, int]]
 
@@ -139,8 +141,11 @@ class Member:
         self.committed: dict[tuple[str, int], int] = {}
         self.commits: list[pb.MemberCommitResult] = []
         self.acknowledged = 0
+        self._beaten = 0
         self.error: PenstockError | None = None
         self.releases = True
+        self.beats = True
+        self._writing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._stream: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -161,6 +166,7 @@ class Member:
                     self._tell()
                     return
             else:
+                self.error = None
                 self._tell()
                 return
             await asyncio.sleep(0.05)
@@ -169,9 +175,13 @@ class Member:
         node_id = await self._nodes.coordinator(self.start.group_id)
         self.start.generation = self.generation
         self._stream = self._nodes.groups[node_id].Join()
-        await self._stream.write(pb.JoinRequest(start=self.start))
-        while (response := await self._stream.read()) is not grpc.aio.EOF:
-            await self._take(response)
+        await self.send(start=self.start)
+        beating = asyncio.create_task(self._beat(self._stream))
+        try:
+            while (response := await self._stream.read()) is not grpc.aio.EOF:
+                await self._take(response)
+        finally:
+            beating.cancel()
         if await self._stream.code() is not grpc.StatusCode.OK:
             raise grpc.aio.AioRpcError(
                 await self._stream.code(),
@@ -198,15 +208,26 @@ class Member:
                     self.committed[one.topic, one.partition] = one.committed.offset
             if assignment.revoked and self.releases:
                 release = pb.ReleasePartitions(generation=assignment.generation, partitions=assignment.revoked)
-                await self._stream.write(pb.JoinRequest(release=release))
+                await self.send(release=release)
         self._tell()
+
+    async def _beat(self, stream: Any) -> None:
+        """Heartbeats on a stream while it lives."""
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while self.beats:
+                await asyncio.sleep(HEARTBEAT_S)
+                self._beaten += 1
+                async with self._writing:
+                    beat = pb.MemberHeartbeat(sequence=self._beaten)
+                    await stream.write(pb.JoinRequest(heartbeat=beat))
 
     def _tell(self) -> None:
         self._changed.set()
 
     async def send(self, **request: Any) -> None:
         """Send something on the stream."""
-        await self._stream.write(pb.JoinRequest(**request))
+        async with self._writing:
+            await self._stream.write(pb.JoinRequest(**request))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds; an error that ended the membership ends the wait."""
@@ -216,6 +237,11 @@ class Member:
                     raise self.error or AssertionError("the stream ended")
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def acknowledges(self) -> None:
+        """Wait until a coordinator has answered a heartbeat that is sent from now on."""
+        sent = self._beaten
+        await self.until(lambda: self.acknowledged > sent)
 
     async def has(self, share: int) -> None:
         """Wait until it has so many partitions."""
