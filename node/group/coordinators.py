@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from penstock.node.group.commit_form import check_group_id
 from penstock.node.group.coordinator import Coordinator, State, Surroundings
+from penstock.node.group.joining import check_group_id
 from penstock.node.partition import Partition
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
