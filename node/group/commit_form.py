@@ -59,3 +59,8 @@ def unknown_topic(topic_id: bytes) -> PenstockError:
         return PenstockError(Reason.INVALID_ARGUMENT, f"topic_id has {len(topic_id)} bytes, not {TOPIC_ID_BYTES}")
     text = f"no topic has the id {topic_id.hex()}; it may have been deleted and created again"
     return PenstockError(Reason.UNKNOWN_TOPIC, text, {"topic_id": topic_id.hex()})
+
+
+def unknown_group(group_id: str) -> PenstockError:
+    """UNKNOWN_GROUP."""
+    return PenstockError(Reason.UNKNOWN_GROUP, f"there is no group {group_id!r}", {"group_id": group_id})
