@@ -36,6 +36,8 @@ STREAMS_PER_CHANNEL = 500
 IDLE_S = 10.0
 JOINING = 100
 """Members that join at a time."""
+CALM = {"session_timeout_ms": 10_000, "replica_lag_max_ms": 10_000}
+"""So that no coordinator moves because the machine is busy: members here do not join again."""
 OWN_CHANNEL = ("grpc.use_local_subchannel_pool", 1)
 
 
@@ -241,8 +243,8 @@ async def heartbeats(arguments: argparse.Namespace, cluster: Cluster) -> None:
             tasks.append(asyncio.create_task(member.run()))
             tasks.append(asyncio.create_task(_beats(member, arguments.interval)))
         if len(members) % JOINING < arguments.members:
-            await asyncio.gather(*(member.assigned.wait() for member in members))
-    await asyncio.gather(*(member.assigned.wait() for member in members))
+            await _all_assigned(members, tasks)
+    await _all_assigned(members, tasks)
     joined = time.perf_counter() - began
     await asyncio.sleep(arguments.interval)
     busy = await _cores(cluster, arguments.seconds)
@@ -251,6 +253,18 @@ async def heartbeats(arguments: argparse.Namespace, cluster: Cluster) -> None:
     print(f"nodes {busy:.3f} cores in all, idle before {idle:.3f}")
     for task in tasks:
         task.cancel()
+
+
+async def _all_assigned(members: Sequence[Member], tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for their partitions. Raises what ended a stream."""
+    waiting = asyncio.gather(*(member.assigned.wait() for member in members))
+    await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task.done():
+            waiting.cancel()
+            task.result()
+            raise RuntimeError("a member's stream has ended")
+    await waiting
 
 
 async def _cores(cluster: Cluster, seconds: float) -> float:
@@ -271,7 +285,7 @@ async def run(arguments: argparse.Namespace, nodes: DevCluster) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Start a cluster, run, and remove it."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-groups-", dir=arguments.folder))
-    nodes = DevCluster.create(folder, make_plan(free_ports(2 * NODES)))
+    nodes = DevCluster.create(folder, make_plan(free_ports(2 * NODES), limits=CALM))
     try:
         nodes.start()
         nodes.wait_serving()

@@ -10,10 +10,11 @@ from typing import cast
 
 import pytest
 
+from penstock.internal.v1 import metadata_pb2
 from penstock.node.cleanup.cleaner import WallClock
 from penstock.node.group.coordinator import Coordinator, State, Surroundings
 from penstock.node.group.coordinators import Coordinators
-from penstock.node.group.ends import KnownEnds
+from penstock.node.group.ends import Found, KnownEnds
 from penstock.node.group.joining import GroupLimits
 from penstock.node.group.loading import records_of
 from penstock.node.group.members import Members
@@ -38,6 +39,7 @@ from penstock.raft.topic_config import TopicConfig
 from penstock.storage import LogBatch, PartitionKey
 from penstock.v1 import common_pb2
 from penstock.v1 import group_service_pb2 as pb
+from penstock.v1.consumer_service_pb2 import OffsetQuery
 
 OFFSETS, TOPIC = bytes(15) + b"o", bytes(15) + b"t"
 KEY = PartitionKey(OFFSETS, 0)
@@ -142,7 +144,7 @@ class Node:
     def find(self, key: PartitionKey) -> Partition | None:
         return cast("Partition", self.partition) if key == KEY else None
 
-    async def _find(self, queries: Sequence[object], timeout_s: float) -> list[PenstockError]:
+    async def _find(self, queries: Sequence[OffsetQuery], timeout_s: float) -> list[Found]:
         raise AssertionError("nothing is asked of leaders here")
 
     def _check_serving(self) -> None:
@@ -157,7 +159,7 @@ class Node:
         seat = Seat(1, coordinator.index, coordinator.leader_epoch, lambda: self.image, self._propose)
         return Members(seat, coordinator, GroupLimits())
 
-    async def _propose(self, changes: Sequence[object]) -> list[object]:  # type: ignore[misc]  # never answered
+    async def _propose(self, changes: Sequence[metadata_pb2.GroupChange]) -> list[metadata_pb2.ChangeResult]:
         del changes
         await asyncio.Event().wait()
         return []
@@ -257,10 +259,12 @@ async def test_what_one_coordinator_committed_the_next_one_knows(node: Node) -> 
     assert later.offsets("g")[PARTITION].offset == 9
 
 
-async def test_a_leadership_that_ends_refuses_what_waits_and_says_where_to_go(node: Node) -> None:
+async def test_a_leadership_that_ends_refuses_what_waits_and_says_where_to_go(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     coordinator = await leading(node, image_of())
     appended: list[Done] = []
-    node.partition.append = lambda _, done: appended.append(done)  # type: ignore[method-assign]
+    monkeypatch.setattr(node.partition, "append", lambda _, done: appended.append(done))
     first, second = (
         pb.CommitOffsetsRequest(group_id="g", offsets=[pb.OffsetCommit(topic_id=TOPIC, offset=offset)])
         for offset in (1, 2)
