@@ -66,6 +66,15 @@ def test_a_lost_member_continues_its_membership_on_a_new_stream_and_has_its_part
     assert member.core.member_id == "m1"
 
 
+def test_rule_21_a_loss_while_a_new_stream_is_not_answered_gives_that_up_too() -> None:
+    member = Member().join(0, read={0: 1})
+    member.core.ended(None, SESSION_MS - 1_000)
+    member.core.open(SESSION_MS - 500)
+    member.tick(SESSION_MS)
+    assert member.held == set()
+    assert member.core.wants_new_stream
+
+
 def test_a_broken_stream_costs_nothing() -> None:
     member = Member().join(0, read={0: 1})
     member.core.ended(None, 1_000)
