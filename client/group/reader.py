@@ -183,8 +183,7 @@ class GroupReader:
         try:
             yield
         finally:
-            self._core.asked(self.now_ms())
-            self._core.waiting = False
+            self._core.waited(self.now_ms())
             self.changed()
 
     async def commit(self, offsets: Mapping[TopicPartition, int | CommitPoint] | None) -> None:

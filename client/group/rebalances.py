@@ -90,9 +90,7 @@ class Rebalances:
         self.version += 1
         for hold in holds:
             self._parts.fetcher.remove(hold.partition)
-        for hold in holds:
-            if hold not in self._begun:
-                self._parts.core.release(hold)
+        self._parts.core.release(hold for hold in holds if hold not in self._begun)
         begun = tuple(hold for hold in holds if hold in self._begun)
         if self.drainer is not None and begun:
             self._settle_soon(begun, self.drainer)
@@ -243,10 +241,9 @@ class Rebalances:
         points = positions.asked_past(partitions) if auto_commit else positions.unsettled(partitions)
         if points:
             log_failures(await self._parts.commits.commit(points))
-        for hold in holds:
-            if self._parts.core.release(hold):
-                self._announced.discard(hold)
-                self._forget(hold)
+        for hold in self._parts.core.release(holds):
+            self._announced.discard(hold)
+            self._forget(hold)
         self._host.changed()
 
     # -- tasks

@@ -95,6 +95,14 @@ class Heard(RebalanceListener):
     def on_lost(self, partitions: tuple[TopicPartition, ...]) -> None:
         self._note("lost", partitions)
 
+    @property
+    def held(self) -> set[int]:
+        """What it has, by what it was told."""
+        held: set[int] = set()
+        for what, partitions in self.events:
+            held = held | partitions if what == "assigned" else held - partitions
+        return held
+
     def _note(self, what: str, partitions: tuple[TopicPartition, ...]) -> None:
         self.events.append((what, {partition for _, partition in partitions}))
         self.threads.add(threading.get_ident())
@@ -266,7 +274,7 @@ async def test_a_static_member_that_comes_back_has_its_partitions_and_nobody_not
     heard = Heard()
     async with Consumer(boot, group=group, topics=name, listener=heard) as other:
         async with Consumer(boot, group=group, topics=name, instance_id="i") as static:
-            await until(lambda: len(static.assignment()) == 2, other, static)
+            await until(lambda: len(static.assignment()) == len(heard.held) == 2, other, static)
             had = set(static.assignment())
             seen = list(heard.events)
             async with Consumer(boot, group=group, topics=name, instance_id="i") as twin:
