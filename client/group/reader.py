@@ -53,6 +53,8 @@ class GroupMembership:
     """It is in the group and connected to the coordinator."""
     assignment: tuple[TopicPartition, ...]
     """What it may read now."""
+    granted: Mapping[TopicPartition, int]
+    """The generation in which it was granted each; those that it is to give up included."""
 
 
 class GroupReader:
@@ -116,8 +118,9 @@ class GroupReader:
         core = self._core
         held = tuple(hold.partition for hold in core.holds if hold.state is HoldState.READ)
         joined = core.phase is Phase.MEMBER
+        granted = {hold.partition: hold.granted_generation for hold in core.holds}
         return GroupMembership(
-            core.config.group, core.member_id, core.config.instance_id, core.generation, joined, held
+            core.config.group, core.member_id, core.config.instance_id, core.generation, joined, held, granted
         )
 
     @property
@@ -288,7 +291,8 @@ class GroupReader:
     ) -> tuple[dict[TopicPartition, CommitPoint], dict[TopicPartition, PenstockError]]:
         """What is to be committed, and what cannot be since the member does not have it."""
         if offsets is None:
-            return self.positions.handed_out(), {}
+            lost = self.rebalances.lost_uncommitted
+            return self.positions.handed_out(), {p: commit_failed(why, f"{p[0]}-{p[1]}") for p, why in lost.items()}
         points, errors = {}, {}
         for given, at in offsets.items():
             partition, point = TopicPartition(*given), at if isinstance(at, CommitPoint) else CommitPoint(at)

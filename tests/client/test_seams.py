@@ -15,8 +15,16 @@ from tests.client.reference_server import Cluster
 CLIENT = Path(__file__).parents[2] / "client"
 OF_THE_MACHINE = {"clock.py", "seams.py", "group/watchdog.py"}
 """Where the real things are."""
-BESIDE_THE_LOOP = {"devcluster.py", "devplan.py", "loop_thread.py", "ports.py", "processes.py"}
-"""Threads and processes of the blocking face, and of the runner of a cluster on one machine."""
+BESIDE_THE_LOOP = {
+    "deduplication.py",
+    "marks.py",
+    "devcluster.py",
+    "devplan.py",
+    "loop_thread.py",
+    "ports.py",
+    "processes.py",
+}
+"""Threads and processes: of the blocking face, of a store for handlers, of the runner of a cluster on one machine."""
 FORBIDDEN = ("time.", "random.", "uuid.", "secrets.", "threading.", "os.urandom", "grpc.aio.", "asyncio.to_thread")
 
 
