@@ -244,8 +244,7 @@ class Rebalances:
         """Commit what was asked past, then release."""
         positions, partitions = self._parts.positions, [hold.partition for hold in holds]
         points = positions.asked_past(partitions) if auto_commit else positions.unsettled(partitions)
-        if points:
-            log_failures(await self._parts.commits.commit(points))
+        log_failures(await self._parts.commits.commit(points))  # and those before it
         for hold in self._parts.core.release(holds):
             self._announced.discard(hold)
             self._forget(hold)
