@@ -2,6 +2,7 @@
 
 from penstock.client.admin import Admin
 from penstock.client.consumer import Consumer, FetchedBatch
+from penstock.client.deduplication import DeduplicationError, Deduplicator, by_header
 from penstock.client.descriptions import (
     BrokerDescription,
     BrokerLogs,
@@ -57,6 +58,9 @@ from penstock.client.group_descriptions import (
     ResetPoint,
     Shift,
 )
+from penstock.client.processing.options import Handler
+from penstock.client.processing.policies import DeadLetter, Failure, HandlerError, Retry, Skip, Stop
+from penstock.client.processing.statistics import ProcessingStatistics
 from penstock.client.producer import Producer
 from penstock.client.records import (
     NO_OFFSET,
@@ -87,8 +91,12 @@ __all__ = [
     "CommitPoint",
     "CommittedOffset",
     "Consumer",
+    "DeadLetter",
+    "DeduplicationError",
+    "Deduplicator",
     "Delivery",
     "ExpectedOffsetMismatchError",
+    "Failure",
     "FetchedBatch",
     "GroupDescription",
     "GroupEvent",
@@ -98,6 +106,8 @@ __all__ = [
     "GroupPartitionDescription",
     "GroupRebalanced",
     "GroupSummary",
+    "Handler",
+    "HandlerError",
     "HealthProblem",
     "HealthReport",
     "InstanceFencedError",
@@ -119,6 +129,7 @@ __all__ = [
     "PartitionOffset",
     "PenstockError",
     "Position",
+    "ProcessingStatistics",
     "Producer",
     "ProducerFencedError",
     "RebalanceListener",
@@ -127,6 +138,9 @@ __all__ = [
     "RequestTimeoutError",
     "ResetPoint",
     "Shift",
+    "Retry",
+    "Skip",
+    "Stop",
     "StoreRoom",
     "Timestamp",
     "TopicConfig",
@@ -139,4 +153,5 @@ __all__ = [
     "UnknownGroupError",
     "UnknownPartitionError",
     "UnknownTopicError",
+    "by_header",
 ]

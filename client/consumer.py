@@ -22,6 +22,8 @@ from penstock.client.group.options import split, subscribed
 from penstock.client.group.reader import GroupMembership, GroupReader
 from penstock.client.offsets import list_offsets
 from penstock.client.options import ConsumerConfig, ConsumerOptions
+from penstock.client.processing.adapter import processor_of
+from penstock.client.processing.face import ProcessingFace
 from penstock.client.records import CommitPoint, CommittedOffset, Position, Record, TopicPartition
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
@@ -36,7 +38,7 @@ OnCommit: TypeAlias = Callable[[Mapping[TopicPartition, CommitPoint], PenstockEr
 """Called on the event loop with what was to be committed, and the (first) error or None."""
 
 
-class Consumer:
+class Consumer(ProcessingFace):
     """Reads partitions. Use it as an async context manager, from one event loop.
 
     Keyword arguments: ConsumerConfig; with `group` those of GroupConfig too, and the group gives the partitions.
@@ -60,6 +62,7 @@ class Consumer:
         """What is taken is handed out."""
         self._tells_changes = True
         """Else the blocking face does, and every wait ends when there is something to be told."""
+        self.processor = processor_of(self)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -89,6 +92,7 @@ class Consumer:
         """`told`: the listener knows that all partitions are given up."""
         if not self._is_open:
             return
+        await self.processor.end()
         try:
             if self._group is not None:
                 await self._group.close(leave=leave, told=told)
@@ -147,9 +151,13 @@ class Consumer:
         """Read this partition from elsewhere; what was fetched of it is dropped."""
         cursor = self._cursor(partition)
         offsets = await self._resolve({cursor.partition: to})
-        self._fetcher.seek(self._cursor(partition), offsets[cursor.partition])
+        self._move(cursor.partition, offsets[cursor.partition])
+
+    def _move(self, partition: TopicPartition, offset: int) -> None:
+        cursor = self._cursor(partition)
+        self._fetcher.seek(cursor, offset)
         if self._group is not None:
-            self._group.positions.seek(cursor.partition, offsets[cursor.partition])
+            self._group.positions.seek(cursor.partition, offset)
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Give out no records of these until they are resumed."""
@@ -255,7 +263,8 @@ class Consumer:
     async def lag(self) -> dict[TopicPartition, int]:
         """Give the number of offsets between position and end for each partition, asked of the leaders."""
         ends = await self.end_offsets(self.assignment())
-        return {partition: max(0, end - self._cursor(partition).position) for partition, end in ends.items()}
+        cursors = self._fetcher.cursors  # a group may have taken some away meanwhile
+        return {p: max(0, end - cursors[p].position) for p, end in ends.items() if p in cursors}
 
     # -- inside
 

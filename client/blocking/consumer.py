@@ -2,16 +2,21 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Self, Unpack
 
 from penstock.client import consumer as _consumer
 from penstock.client.blocking.face import Face, soon
 from penstock.client.blocking.group import ITERATION_WAIT_S, LOOKAHEAD_RECORDS, InGroup
+from penstock.client.blocking.producer import Producer
 from penstock.client.consumer import Offsets, OnCommit
 from penstock.client.fetched import FetchedBatch
 from penstock.client.group.listener import RebalanceListener
 from penstock.client.group.reader import GroupMembership
 from penstock.client.options import ConsumerOptions
+from penstock.client.processing.options import Handler, ProcessOptions
+from penstock.client.processing.policies import DeadLetter, End, Policy, Retry
+from penstock.client.processing.statistics import ProcessingStatistics
 from penstock.client.records import CommittedOffset, Position, Record, TopicPartition
 
 
@@ -50,6 +55,7 @@ class Consumer(Face):
     def close(self, *, leave: bool = True) -> None:
         """See penstock.client.Consumer.close."""
         if self._thread is not None:
+            self._run(self._inner.processor.end())  # first: it refuses what would wait for itself
             try:
                 self._tell_closing()
             finally:
@@ -132,6 +138,25 @@ class Consumer(Face):
         self._put_back()
         return self._run(self._inner.poll_batches(max_batches, timeout))
 
+    def process(self, handler: Handler, **options: Unpack[ProcessOptions]) -> ProcessingStatistics:
+        """See penstock.client.Consumer.process. Plain handlers run in threads of their own, several at a time."""
+        self._put_back()
+        if "on_failure" in options:
+            options["on_failure"] = _on_the_loop(options["on_failure"])
+        if self._group is None:
+            return self._run(self._inner.process(handler, **options))
+        with self._group.processing():
+            return self._run(self._inner.process(handler, **options))
+
+    def stop(self) -> None:
+        """See penstock.client.Consumer.stop. Any thread may call it, handlers too."""
+        if self._thread is not None:
+            self._thread.call_soon(self._inner.stop)
+
+    def statistics(self) -> ProcessingStatistics:
+        """See penstock.client.Consumer.statistics. Any thread may call it."""
+        return self._run(soon(self._inner.statistics))
+
     def commit(self, offsets: Offsets | None = None) -> None:
         """See penstock.client.Consumer.commit."""
         self._run(self._inner.commit(offsets))
@@ -175,4 +200,20 @@ class Consumer(Face):
     def lag(self) -> dict[TopicPartition, int]:
         """See penstock.client.Consumer.lag."""
         ends = self.end_offsets(self.assignment())
-        return {partition: max(0, end - self.position(partition)) for partition, end in ends.items()}
+        present = self.assignment()  # a group may have taken some away meanwhile
+        return {
+            partition: max(0, end - self.position(partition)) for partition, end in ends.items() if partition in present
+        }
+
+
+def _on_the_loop(policy: Policy) -> Policy:
+    """Have dead letters go through the asyncio producer inside a blocking one: both live on the background thread."""
+    if isinstance(policy, Retry):
+        return replace(policy, then=_inner_letter(policy.then))
+    return _inner_letter(policy)
+
+
+def _inner_letter(end: End) -> End:
+    if isinstance(end, DeadLetter) and isinstance(end.producer, Producer):
+        return replace(end, producer=end.producer.inner)
+    return end

@@ -4,12 +4,14 @@ application's own thread, while membership and heartbeats go on in the backgroun
 
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from penstock.client import consumer as _consumer
 from penstock.client.blocking.face import soon
+from penstock.client.blocking.listening import in_threads
 from penstock.client.cursor import Cursor
 from penstock.client.group.reader import GroupReader
 from penstock.client.group.rebalances import call_listener
@@ -87,6 +89,18 @@ class InGroup:
             waited = call_listener(self._group.rebalances.listener, change)
             if waited is not None:
                 self._run(waited)
+
+    @contextmanager
+    def processing(self) -> Iterator[None]:
+        """While process() runs nobody polls in this thread: the listener is called in threads of their own."""
+        rebalances, inner = self._group.rebalances, self._inner
+        former, rebalances.listener = rebalances.listener, in_threads(rebalances.listener)
+        inner._tells_changes = True  # noqa: SLF001 - its other face
+        try:
+            yield
+        finally:
+            inner._tells_changes = False  # noqa: SLF001 - its other face
+            rebalances.listener = former
 
     def first_ahead(self, partition: TopicPartition) -> int | None:
         """Give the offset of the first record of a partition that was not handed out."""
