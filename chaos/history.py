@@ -52,7 +52,8 @@ past those. One line each, of type `ok`, with `began`:
 | | `manual` (`group_commit`), `process` (it commits what handlers have ended with) |
 | `group_assigned` | group, member (its present id), generation, partitions: [[topic, partition, granted_generation, |
 | | position], …]: given to it just now; position: where it begins, which is what was committed, or null |
-| `group_released` | group, partitions: [[topic, partition], …]: given up as it was asked to; it had them at `began` |
+| `group_released` | group, partitions: [[topic, partition], …]: given up as it was asked to, or for it leaves; it |
+| | had them at `began`, when its present or latest poll did |
 | `group_lost` | group, partitions: it has them no more, by the session's end or since it was told so |
 | `group_left` | group: it has left in order; nothing that it was handed last was committed by itself |
 | `handed` | group, topic, partition, at, records (as in `poll`, in any order): handlers that were given these from |
