@@ -159,7 +159,7 @@ def _crew(**members: Any) -> WorkloadOptions:
 
 BLOCKED = _crew(upsets={"leave": 1.0, "stall": 2.0})
 KILLED = _crew(upsets={"kill": 1.0}, most_records=(200,))
-FROZEN = _crew(upsets={"freeze": 3.0, "leave": 1.0})
+FROZEN = _crew(upsets={"freeze": 3.0, "leave": 1.0}, max_poll_interval_ms=60_000)
 LEAVING = _crew(upsets={"leave": 1.0}, commits=("auto",), most_records=(200,))
 
 MUTANTS = (
