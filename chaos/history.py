@@ -70,8 +70,8 @@ What the runner did, of type `info`, process `nemesis` or `runner`:
 | | evidence; in `injected`: nodes, majority (do a majority and min_insync replicas of each partition go on and |
 | | reach each other?), cut_hosts (clients' hosts that do not reach them) |
 | `end_of_log` | topic, partition, offset: the end that the final reading went to, after everything healed |
-| `group_drained` | group, drained: it has committed everything, after `waited_s`; else it has stood still somewhere for |
-| | so long, in health; unread: [[topic, partition, committed, end], …] |
+| `group_drained` | group, drained: it has committed everything, after `waited_s`; else it has stood still somewhere |
+| | for so long, in health; unread: [[topic, partition, committed, end], …] |
 
 Values are whole numbers, unique in a run; what a record holds is the number's decimal digits, perhaps a space, and
 filling. A tombstone holds nothing, and has the digits in its header `value`.

@@ -111,7 +111,7 @@ class GenerationBack:
 
 
 class GroupStalled:
-    """In some partition that is not read to its end a group stood still for the time named, though nothing disturbed it.
+    """A group stood still for the time named in a partition that it had not read to its end, though all was well.
 
     The runner says so at the end of a run, when all faults are healed and every partition is served.
     """
