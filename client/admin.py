@@ -1,17 +1,15 @@
-"""The asyncio admin client: creates, changes and describes topics; describes brokers, cluster, health, offsets.
+"""The asyncio admin client: creates, changes and describes topics; describes brokers, cluster, health, offsets, groups.
 
 Every call goes to any broker that answers, has a deadline, and is repeated where that does no harm: reads, calls with a
 request id, absolute settings. What a change answered with is visible to later reads of the same Admin.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal
 
-import grpc
-
-from penstock.client.connection import Connection, parse_bootstrap
+from penstock.client.admin_calls import PAGE_SIZE
 from penstock.client.descriptions import (
     BrokerDescription,
     BrokerLogs,
@@ -25,20 +23,17 @@ from penstock.client.descriptions import (
     TopicDescription,
     TrimmedPartition,
 )
-from penstock.client.errors import ClientClosedError, InvalidRequestError
+from penstock.client.errors import InvalidRequestError
+from penstock.client.groups import GroupAdmin
 from penstock.client.logs import LogSelection, list_logs
 from penstock.client.offsets import list_offsets
 from penstock.client.records import Isolation, Timestamp, TopicPartition
-from penstock.client.retry import CallPolicy
-from penstock.client.seams import Seams
-from penstock.client.session import ClientSession
 from penstock.client.topic_config import ConfigValue, config_message, config_of, names_of_none, reset_names
 from penstock.client.trimming import TrimPoint, points_of, trim
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import cluster_service_pb2, common_pb2, topic_service_pb2
 
-PAGE_SIZE = 1_000
 USAGE_TIMEOUT_MS = 5_000
 """A node asked for its usage that takes longer counts as not answering."""
 _DURABILITY = {
@@ -51,44 +46,10 @@ _STORE_STATES = {
     common_pb2.STORE_STATE_NEARLY_FULL: "nearly-full",
     common_pb2.STORE_STATE_FULL: "full",
 }
-T = TypeVar("T")
 
 
-class Admin:
+class Admin(GroupAdmin):
     """Use it as an async context manager. Settings of topics: the names of descriptions.TopicConfig, or Kafka's."""
-
-    def __init__(
-        self,
-        bootstrap: str | Sequence[str],
-        *,
-        timeout_ms: int = 30_000,
-        credentials: grpc.ChannelCredentials | None = None,
-        address_map: Mapping[str, str] | None = None,
-    ) -> None:
-        self._bootstrap = parse_bootstrap(bootstrap)
-        self._timeout_ms = timeout_ms
-        self._credentials = credentials
-        self._address_map = address_map
-        self._seams = Seams()
-        self._session: ClientSession | None = None
-        self._version = 0
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def open(self) -> None:
-        """Start. Needs no broker yet."""
-        self._session = ClientSession(self._bootstrap, self._credentials, self._seams, self._address_map)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
 
     # -- topics
 
@@ -339,25 +300,6 @@ class Admin:
             disk_free_bytes=answer.disk_free_bytes,
             retention_paused=answer.retention_paused,
         )
-
-    async def _read(self, rpc: Callable[[Connection], Any], request: object, returns: type[T]) -> T:
-        """A read never shows less than one before it did, whichever node answers."""
-        answer = await self._open_session().caller.call(rpc, request, returns, CallPolicy(self._timeout_ms))
-        self._version = max(self._version, getattr(answer, "metadata_version", 0))
-        return answer
-
-    async def _change(
-        self, rpc: Callable[[Connection], Any], request: object, returns: type[T], *, repeatable: bool
-    ) -> T:
-        policy = CallPolicy(self._timeout_ms, write=True, repeatable=repeatable)
-        answer = await self._open_session().caller.call(rpc, request, returns, policy)
-        self._version = max(self._version, getattr(answer, "metadata_version", 0))
-        return answer
-
-    def _open_session(self) -> ClientSession:
-        if self._session is None:
-            raise ClientClosedError(Reason.NOT_SERVING, "the admin client is not open")
-        return self._session
 
 
 def _topic(topic: topic_service_pb2.Topic) -> TopicDescription:

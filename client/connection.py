@@ -16,6 +16,7 @@ from penstock.protocol.reasons import Reason
 from penstock.v1 import (
     cluster_service_pb2_grpc,
     consumer_service_pb2_grpc,
+    group_service_pb2_grpc,
     producer_service_pb2_grpc,
     topic_service_pb2_grpc,
 )
@@ -54,6 +55,7 @@ class Connection:
         self.topics = topic_service_pb2_grpc.TopicServiceStub(self.channel)
         self.producer = producer_service_pb2_grpc.ProducerServiceStub(self.channel)
         self.consumer = consumer_service_pb2_grpc.ConsumerServiceStub(self.channel)
+        self.groups = group_service_pb2_grpc.GroupServiceStub(self.channel)
 
     async def ready(self) -> None:
         """Return when the channel is connected; UnavailableError at once where it cannot be."""
@@ -90,6 +92,13 @@ class Connections:
             channel = self._dial(self._address_map.get(address, address), self._credentials, _OPTIONS)
             connection = self._open[address] = Connection(address, channel)
         return connection
+
+    def dial_blocking(self, address: str) -> grpc.Channel:
+        """Make a channel to `address` for another thread, whose own it is then."""
+        mapped = self._address_map.get(address, address)
+        if self._credentials is None:
+            return grpc.insecure_channel(mapped, options=_OPTIONS)
+        return grpc.secure_channel(mapped, self._credentials, options=_OPTIONS)
 
     async def ready(self, address: str) -> Connection:
         """Give the connection to `address`, connected; UnavailableError where that fails."""

@@ -1,8 +1,9 @@
-"""The asyncio consumer without a group: reads the partitions it is told to, wherever their leaders go.
+"""The asyncio consumer: reads the partitions it is told to, or those its group gives it, wherever their leaders go.
 
-Shell around Cursor (pure) and one ConsumeStream a broker. It commits nothing: positions are the application's. Tasks:
-one a stream, two of the metadata, one for each partition whose assignment is being mended; `close` awaits all.
-Cancelling a poll or an iteration loses nothing: a record is given out or stays.
+Shell around Cursor (pure) and one ConsumeStream a broker. Without a group it commits nothing: positions are the
+application's. Tasks: one a stream, two of the metadata, one for each partition whose assignment is being mended, and
+those of the membership (group.reader); `close` awaits all. Cancelling a poll or an iteration loses nothing: a record is
+given out or stays.
 """
 
 import asyncio
@@ -13,11 +14,16 @@ from typing import Self, Unpack
 from penstock.client.catalog import KnownTopic
 from penstock.client.connection import parse_bootstrap
 from penstock.client.cursor import Cursor
-from penstock.client.errors import ClientClosedError, InvalidRequestError, LogDamagedError
+from penstock.client.errors import InvalidRequestError, LogDamagedError
 from penstock.client.fetched import FetchedBatch
 from penstock.client.fetcher import Fetcher
+from penstock.client.group.face import GroupFace
+from penstock.client.group.options import split
+from penstock.client.group.reader import GroupReader
 from penstock.client.offsets import list_offsets
 from penstock.client.options import ConsumerConfig, ConsumerOptions
+from penstock.client.processing.adapter import processor_of
+from penstock.client.processing.face import ProcessingFace
 from penstock.client.records import Position, Record, TopicPartition
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
@@ -26,21 +32,31 @@ from penstock.protocol.reasons import Reason
 __all__ = ["Consumer", "FetchedBatch"]
 
 
-class Consumer:
-    """Reads partitions. Use it as an async context manager, from one event loop. Keyword arguments: ConsumerConfig.
+class Consumer(ProcessingFace, GroupFace):
+    """Reads partitions. Use it as an async context manager, from one event loop.
 
+    Keyword arguments: ConsumerConfig; with `group` those of GroupConfig too, and the group gives the partitions.
     Records of one partition come in the order of their offsets; partitions take turns. An error of a partition is
     raised once, by the next poll; that partition then waits for a `seek`, the others go on.
     """
 
     def __init__(self, bootstrap: str | Sequence[str], **options: Unpack[ConsumerOptions]) -> None:
-        self.config = ConsumerConfig(**options)
+        plain, self.group_config = split(options)
+        self.config = ConsumerConfig(**plain)
         self._bootstrap = parse_bootstrap(bootstrap)
         self._seams = Seams()
         self._is_open = False
         self._turn: deque[Cursor] = deque()
         self._left: Iterator[Record] = iter(())
         """Of the cursor that iterating read last: what is left of its open batch. The cursor's own iterator."""
+        self._left_in_group: Iterator[Record] = self._left
+        """The same in a group, where more is done for each record."""
+        self._group: GroupReader | None = None
+        self._hands_out = True
+        """What is taken is handed out."""
+        self._tells_changes = True
+        """Else the blocking face does, and every wait ends when there is something to be told."""
+        self.processor = processor_of(self)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -52,14 +68,32 @@ class Consumer:
     async def open(self) -> None:
         """Start. Needs no broker yet."""
         self._session = ClientSession(self._bootstrap, self.config.credentials, self._seams, self.config.address_map)
-        self._fetcher = Fetcher(self.config, self._session)
+        self._fetcher = Fetcher(self.config, self._session, deletions_are_normal=self.group_config is not None)
         self._session.start()
         self._is_open = True
+        if self.group_config is not None:
+            self._group = GroupReader(self.group_config, self.config, self._seams, self._session, self._fetcher)
+            self._group.start()
 
-    async def close(self) -> None:
-        """Stop reading and end all tasks."""
+    async def close(self, *, leave: bool = True) -> None:
+        """Stop reading and end all tasks. In a group: commit what was asked past (auto_commit), then leave.
+
+        A static member keeps its partitions for its session timeout. Without `leave` any member does.
+        """
+        await self._close(leave=leave, told=False)
+
+    async def _close(self, *, leave: bool, told: bool) -> None:
+        """`told`: the listener knows that all partitions are given up."""
         if not self._is_open:
             return
+        await self.processor.end()
+        try:
+            if self._group is not None:
+                await self._group.close(leave=leave, told=told)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
         self._is_open = False
         await self._fetcher.close()
         await self._session.close()
@@ -71,6 +105,8 @@ class Consumer:
     ) -> None:
         """Read these partitions and no others, each from `start` or from its own position in a mapping."""
         self._check_open()
+        if self._group is not None:
+            raise InvalidRequestError(Reason.INVALID_ARGUMENT, "the group assigns the partitions: use subscribe()")
         if isinstance(partitions, Mapping):
             wanted: dict[TopicPartition, Position] = {TopicPartition(*p): at for p, at in partitions.items()}
         else:
@@ -96,7 +132,13 @@ class Consumer:
         """Read this partition from elsewhere; what was fetched of it is dropped."""
         cursor = self._cursor(partition)
         offsets = await self._resolve({cursor.partition: to})
-        self._fetcher.seek(self._cursor(partition), offsets[cursor.partition])
+        self._move(cursor.partition, offsets[cursor.partition])
+
+    def _move(self, partition: TopicPartition, offset: int) -> None:
+        cursor = self._cursor(partition)
+        self._fetcher.seek(cursor, offset)
+        if self._group is not None:
+            self._group.positions.seek(cursor.partition, offset)
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Give out no records of these until they are resumed."""
@@ -143,6 +185,7 @@ class Consumer:
             batch, done = cursor.take_batch()
             if batch is not None:
                 out.append(batch)
+            self._handed_out(cursor)
             if done is not None:
                 self._fetcher.give_back(cursor, [done])
         return out
@@ -154,6 +197,8 @@ class Consumer:
         """Give out one record, waiting for it as long as it takes."""
         for record in self._left:  # the next one; this is run once a record, so all else is elsewhere
             return record
+        if self._group is not None:
+            return await self._next_in_group(self._group)
         while True:
             await self._wait_for_data(None)
             records = self._take(1)
@@ -172,7 +217,8 @@ class Consumer:
     async def lag(self) -> dict[TopicPartition, int]:
         """Give the number of offsets between position and end for each partition, asked of the leaders."""
         ends = await self.end_offsets(self.assignment())
-        return {partition: max(0, end - self._cursor(partition).position) for partition, end in ends.items()}
+        cursors = self._fetcher.cursors  # a group may have taken some away meanwhile
+        return {p: max(0, end - cursors[p].position) for p, end in ends.items() if p in cursors}
 
     # -- inside
 
@@ -180,17 +226,80 @@ class Consumer:
         self._check_open()
         await asyncio.sleep(0)  # the streams go on reading while the application is busy with what it got
         self._check_open()
+        if self._group is not None:
+            return await self._wait_in_group(self._group, timeout_s)
         self._raise_error()
         if self._fetcher.ready:
             return True
         try:
             async with asyncio.timeout(timeout_s):
-                await self._fetcher.wait()
+                await self._fetcher.wait(lambda: bool(self._fetcher.ready))
         except TimeoutError:
             return False
         self._check_open()
         self._raise_error()
         return bool(self._fetcher.ready)
+
+    async def _wait_in_group(self, group: GroupReader, timeout_s: float | None) -> bool:
+        """The same in a group: what the application must hear of its partitions comes first, however long it takes."""
+        if not group.is_subscribed:
+            raise InvalidRequestError(Reason.INVALID_SUBSCRIPTION, "nothing is subscribed: give topics or a pattern")
+        fetcher = self._fetcher
+        until = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        group.ask()
+        is_over = False
+        while True:
+            if self._tells_changes:
+                await group.tell_changes()
+            elif group.is_pending:
+                return False
+            self._check_open()
+            self._raise_error()
+            if fetcher.ready and group.may_give():
+                return True
+            if is_over:
+                return False
+            try:
+                with group.waiting():
+                    async with asyncio.timeout_at(until):
+                        await fetcher.wait(lambda: group.is_pending or (bool(fetcher.ready) and group.may_give()))
+            except TimeoutError:
+                is_over = True
+
+    async def _poll_ahead(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Poll in a group for another thread, which hands the records out one by one."""
+        group = self._in_group()
+        if not await self._wait_in_group(group, timeout_s):
+            return []
+        self._hands_out = False
+        try:
+            records = self._take(max_records)
+        finally:
+            self._hands_out = True
+        group.positions.send_ahead({TopicPartition(*record[:2]) for record in records})
+        return records
+
+    def _rewind(self, partition: TopicPartition, offset: int) -> None:
+        """Fetch again what was taken and not handed out."""
+        cursor = self._fetcher.cursors.get(partition)
+        if cursor is not None:
+            self._fetcher.seek(cursor, offset)
+
+    async def _next_in_group(self, group: GroupReader) -> Record:
+        while True:
+            if group.goes_on():
+                for record in self._left_in_group:
+                    group.positions.hand_out(TopicPartition(*record[:2]), record.offset + 1, record.leader_epoch)
+                    return record
+            if await self._wait_for_data(None):
+                records = self._take(1)
+                if records:
+                    self._left_in_group = self._turn[0].left
+                    return records[0]
+
+    def _handed_out(self, cursor: Cursor) -> None:
+        if self._group is not None and self._hands_out:
+            self._group.positions.hand_out(cursor.partition, cursor.position, cursor.given_epoch)
 
     def _take(self, max_records: int) -> list[Record]:
         out: list[Record] = []
@@ -204,6 +313,7 @@ class Consumer:
                 self._fetcher.stop(cursor, error)
                 continue
             out += records
+            self._handed_out(cursor)
             self._fetcher.give_back(cursor, opened)
         if not out:
             self._raise_error()
@@ -246,7 +356,3 @@ class Consumer:
         if cursor is None:
             raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"{partition} is not assigned")
         return cursor
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise ClientClosedError(Reason.NOT_SERVING, "the consumer is not open")

@@ -64,6 +64,15 @@ class Cursor:
         return self._records[given - 1].offset + 1 if given else self._begin
 
     @property
+    def given_epoch(self) -> int | None:
+        """Leader epoch of what stands before `position`, where it is known."""
+        return None if self._given_epoch == NO_EPOCH else self._given_epoch
+
+    def expect_after(self, epoch: int) -> None:
+        """Nothing was read yet: a record of this leader epoch stands before the position."""
+        self.last_epoch = self._given_epoch = epoch
+
+    @property
     def has_data(self) -> bool:
         """There is something to give out."""
         return bool(self._fetched) or length_hint(self.left) > 0

@@ -16,7 +16,7 @@ class OutcomeUnknownError(PenstockError):
 
 
 class NotLeaderError(PenstockError):
-    """The node asked is not the leader, or its leadership is older than the one named."""
+    """The node asked is not the leader or coordinator, or its leadership is older than the one named."""
 
 
 class UnavailableError(PenstockError):
@@ -51,6 +51,14 @@ class TopicExistsError(PenstockError):
     """A topic of this name exists."""
 
 
+class UnknownGroupError(PenstockError):
+    """No consumer group has this id."""
+
+
+class GroupNotEmptyError(PenstockError):
+    """The group has members: what was asked for needs them to be stopped first."""
+
+
 class RecordTooLargeError(PenstockError):
     """A record is above the topic's limit."""
 
@@ -61,6 +69,18 @@ class ExpectedOffsetMismatchError(PenstockError):
 
 class ProducerFencedError(PenstockError):
     """A newer epoch of this producer exists; this one is of no more use."""
+
+
+class CommitFailedError(PenstockError):
+    """The member has the partition no more (`reason` says why): nothing was committed for it.
+
+    Another member may have it already and reads it again from what was committed last. Go on polling; do not repeat
+    the commit.
+    """
+
+
+class InstanceFencedError(PenstockError):
+    """Another process has joined by the same instance_id; this one is of no more use."""
 
 
 class OffsetOutOfRangeError(PenstockError):
@@ -80,6 +100,12 @@ _CLASSES: dict[Reason, type[PenstockError]] = {
     Reason.INTERNAL: OutcomeUnknownError,
     Reason.NOT_LEADER: NotLeaderError,
     Reason.STALE_LEADER_EPOCH: NotLeaderError,
+    Reason.NOT_COORDINATOR: NotLeaderError,
+    Reason.COORDINATOR_LOADING: UnavailableError,
+    Reason.GROUP_FULL: UnavailableError,
+    Reason.INSTANCE_FENCED: InstanceFencedError,
+    Reason.INVALID_GROUP_ID: InvalidRequestError,
+    Reason.INVALID_SUBSCRIPTION: InvalidRequestError,
     Reason.LEADER_NOT_AVAILABLE: UnavailableError,
     Reason.NOT_SERVING: UnavailableError,
     Reason.NO_CONTROLLER: UnavailableError,
@@ -96,6 +122,8 @@ _CLASSES: dict[Reason, type[PenstockError]] = {
     Reason.UNKNOWN_TOPIC: UnknownTopicError,
     Reason.UNKNOWN_PARTITION: UnknownPartitionError,
     Reason.TOPIC_EXISTS: TopicExistsError,
+    Reason.UNKNOWN_GROUP: UnknownGroupError,
+    Reason.GROUP_NOT_EMPTY: GroupNotEmptyError,
     Reason.RECORD_TOO_LARGE: RecordTooLargeError,
     Reason.EXPECTED_OFFSET_MISMATCH: ExpectedOffsetMismatchError,
     Reason.PRODUCER_FENCED: ProducerFencedError,

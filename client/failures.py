@@ -31,7 +31,7 @@ def fault_of_stream(failure: grpc.aio.AioRpcError) -> PenstockError | None:
     return PenstockError(_BY_CODE.get(code, Reason.INTERNAL), f"{code.name}: {failure.details() or 'no details'}")
 
 
-def error_of_call(failure: grpc.aio.AioRpcError, *, write: bool) -> PenstockError:
+def error_of_call(failure: grpc.aio.AioRpcError | grpc.Call, *, write: bool) -> PenstockError:
     """Make the error of a failed call. Without a reason from the server, a `write` is of unknown outcome."""
     status = rpc_status.from_call(failure)
     if status is not None and status.details:

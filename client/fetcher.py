@@ -7,7 +7,7 @@ leader, go on after a wait, go on elsewhere (by the policies of ConsumerConfig),
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from penstock.client.catalog import KnownTopic
@@ -36,7 +36,8 @@ _LOG = logging.getLogger("penstock.client")
 class Fetcher:
     """See the module. Used from one event loop."""
 
-    def __init__(self, config: ConsumerConfig, session: ClientSession) -> None:
+    def __init__(self, config: ConsumerConfig, session: ClientSession, *, deletions_are_normal: bool = False) -> None:
+        """With `deletions_are_normal` a deleted topic is no error: somebody else takes its partitions away."""
         self.cursors: dict[TopicPartition, Cursor] = {}
         self.ready: dict[Cursor, None] = {}
         """Cursors that have something to give out."""
@@ -44,6 +45,7 @@ class Fetcher:
         """For the application, each once."""
         self._config = config
         self._session = session
+        self._deletions_are_normal = deletions_are_normal
         self._news = asyncio.Event()
         self._streams: dict[str, ConsumeStream] = {}
         self._places: dict[Cursor, ConsumeStream] = {}
@@ -54,11 +56,31 @@ class Fetcher:
 
     # -- what the consumer calls
 
-    async def wait(self) -> None:
-        """Return when there is data or an error."""
-        while not self.ready and not self.errors:
+    async def wait(self, is_enough: Callable[[], bool]) -> None:
+        """Return when there is an error, or when this holds; it is looked at after each change."""
+        while not self.errors and not is_enough():
             self._news.clear()
             await self._news.wait()
+
+    def wake(self) -> None:
+        """Something has changed for who waits."""
+        self._news.set()
+
+    def add(self, partition: TopicPartition, offset: int, last_epoch: int | None = None) -> Cursor:
+        """Read this partition too, from `offset`, before which stands a record of `last_epoch`."""
+        cursor = Cursor(self._known(partition).topic_id, partition, offset)
+        if last_epoch is not None:
+            cursor.expect_after(last_epoch)
+        self.remove(partition)
+        self.cursors[partition] = cursor
+        self._place(cursor)
+        return cursor
+
+    def remove(self, partition: TopicPartition) -> None:
+        """Read this partition no more; what was fetched of it is dropped. The others do not notice."""
+        cursor = self.cursors.pop(partition, None)
+        if cursor is not None:
+            self._drop(cursor)
 
     def replace(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read these partitions from these offsets, and no others. Their topics are known to the metadata."""
@@ -197,6 +219,9 @@ class Fetcher:
     def _stop(self, cursor: Cursor, error: PenstockError) -> None:
         self._leave(cursor)
         cursor.stopped = True
+        if isinstance(error, UnknownTopicError) and self._deletions_are_normal:
+            _LOG.warning("%s", error)
+            return
         self.errors.append(error)
         self._news.set()
 

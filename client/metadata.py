@@ -6,7 +6,7 @@ Owns two tasks, ended by `close`. Listeners are called on the event loop after e
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -73,6 +73,13 @@ class Metadata:
             self._notify()
         else:
             self.refresh_soon()
+
+    def want(self, names: Iterable[str]) -> None:
+        """Keep these up to date from now on: one refresh brings all that `topic` is asked for next."""
+        fresh = [name for name in names if name not in self._wanted]
+        self._wanted |= dict.fromkeys(fresh)
+        if fresh and self._watch_call is not None:
+            self._watch_call.cancel()
 
     async def topic(self, name: str, timeout_ms: int) -> KnownTopic:
         """Give a topic, from now on kept up to date. UnknownTopicError when no broker asked knows it."""

@@ -1,17 +1,17 @@
 """Settings of producers and consumers, checked once. Units are in the names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypedDict
 
 import grpc
 
-from penstock.client.errors import InvalidRequestError
+from penstock.client.checks import between, invalid, one_of
+from penstock.client.group.listener import RebalanceListener
 from penstock.client.records import BatchDelivery, Delivery, Isolation
 from penstock.client.sequencing import MAX_IN_FLIGHT
 from penstock.protocol.compression import COMPRESSIONS
 from penstock.protocol.errors import PenstockError
-from penstock.protocol.reasons import Reason
 from penstock.v1 import common_pb2
 
 OnDelivery: TypeAlias = Callable[[Delivery | None, PenstockError | None], None]
@@ -72,16 +72,16 @@ class ProducerConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        _one_of("acks", self.acks, ACKS)
-        _one_of("compression", self.compression, COMPRESSIONS)
-        _between("linger_ms", self.linger_ms, 0, 60_000)
-        _between("batch_bytes", self.batch_bytes, 1, MAX_CLIENT_BATCH_BYTES)
-        _between("buffer_bytes", self.buffer_bytes, 1024, 1 << 40)
-        _between("max_in_flight", self.max_in_flight, 1, MAX_IN_FLIGHT)
-        _between("delivery_timeout_ms", self.delivery_timeout_ms, 1, 1 << 40)
-        _between("request_timeout_ms", self.request_timeout_ms, 1, 1 << 31)
+        one_of("acks", self.acks, ACKS)
+        one_of("compression", self.compression, COMPRESSIONS)
+        between("linger_ms", self.linger_ms, 0, 60_000)
+        between("batch_bytes", self.batch_bytes, 1, MAX_CLIENT_BATCH_BYTES)
+        between("buffer_bytes", self.buffer_bytes, 1024, 1 << 40)
+        between("max_in_flight", self.max_in_flight, 1, MAX_IN_FLIGHT)
+        between("delivery_timeout_ms", self.delivery_timeout_ms, 1, 1 << 40)
+        between("request_timeout_ms", self.request_timeout_ms, 1, 1 << 31)
         if self.idempotence and self.acks != "all":
-            raise _invalid("idempotence needs acks='all'")
+            raise invalid("idempotence needs acks='all'")
 
     @property
     def is_idempotent(self) -> bool:
@@ -89,7 +89,25 @@ class ProducerConfig:
         return self.acks == "all" if self.idempotence is None else self.idempotence
 
 
-class ConsumerOptions(TypedDict, total=False):
+class GroupOptions(TypedDict, total=False):
+    """Keyword arguments of a Consumer in a group; see group.options.GroupConfig."""
+
+    group: str | None
+    topics: str | Sequence[str]
+    pattern: str | None
+    instance_id: str | None
+    client_id: str | None
+    assignor: Literal["sticky", "range", "roundrobin"] | None
+    session_timeout_ms: int
+    rebalance_timeout_ms: int
+    max_poll_interval_ms: int
+    auto_commit: bool
+    auto_commit_interval_ms: int
+    start: Literal["earliest", "latest", "error"]
+    listener: RebalanceListener | None
+
+
+class ConsumerOptions(GroupOptions, total=False):
     """Keyword arguments of Consumer; see ConsumerConfig."""
 
     isolation: Isolation
@@ -124,24 +142,9 @@ class ConsumerConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        _one_of("isolation", self.isolation, ISOLATIONS)
-        _one_of("auto_offset_reset", self.auto_offset_reset, ("earliest", "latest", "error"))
-        _one_of("on_divergence", self.on_divergence, ("error", "continue"))
-        _between("prefetch_bytes", self.prefetch_bytes, 1, 1 << 40)
-        _between("max_response_bytes", self.max_response_bytes, 1, 32 * 1024 * 1024)
-        _between("request_timeout_ms", self.request_timeout_ms, 1, 1 << 31)
-
-
-def _invalid(message: str) -> InvalidRequestError:
-    return InvalidRequestError(Reason.INVALID_ARGUMENT, message)
-
-
-def _one_of(name: str, value: object, allowed: "dict[str, object] | tuple[str, ...] | object") -> None:
-    names = tuple(allowed) if isinstance(allowed, (dict, tuple)) else ()
-    if value not in names:
-        raise _invalid(f"{name} is {value!r}, not one of {', '.join(names)}")
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise _invalid(f"{name} is {value}, not between {low} and {high}")
+        one_of("isolation", self.isolation, ISOLATIONS)
+        one_of("auto_offset_reset", self.auto_offset_reset, ("earliest", "latest", "error"))
+        one_of("on_divergence", self.on_divergence, ("error", "continue"))
+        between("prefetch_bytes", self.prefetch_bytes, 1, 1 << 40)
+        between("max_response_bytes", self.max_response_bytes, 1, 32 * 1024 * 1024)
+        between("request_timeout_ms", self.request_timeout_ms, 1, 1 << 31)

@@ -30,6 +30,31 @@ Position: TypeAlias = int | Literal["earliest", "latest"] | Timestamp
 """Where to read from: an offset, an end of the log, or a time."""
 
 
+class CommitPoint(NamedTuple):
+    """What to commit for a partition of a group."""
+
+    offset: int
+    """Of the next record to read."""
+    leader_epoch: int | None = None
+    """Of the last record read."""
+    metadata: str = ""
+    """For people and programs; at most 4096 bytes."""
+
+
+class CommittedOffset(NamedTuple):
+    """What a group has committed for a partition."""
+
+    offset: int
+    """Of the next record to read."""
+    leader_epoch: int | None
+    """Of the last record read, where the committer said."""
+    metadata: str
+    commit_time_ms: int
+    member_id: str
+    """Empty: committed by no member."""
+    generation: int
+
+
 class NewRecord(NamedTuple):
     """A record for `Producer.append`. `value` None is a tombstone; `timestamp_ms` None is the server's now."""
 

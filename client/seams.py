@@ -13,10 +13,13 @@ from typing import TypeAlias
 import grpc
 
 from penstock.client.clock import Clock, SystemClock
+from penstock.client.group.watchdog import Watchdog
 
 ChannelOptions: TypeAlias = Sequence[tuple[str, int]]
 Dial: TypeAlias = Callable[[str, grpc.ChannelCredentials | None, ChannelOptions], grpc.aio.Channel]
 """Makes a channel to an address, without connecting yet."""
+StartWatchdog: TypeAlias = Callable[[Clock, Callable[[str], grpc.Channel]], Watchdog]
+"""Starts the thread that sends a group member's heartbeats while the event loop is blocked; it dials by the second."""
 
 
 def dial(address: str, credentials: grpc.ChannelCredentials | None, options: ChannelOptions) -> grpc.aio.Channel:
@@ -43,3 +46,5 @@ class Seams:
     rng: random.Random = field(default_factory=_chance)
     dial: Dial = dial
     unique: Callable[[], str] = unique
+    watchdog: StartWatchdog | None = Watchdog
+    """None: no thread."""

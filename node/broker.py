@@ -27,6 +27,7 @@ from penstock.node.clock import monotonic_ms, wall_ms
 from penstock.node.clock_trust import ClockTrust
 from penstock.node.config import Endpoint, NodeConfig
 from penstock.node.controller import Controller, ControllerClient, ControllerService
+from penstock.node.groups import Groups, Parts
 from penstock.node.peers import PeerChannels
 from penstock.node.platform import Platform
 from penstock.node.producer_ids import ProducerIds
@@ -211,6 +212,10 @@ class Broker:
         self._compactor.on_damage = self._fatal
         self._locator = Locator(config.node_id, self._view, self._replicas, lambda: self._session.serving)
         self._publisher = Publisher(config.node_id, self._locator, self._peers.to, limits)
+        self._consumer = ConsumerService(self._locator, limits)
+        parts = Parts(config, self._view, self._replicas, self._locator, self._consumer, self._client, wall)
+        self._groups = Groups(parts, self._peers.to)
+        stack.callback(self._groups.coordinators.close)
 
     def _report_unreachable(self, node_id: int) -> None:
         self._spawn(self._tell_unreachable(node_id))
@@ -244,8 +249,10 @@ class Broker:
         raft_pb2_grpc.add_RaftServiceServicer_to_server(self._raft.servicer(), peer)
         controller_pb2_grpc.add_ControllerServiceServicer_to_server(ControllerService(self._controller), peer)
         forward_pb2_grpc.add_ForwardServiceServicer_to_server(ForwardService(self._publisher), peer)
-        peer.add_generic_rpc_handlers((self._replicas.handler(),))
-        self._add_public_services(client)
+        reader = MetadataReader(self._view, lambda: self._has_served)
+        groups, passed_on = self._groups.handlers(reader)
+        peer.add_generic_rpc_handlers((self._replicas.handler(), self._consumer.peer_handler(), passed_on))
+        self._add_public_services(client, reader, groups)
         try:
             listen(peer, self.config.peer_listen, "listen.peer")
             listen(client, self.config.client_listen, "listen.client")
@@ -261,9 +268,10 @@ class Broker:
         if self._stopping.is_set():
             raise PenstockError(Reason.NOT_SERVING, "this node is about to stop, or to compact its store")
 
-    def _add_public_services(self, server: grpc.aio.Server) -> None:
+    def _add_public_services(
+        self, server: grpc.aio.Server, reader: MetadataReader, groups: grpc.GenericRpcHandler
+    ) -> None:
         limits = self.config.limits
-        reader = MetadataReader(self._view, lambda: self._has_served)
         compaction = StoreCompaction(
             self.config.node_id, self._store, lambda: self._view.image, self._check_staying, self._compact_store
         )
@@ -281,7 +289,7 @@ class Broker:
             TopicService(self._locator, reader, self._client), server
         )
         cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(self._cluster_service, server)
-        server.add_generic_rpc_handlers((producer.handler(), ConsumerService(self._locator, limits).handler()))
+        server.add_generic_rpc_handlers((producer.handler(), self._consumer.handler(), groups))
         self._health.register(server)
 
     def _store_usage(self) -> StoreUsage:
@@ -307,12 +315,14 @@ class Broker:
         self._spawn(self._compactor.run())
         stack.push_async_callback(self._end_tasks)
 
-    def _on_view(self, _: MetadataImage, image: MetadataImage) -> None:
+    def _on_view(self, old: MetadataImage, image: MetadataImage) -> None:
         self._replicas.apply(image, self._session.node_epoch)
+        self._groups.coordinators.on_image(old, image)  # after the replicas: who leads no more coordinates no more
 
     def _on_session(self, node_epoch: int | None, serving: bool) -> None:
         _log.info("%s, node_epoch %s", "serving" if serving else "not serving", node_epoch)
         self._replicas.apply(self._view.image, node_epoch)
+        self._groups.coordinators.look()
         if serving and not self._has_served:
             self._has_served = True
             self._tell_strays()
@@ -344,6 +354,7 @@ class Broker:
             now_ms = monotonic_ms()
             self._replicas.tick(now_ms)
             self._cleaner.tick(now_ms)
+            self._groups.coordinators.tick(now_ms)
             self._look_at_store()
             self._look_at_clocks(now_ms)
 
@@ -378,4 +389,5 @@ class Broker:
         moved = await self._session.drain(self.config.limits.shutdown_grace_ms / 1000)
         if not moved:
             _log.warning("not all leaderships moved away in time")
+        self._groups.coordinators.close()
         await self._session.leave(LEAVE_TIMEOUT_S)

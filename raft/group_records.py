@@ -1,6 +1,6 @@
 """Consumer groups to and from their stored form. Equal groups have equal bytes. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.image import GroupInfo, GroupPartition, MemberInfo
@@ -48,14 +48,8 @@ def member_record(member: MemberInfo) -> pb.GroupMemberRecord:
         rebalance_timeout_ms=member.rebalance_timeout_ms,
         max_poll_interval_ms=member.max_poll_interval_ms,
         joined_ms=member.joined_ms,
-        owned=[
-            pb.OwnedPartitionRecord(topic_id=held.topic_id, partition=held.partition, granted_generation=generation)
-            for held, generation in sorted(member.owned.items())
-        ],
-        target=[
-            pb.GroupPartitionRecord(topic_id=wanted.topic_id, partition=wanted.partition)
-            for wanted in sorted(member.target)
-        ],
+        owned=_owned(member.owned),
+        target=_target(member.target),
     )
 
 
@@ -73,17 +67,29 @@ def member_of(record: pb.GroupMemberRecord) -> MemberInfo:
         rebalance_timeout_ms=record.rebalance_timeout_ms,
         max_poll_interval_ms=record.max_poll_interval_ms,
         joined_ms=record.joined_ms,
-        owned={_partition_of(held): held.granted_generation for held in record.owned},
-        target=frozenset(partitions_of(record.target)),
+        owned={
+            GroupPartition(share.topic_id, index): granted
+            for share in record.owned
+            for index, granted in zip(share.partitions, share.granted_generations, strict=True)
+        },
+        target=frozenset(
+            GroupPartition(share.topic_id, index) for share in record.target for index in share.partitions
+        ),
     )
 
 
-def partitions_of(
-    records: Iterable[pb.GroupPartitionRecord | pb.OwnedPartitionRecord],
-) -> Iterable[GroupPartition]:
-    """Return the partitions that records name."""
-    return map(_partition_of, records)
+def _owned(owned: Mapping[GroupPartition, int]) -> Iterator[pb.GroupShareRecord]:
+    by_topic: dict[bytes, list[tuple[int, int]]] = {}
+    for (topic_id, index), granted in owned.items():
+        by_topic.setdefault(topic_id, []).append((index, granted))
+    for topic_id in sorted(by_topic):
+        indexes, generations = zip(*sorted(by_topic[topic_id]), strict=True)
+        yield pb.GroupShareRecord(topic_id=topic_id, partitions=indexes, granted_generations=generations)
 
 
-def _partition_of(record: pb.GroupPartitionRecord | pb.OwnedPartitionRecord) -> GroupPartition:
-    return GroupPartition(record.topic_id, record.partition)
+def _target(target: Iterable[GroupPartition]) -> Iterator[pb.GroupShareRecord]:
+    by_topic: dict[bytes, list[int]] = {}
+    for topic_id, index in target:
+        by_topic.setdefault(topic_id, []).append(index)
+    for topic_id in sorted(by_topic):
+        yield pb.GroupShareRecord(topic_id=topic_id, partitions=sorted(by_topic[topic_id]))

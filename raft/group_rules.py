@@ -9,7 +9,7 @@ Checked at the boundary, so that no coordinator, whatever its fault, gives one p
 4. Ids of members are unique, ids of instances too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.protocol.limits import (
@@ -25,7 +25,6 @@ from penstock.protocol.limits import (
     MAX_TOPIC_NAME,
 )
 from penstock.raft.apply_nodes import ID_BYTES
-from penstock.raft.group_records import partitions_of
 from penstock.raft.image import GroupInfo, GroupPartition, MemberInfo
 from penstock.raft.refused import Refused, malformed
 
@@ -49,13 +48,23 @@ def check_change(change: pb.GroupChange) -> None:
 
 def _check_record(member: pb.GroupMemberRecord) -> None:
     _check_texts(member)
-    for records in (member.owned, member.target):
-        partitions = set(partitions_of(records))
-        if len(partitions) != len(records):
-            raise malformed(f"a partition of member {member.member_id!r} is named twice")
-        for topic_id, index in partitions:
-            if len(topic_id) != ID_BYTES or index >= MAX_PARTITIONS_PER_TOPIC:
-                raise malformed(f"member {member.member_id!r} has partition {index} of topic {topic_id.hex()}")
+    for share in member.owned:
+        if len(share.granted_generations) != len(share.partitions):
+            raise malformed(f"member {member.member_id!r} has partitions without a generation, or the reverse")
+    if any(share.granted_generations for share in member.target):
+        raise malformed(f"the target of {member.member_id!r} is granted")
+    for shares in (member.owned, member.target):
+        _check_shares(member.member_id, shares)
+
+
+def _check_shares(member_id: str, shares: Sequence[pb.GroupShareRecord]) -> None:
+    topic_ids = [share.topic_id for share in shares]
+    if len(set(topic_ids)) != len(topic_ids) or any(len(topic_id) != ID_BYTES for topic_id in topic_ids):
+        raise malformed(f"a topic of member {member_id!r} is named twice, or its id has not {ID_BYTES} bytes")
+    for share in shares:
+        indexes = set(share.partitions)
+        if not indexes or len(indexes) != len(share.partitions) or max(indexes) >= MAX_PARTITIONS_PER_TOPIC:
+            raise malformed(f"partitions of member {member_id!r} are none, named twice, or above what a topic has")
 
 
 def _check_texts(member: pb.GroupMemberRecord) -> None:

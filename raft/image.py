@@ -8,6 +8,7 @@ after it was built: `raft.draft` makes the next one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from penstock.protocol.keys import partition_of
@@ -36,6 +37,8 @@ NO_LEADER = -1
 
 OFFSETS_TOPIC = "__offsets"
 """Internal topic of the groups' offsets. The leader of a group's partition of it is the group's coordinator."""
+GROUPS_PLACED = 65_536
+"""Groups whose partition of __offsets is remembered: nodes ask for it again and again."""
 
 
 class Address(NamedTuple):
@@ -216,6 +219,7 @@ class MetadataImage:
         return topic.partitions[offsets_index(group_id, len(topic.partitions))] if topic is not None else None
 
 
+@lru_cache(maxsize=GROUPS_PLACED)
 def offsets_index(group_id: str, partitions: int) -> int:
     """Return which of the partitions of __offsets is the group's. Part of what is stored: it never changes."""
     return partition_of(group_id.encode(), partitions)

@@ -202,6 +202,17 @@ class Log:
                         return found if found[0] < end else None
         return None
 
+    def find_offset(self, offset: int, end: int) -> tuple[int, int] | None:
+        """Offset and timestamp of the first record at or after an offset, below `end`; None where there is none."""
+        with self._snapshot() as snapshot:
+            state = snapshot.state
+            start = max(offset, state.log_start_offset)
+            for batch in self._batches(snapshot, start, min(end, state.log_end_offset)):
+                for found, timestamp in self._records(batch):
+                    if found >= start:
+                        return (found, timestamp) if found < end else None
+        return None
+
     def replica_seed(self) -> ReplicaSeed:
         """What a replica that starts with this log's first batch must know of the log before it (rule 14)."""
         producers = []
@@ -319,19 +330,21 @@ class Log:
         return read_time_key(found[0])[2]
 
     def _record_at_or_after(self, batch: LogBatch, timestamp_ms: int, log_start: int) -> tuple[int, int] | None:
+        for offset, timestamp in self._records(batch):
+            if timestamp >= timestamp_ms and offset >= log_start:
+                return offset, timestamp
+        return None
+
+    def _records(self, batch: LogBatch) -> Iterator[tuple[int, int]]:
+        """Offset and timestamp of each record of a batch."""
+        appended = batch.timestamp_type == APPEND_TIME
         try:
             _, message = parse(batch.payload)
-            appended = batch.timestamp_type == APPEND_TIME
             for record in read_records(message):
                 timestamp = batch.header.base_timestamp_ms + record.timestamp_delta_ms
-                if appended:
-                    timestamp = batch.append_time_ms
-                offset = batch.base_offset + record.offset_delta
-                if timestamp >= timestamp_ms and offset >= log_start:
-                    return offset, timestamp
+                yield batch.base_offset + record.offset_delta, batch.append_time_ms if appended else timestamp
         except InvalidBatchError as error:
             raise damaged(f"the batch of {self.key} at offset {batch.base_offset}: {error}") from error
-        return None
 
 
 def _check_bounds(start: int, state: LogState) -> None:

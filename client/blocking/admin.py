@@ -6,7 +6,7 @@ from typing import Literal, Self
 import grpc
 
 from penstock.client import admin as _admin
-from penstock.client.blocking.face import Face
+from penstock.client.blocking.groups import GroupAdmin
 from penstock.client.descriptions import (
     BrokerDescription,
     BrokerLogs,
@@ -23,7 +23,7 @@ from penstock.client.topic_config import ConfigValue
 from penstock.client.trimming import TrimPoint
 
 
-class Admin(Face):
+class Admin(GroupAdmin):
     """Creates, changes and describes; see penstock.client.Admin."""
 
     def __init__(

@@ -53,6 +53,11 @@ class Producer(Face):
             with contextlib.suppress(PenstockError):
                 self._close(self._abandon())
 
+    @property
+    def inner(self) -> _producer.Producer:
+        """The asyncio producer, which lives on the background thread's event loop."""
+        return self._inner
+
     def open(self) -> None:
         """Start. Needs no broker yet."""
         self._start(self._inner.open)

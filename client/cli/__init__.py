@@ -12,7 +12,20 @@ from itertools import pairwise
 
 import typer
 
-from penstock.client.cli import bench, broker, cluster, completion, consume, dev, produce, topic, trim
+from penstock.client.cli import (
+    bench,
+    broker,
+    cluster,
+    completion,
+    consume,
+    dev,
+    group,
+    group_history,
+    group_seek,
+    produce,
+    topic,
+    trim,
+)
 from penstock.client.cli.output import EXIT_FAILED, EXIT_OK, EXIT_USAGE, report, say
 from penstock.client.cli.settings import root
 from penstock.client.devcluster import DevClusterError
@@ -31,6 +44,9 @@ trim.register(topic.app)
 app.add_typer(topic.app, name="topic")
 produce.register(app)
 consume.register(app)
+group_seek.register(group.app)
+group_history.register(group.app)
+app.add_typer(group.app, name="group")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(broker.app, name="broker")
 app.add_typer(bench.app, name="bench")

@@ -5,6 +5,7 @@ from typing import Any
 import typer
 
 from penstock.client import Admin, BrokerDescription, ClusterDescription, HealthReport
+from penstock.client.cli.coordinators import Coordinators
 from penstock.client.cli.output import EXIT_OK, EXIT_UNHEALTHY, Table, ask, show
 from penstock.client.cli.settings import Settings, command
 
@@ -21,6 +22,7 @@ def status(settings: Settings) -> int:
 
     async def once(admin: Admin) -> int:
         cluster, health = await admin.describe_cluster(), await admin.health()
+        coordinators = await Coordinators.of(admin, cluster)
         partitions = [partition for topic in cluster.topics for partition in topic.partitions]
         document: dict[str, str | int | None] = {
             "cluster_id": cluster.cluster_id,
@@ -34,6 +36,7 @@ def status(settings: Settings) -> int:
             "partitions_under_replicated": sum(len(one.isr) < len(one.replicas) for one in partitions),
             "metadata_version": cluster.metadata_version,
             "feature_level": cluster.feature_level,
+            **({} if coordinators is None else coordinators.fields()),
         }
         rows = [(name, str(value).lower() if isinstance(value, bool) else value) for name, value in document.items()]
         show(settings, document, Table(("what", "value"), rows))
@@ -62,7 +65,7 @@ def health(settings: Settings) -> int:
 
 @command(app, "describe", "bootstrap", "timeout", "watch")
 def describe(settings: Settings) -> int:
-    """Show controller, brokers and topics.
+    """Show controller and brokers, and how many groups each coordinates.
 
     \b
     Example: penstock cluster describe --format json
@@ -70,8 +73,15 @@ def describe(settings: Settings) -> int:
 
     async def once(admin: Admin) -> int:
         cluster = await admin.describe_cluster()
+        coordinators = await Coordinators.of(admin, cluster)
         head = f"cluster {cluster.cluster_id}  feature level {cluster.feature_level}"
-        show(settings, _cluster_document(cluster), head, brokers_table(cluster.brokers, cluster.controller))
+        document, table = _cluster_document(cluster), brokers_table(cluster.brokers, cluster.controller)
+        if coordinators is not None:
+            document["coordinators"] = coordinators.documents(cluster)
+            cells = [coordinators.of_node(broker.node_id) for broker in cluster.brokers]
+            rows = [(*row, *more) for row, more in zip(table.rows, cells, strict=True)]
+            table = Table((*table.columns, "offsets_partitions", "groups"), rows)
+        show(settings, document, head, table)
         return EXIT_OK
 
     return ask(settings, once)

@@ -4,13 +4,15 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from enum import StrEnum
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from penstock.client import Consumer, Record, Timestamp, TopicPartition
+from penstock.client.cli.consume_group import POLL_RECORDS, POLL_TIMEOUT_S, GroupJob, read_in_group
 from penstock.client.cli.formats import (
     TSV_COLUMNS,
     Encoding,
@@ -25,9 +27,16 @@ from penstock.client.cli.settings import Format, Settings, command
 from penstock.client.options import ConsumerOptions
 from penstock.client.records import Position
 
-POLL_RECORDS = 5_000
-POLL_TIMEOUT_S = 0.5
 _ISOLATIONS = ("read_uncommitted", "read_committed")
+
+
+class Commit(StrEnum):
+    """What a member of a group commits."""
+
+    AUTO = "auto"
+    """What was written out."""
+    NONE = "none"
+    """Nothing: the group begins at the same place the next time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,15 @@ def consume(  # noqa: PLR0913  the options of the command
         typer.Option("--property", metavar="KEY=VALUE", help="print.key, print.offset, key.separator, null.literal, …"),
     ] = None,
     output_encoding: Annotated[Encoding, typer.Option(help="How keys and values are written.")] = Encoding.RAW,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Read as a member of this group: beginning where it has committed, sharing with its members."
+        ),
+    ] = None,
+    commit: Annotated[
+        Commit, typer.Option(help="With --group: whether what was written out is committed.")
+    ] = Commit.AUTO,
     isolation: Annotated[
         str, typer.Option("--isolation", "--isolation-level", help="read_uncommitted or read_committed.")
     ] = "read_uncommitted",
@@ -82,6 +100,7 @@ def consume(  # noqa: PLR0913  the options of the command
     Examples:
       penstock consume orders --from-beginning --property print.key=true
       penstock consume orders --from-beginning --exit-at-end --format json
+      penstock consume orders --group billing --from-beginning
     """
     topics = tuple(dict.fromkeys([*(names or ()), *(topic or ())]))
     if not topics:
@@ -90,13 +109,24 @@ def consume(  # noqa: PLR0913  the options of the command
         raise typer.BadParameter(f"{isolation!r} is not one of {', '.join(_ISOLATIONS)}", param_hint="--isolation")
     if partition and len(topics) != 1:
         raise typer.BadParameter("--partition goes with one topic only")
+    if group is None and commit is not Commit.AUTO:
+        raise typer.BadParameter("goes with --group only", param_hint="--commit")
+    if group is not None and (partition or offset is not None):
+        raise typer.BadParameter("--partition and --offset do not go with --group: the group has its own")
     options = cast(ConsumerOptions, {"isolation": isolation, "request_timeout_ms": int(settings.timeout_s * 1000)})
-    start = _start(from_beginning, offset, partition)
-    job = _Job(settings.servers(), topics, tuple(partition or ()), start, exit_at_end, max_records, options)
-    output = _Output(_formatter(settings, prop or (), output_encoding))
+    formatter = _formatter(settings, prop or (), output_encoding)
+    servers = settings.servers()
+    job: _Job | GroupJob
+    if group is not None:
+        begin: Literal["earliest", "latest"] = "earliest" if from_beginning else "latest"
+        job = GroupJob(servers, group, topics, begin, commit is Commit.AUTO, exit_at_end, max_records, options)
+    else:
+        start = _start(from_beginning, offset, partition)
+        job = _Job(servers, topics, tuple(partition or ()), start, exit_at_end, max_records, options)
+    output = _Output(formatter)
     if settings.format is Format.TSV:
         output.write("\t".join(TSV_COLUMNS).encode() + b"\n")
-    return _follow(job, output)
+    return _follow(read_in_group(job, output.records) if isinstance(job, GroupJob) else _read(job, output))
 
 
 def _start(from_beginning: bool, offset: str | None, partitions: Sequence[int] | None) -> Position:
@@ -146,10 +176,10 @@ class _Output:
         self.write(b"".join(map(self._format, records)))
 
 
-def _follow(job: _Job, output: _Output) -> int:
+def _follow(reading: Coroutine[Any, Any, None]) -> int:
     """Read until done, or until SIGINT or SIGTERM, or until nobody reads the output: all of them a good end."""
     try:
-        asyncio.run(_read(job, output))
+        asyncio.run(reading)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_OK
     except BrokenPipeError:

@@ -59,9 +59,10 @@ def _show_text(parts: Sequence[Table | str]) -> None:
             print(part)
             continue
         table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        numeric = [all(isinstance(row[i], int) for row in part.rows) for i in range(len(part.columns))]
-        for column, is_number in zip(part.columns, numeric, strict=True):
-            table.add_column(column.upper(), justify="right" if is_number and part.rows else "left", overflow="fold")
+        for index, column in enumerate(part.columns):
+            cells = [row[index] for row in part.rows if row[index] is not None]
+            is_number = bool(cells) and all(isinstance(cell, int) for cell in cells)
+            table.add_column(column.upper(), justify="right" if is_number else "left", overflow="fold")
         for row in part.rows:
             table.add_row(*(Text(_text(cell, "-")) for cell in row))
         console.print(table)

@@ -2,21 +2,21 @@
 
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from penstock.client import (
     Admin,
-    PenstockError,
     TopicConfig,
     TopicDescription,
     TopicExistsError,
     UnknownTopicError,
 )
+from penstock.client.cli.items import each, finish, with_errors
 from penstock.client.cli.logs import Sizes
-from penstock.client.cli.output import EXIT_FAILED, EXIT_OK, Table, ask, error_document, say, show
+from penstock.client.cli.output import EXIT_OK, Table, ask, show
 from penstock.client.cli.settings import Format, Settings, command
 
 SETTINGS_WIDTH = 120
@@ -146,7 +146,7 @@ def describe(
         async def add(name: str) -> None:
             found.append(await admin.describe_topic(name))
 
-        errors = await _each(wanted, add)
+        errors = await each(wanted, add)
         if not wanted:
             found.extend(await admin.list_topics())
         bounds = {one.name: await _offsets(admin, one) for one in found} if offsets else {}
@@ -156,8 +156,8 @@ def describe(
         for one in found:
             parts += _topic_parts(one, bounds.get(one.name), sizes)
             parts += [sizes.replica_table(one)] if replicas else []
-        show(settings, _with_errors({"topics": documents}, errors), *parts)
-        return _finish(settings, errors)
+        show(settings, with_errors({"topics": documents}, errors), *parts)
+        return finish(settings, errors)
 
     return ask(settings, once)
 
@@ -241,11 +241,11 @@ def delete(
             else:
                 deleted.append(name)
 
-        errors = await _each(wanted, remove)
+        errors = await each(wanted, remove)
         verb = "could be deleted" if settings.dry_run else "deleted"
         document = {"deleted": [] if settings.dry_run else deleted, "dry_run": settings.dry_run}
-        show(settings, _with_errors(document, errors), *(f"topic {name} {verb}" for name in deleted))
-        return _finish(settings, errors)
+        show(settings, with_errors(document, errors), *(f"topic {name} {verb}" for name in deleted))
+        return finish(settings, errors)
 
     return ask(settings, once)
 
@@ -291,31 +291,6 @@ def _described(
         shown.update(sizes.fields(topic, partition, replicas=replicas))
     records, size = sizes.totals(topic)
     return {**document, "size_bytes": size, "record_count": records}
-
-
-async def _each(names: Sequence[str], act: Callable[[str], Awaitable[None]]) -> dict[str, PenstockError]:
-    errors: dict[str, PenstockError] = {}
-    for name in names:
-        try:
-            await act(name)
-        except PenstockError as error:
-            errors[name] = error
-    if errors and len(names) == 1:
-        raise next(iter(errors.values()))
-    return errors
-
-
-def _with_errors(document: dict[str, Any], errors: Mapping[str, PenstockError]) -> dict[str, Any]:
-    if errors:
-        document["errors"] = {name: error_document(error) for name, error in errors.items()}
-    return document
-
-
-def _finish(settings: Settings, errors: Mapping[str, PenstockError]) -> int:
-    if not settings.is_json:
-        for error in errors.values():
-            say(f"penstock: {error}")
-    return EXIT_FAILED if errors else EXIT_OK
 
 
 async def _offsets(admin: Admin, topic: TopicDescription) -> dict[int, tuple[int, int]]:

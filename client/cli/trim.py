@@ -1,7 +1,6 @@
 """`penstock topic trim`: what it takes, asks and shows."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -9,26 +8,10 @@ import typer
 from penstock.client import Admin, PartitionOffset, Timestamp, TrimmedPartition, TrimPoint
 from penstock.client.cli.output import EXIT_FAILED, EXIT_OK, Cell, Table, ask, error_document, say, show
 from penstock.client.cli.settings import Format, Settings, command
+from penstock.client.cli.times import parse_time
 from penstock.client.cli.topic import Name, TopicOption, confirm, one_topic
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def parse_time(text: str) -> int:
-    """Read ms since 1970, or ISO 8601; without an offset it is UTC."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        hint = "ms since 1970 or like 2026-01-31T12:00:00Z"
-        raise typer.BadParameter(f"{text!r} is not {hint}", param_hint="--before-time") from error
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def trim(  # noqa: PLR0913  the options of the command
@@ -87,7 +70,7 @@ def _point(before_offset: int | None, before_time: str | None, *, everything: bo
     if given != 1:
         raise typer.BadParameter("say how far: one of --before-offset, --before-time, --everything")
     if before_time is not None:
-        return Timestamp(parse_time(before_time))
+        return Timestamp(parse_time(before_time, "--before-time"))
     return "everything" if before_offset is None else before_offset
 
 

@@ -29,6 +29,7 @@ from penstock.v1 import producer_service_pb2, record_pb2
 
 def admit(payload: bytes, topic: TopicInfo, now_ms: int) -> BatchHeader:
     """Check a client's batch: form, CRC, limits, and what clients may not send. Returns its header."""
+    refuse_internal(topic)
     check_size(topic, len(payload))
     try:
         header, batch = parse(payload)
@@ -52,6 +53,13 @@ def admit(payload: bytes, topic: TopicInfo, now_ms: int) -> BatchHeader:
     if topic.config.compacts:
         _check_keys(topic, header, batch)
     return header
+
+
+def refuse_internal(topic: TopicInfo) -> None:
+    """Refuse clients' writes where the nodes keep what is their own."""
+    if topic.internal:
+        text = f"topic {topic.name!r} is internal: nodes write it, clients may read it"
+        raise PenstockError(Reason.INVALID_ARGUMENT, text, {"topic": topic.name})
 
 
 def check_size(topic: TopicInfo, batch_bytes: int) -> None:
@@ -82,6 +90,7 @@ def _check_past(topic: TopicInfo, limit: int, first_ms: int, now_ms: int) -> Non
 
 def check_records(topic: TopicInfo, records: Sequence[producer_service_pb2.PublishRecord], now_ms: int) -> None:
     """Check the plain records of a Publish as `admit` does a batch's: each timestamp by itself, and the keys."""
+    refuse_internal(topic)
     if topic.config.compacts:
         for index, record in enumerate(records):
             if not record.HasField("key"):

@@ -35,7 +35,11 @@ class ConsumerService:
     async def list_offsets(self, request: pb.ListOffsetsRequest, context: Context) -> pb.ListOffsetsResponse:
         """Answer each query by itself; one that fails does not fail the others."""
         check_isolation(request.isolation)
-        deadline = loop_s() + min(KNOWN_END_WAIT_S, context.time_remaining() or KNOWN_END_WAIT_S)
+        return await self.answer(request, min(KNOWN_END_WAIT_S, context.time_remaining() or KNOWN_END_WAIT_S))
+
+    async def answer(self, request: pb.ListOffsetsRequest, timeout_s: float) -> pb.ListOffsetsResponse:
+        """Do as `list_offsets`, for callers in this node too."""
+        deadline = loop_s() + timeout_s
         response = pb.ListOffsetsResponse()
         for query in request.queries:
             try:
@@ -72,10 +76,17 @@ class ConsumerService:
             SERVICE,
             {
                 "Consume": grpc.stream_stream_rpc_method_handler(self.consume, pb.ConsumeRequest.FromString, None),
-                "ListOffsets": grpc.unary_unary_rpc_method_handler(
-                    self.list_offsets, pb.ListOffsetsRequest.FromString, pb.ListOffsetsResponse.SerializeToString
-                ),
+                "ListOffsets": self._list_offsets_handler(),
             },
+        )
+
+    def peer_handler(self) -> grpc.GenericRpcHandler:
+        """What other nodes ask: offsets, for the groups that they coordinate."""
+        return grpc.method_handlers_generic_handler(SERVICE, {"ListOffsets": self._list_offsets_handler()})
+
+    def _list_offsets_handler(self) -> Any:
+        return grpc.unary_unary_rpc_method_handler(
+            self.list_offsets, pb.ListOffsetsRequest.FromString, pb.ListOffsetsResponse.SerializeToString
         )
 
 
@@ -88,7 +99,9 @@ async def _find_in(partition: Partition, query: pb.OffsetQuery, isolation: int) 
         return partition.latest(leader_epoch, isolation)
     if position == "timestamp_ms":
         return await partition.find_timestamp(query.timestamp_ms, leader_epoch, isolation)
-    raise PenstockError(Reason.INVALID_ARGUMENT, "position is missing: one of earliest, latest, timestamp_ms")
+    if position == "offset":
+        return await partition.find_offset(query.offset, leader_epoch, isolation)
+    raise PenstockError(Reason.INVALID_ARGUMENT, "position is missing: one of earliest, latest, timestamp_ms, offset")
 
 
 async def _wait(progress: asyncio.Event, timeout_s: float) -> None:

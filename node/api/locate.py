@@ -64,9 +64,13 @@ class Locator:
         text = f"this node does not lead {name}; node {info.leader} does"
         return PenstockError(Reason.NOT_LEADER, text, where)
 
+    def is_serving(self) -> bool:
+        """Whether this node may speak for the cluster at this moment."""
+        return self._serving()
+
     def check_serving(self) -> None:
         """Refuse while this node may not speak for the cluster. Raises NOT_SERVING."""
-        if not self._serving():
+        if not self.is_serving():
             raise PenstockError(Reason.NOT_SERVING, "this node is starting, stopping, or cut off from the controller")
 
     def known(self, topic_id: bytes, index: int) -> tuple[TopicInfo, PartitionInfo]:

@@ -14,17 +14,19 @@ def page(items: Sequence[str], size: int, token: str) -> tuple[Sequence[str], st
     """Return one page of sorted `items` and the token of the next, "" at the end. `size` 0 is DEFAULT_PAGE."""
     if size > MAX_PAGE:
         raise PenstockError(Reason.INVALID_ARGUMENT, f"page_size {size} is above {MAX_PAGE}")
-    after = _decode(token)
+    after = decode_token(token)
     rest = [item for item in items if item > after] if token else items
     shown = rest[: size or DEFAULT_PAGE]
-    return shown, _encode(shown[-1]) if len(rest) > len(shown) else ""
+    return shown, encode_token(shown[-1]) if len(rest) > len(shown) else ""
 
 
-def _encode(item: str) -> str:
+def encode_token(item: str) -> str:
+    """Return the token that stands for an item."""
     return base64.urlsafe_b64encode(item.encode()).decode()
 
 
-def _decode(token: str) -> str:
+def decode_token(token: str) -> str:
+    """Return the item that a token stands for. Raises INVALID_ARGUMENT."""
     try:
         return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except ValueError as error:

@@ -13,7 +13,13 @@ from grpc_reflection.v1alpha import reflection
 from penstock.node.api.status import StatusInterceptor
 from penstock.node.config import Endpoint
 from penstock.protocol.limits import MAX_MESSAGE_BYTES
-from penstock.v1 import cluster_service_pb2, consumer_service_pb2, producer_service_pb2, topic_service_pb2
+from penstock.v1 import (
+    cluster_service_pb2,
+    consumer_service_pb2,
+    group_service_pb2,
+    producer_service_pb2,
+    topic_service_pb2,
+)
 
 KEEPALIVE_TIME_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 5_000
@@ -38,6 +44,7 @@ PUBLIC_SERVICES = tuple(
         (cluster_service_pb2.DESCRIPTOR, "ClusterService"),
         (producer_service_pb2.DESCRIPTOR, "ProducerService"),
         (consumer_service_pb2.DESCRIPTOR, "ConsumerService"),
+        (group_service_pb2.DESCRIPTOR, "GroupService"),
     )
 )
 

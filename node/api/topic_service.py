@@ -5,6 +5,7 @@ An answer to a change waits until this node has applied it, so that the next rea
 
 import asyncio
 
+from penstock.node.api.admission import refuse_internal
 from penstock.node.api.convert import topic_message
 from penstock.node.api.locate import Locator
 from penstock.node.api.paging import page
@@ -69,6 +70,7 @@ class TopicService(services.TopicServiceServicer):
     async def _trim(self, asked: pb.PartitionTrim, timeout_s: float) -> pb.PartitionTrimResult:
         epoch = asked.leader_epoch if asked.HasField("leader_epoch") else None
         try:
+            refuse_internal(self._locator.topic_of(asked.topic_id))
             partition = self._locator.leader_of(asked.topic_id, asked.partition)
             start = await partition.trim(await _trim_position(partition, asked, epoch), epoch, timeout_s)
         except PenstockError as error:

@@ -276,8 +276,9 @@ class GroupCore:
         if not self.exists or self.group.members:
             self._is_deleting = False
         outputs: Outputs = []
-        for member_id in former.members.keys() - self.group.members.keys():
-            outputs += self._on_removed(former.members[member_id])
+        for member_id, member in former.members.items():
+            if member_id not in self.group.members:
+                outputs += self._on_removed(member)
         for member_id, member in self.group.members.items():
             if former.members.get(member_id) is not member or former.generation != self.group.generation:
                 outputs += self._on_changed(member, now_ms)
@@ -367,9 +368,8 @@ class GroupCore:
             raise invalid(f"{name_of(member)} has joined by instance_id {member.instance_id!r}")
         self._check_topics(wish, member)
         outputs: Outputs = [] if session.stream == NO_STREAM else [End(session.stream, _replaced(member))]
-        session.stream = stream
-        if session.returning:
-            session.returning, session.polled_ms = False, now_ms
+        session.stream, session.returning = stream, False
+        session.polled_ms = max(session.polled_ms, now_ms)  # what it asked for meanwhile could not be told
         session.heartbeat(session.polls, now_ms)
         self._updates[member.member_id] = wish
         self._follow(member, session, now_ms)

@@ -379,6 +379,20 @@ class Partition:
         found = await asyncio.to_thread(log.find_timestamp, timestamp_ms, latest.offset)
         return latest if found is None else FoundOffset(found[0], found[1], latest.leader_epoch)
 
+    async def find_offset(self, offset: int, leader_epoch: int | None, isolation: int) -> FoundOffset:
+        """First record at or after an offset, with its time, else as `latest`. Raises OFFSET_ABOVE_END."""
+        latest = self.latest(leader_epoch, isolation)
+        if offset < 0:
+            raise PenstockError(Reason.INVALID_ARGUMENT, f"partition {self._name()}: offset {offset} is negative")
+        if offset > latest.offset:
+            text = f"partition {self._name()}: offset {offset} is above the end {latest.offset}"
+            raise PenstockError(Reason.OFFSET_ABOVE_END, text, {"high_watermark": str(latest.offset)})
+        log = self.shell.log
+        if log is None or offset == latest.offset:
+            return latest
+        found = await asyncio.to_thread(log.find_offset, offset, latest.offset)
+        return latest if found is None else FoundOffset(found[0], found[1], latest.leader_epoch)
+
     # ---- checks
 
     def _check_leading(self, leader_epoch: int | None) -> None:

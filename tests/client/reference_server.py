@@ -29,6 +29,7 @@ from penstock.v1 import (
     cluster_service_pb2_grpc,
     common_pb2,
     consumer_service_pb2_grpc,
+    group_service_pb2_grpc,
     producer_service_pb2_grpc,
     record_pb2,
     topic_service_pb2_grpc,
@@ -43,6 +44,7 @@ from penstock.v1 import (
     topic_service_pb2 as topic_pb,
 )
 from tests.client.idempotence import Accepted, Duplicate, ProducerStates
+from tests.client.reference_groups import GroupApi, Groups
 
 
 @dataclass
@@ -120,6 +122,7 @@ class Cluster:
         """Ids of brokers that know neither GetBrokerUsage nor ListLogs."""
         self.trim_faults: deque[Reason] = deque()
         """Taken one a partition that is trimmed: answered so, after it was done where the outcome is unknown."""
+        self.groups = Groups(self)
 
     def bootstrap(self) -> str:
         return ",".join(broker.address for broker in self.brokers.values())
@@ -241,6 +244,8 @@ class Broker:
         topic_service_pb2_grpc.add_TopicServiceServicer_to_server(TopicApi(self), self.server)
         producer_service_pb2_grpc.add_ProducerServiceServicer_to_server(ProducerApi(self), self.server)
         consumer_service_pb2_grpc.add_ConsumerServiceServicer_to_server(ConsumerApi(self), self.server)
+        if self.node_id not in self.cluster.of_an_older_version:
+            group_service_pb2_grpc.add_GroupServiceServicer_to_server(GroupApi(self.cluster.groups), self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
 

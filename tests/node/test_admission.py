@@ -53,6 +53,16 @@ def sealed(content: bytes, count: int, compression: str = "none") -> record_pb2.
     return seal(content, header)
 
 
+def test_clients_do_not_write_internal_topics() -> None:
+    internal = replace(topic(COMPACT), internal=True)
+    produced = batch().SerializeToString()
+    published = [producer_service_pb2.PublishRecord(key=b"k")]
+    for refused in (lambda: admit(produced, internal, NOW), lambda: check_records(internal, published, NOW)):
+        with pytest.raises(PenstockError, match="internal") as caught:
+            refused()
+        assert caught.value.reason is Reason.INVALID_ARGUMENT
+
+
 # ---- timestamps
 
 

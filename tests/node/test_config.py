@@ -72,6 +72,8 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("session_timeout_ms = 2000", "session_timeout_ms = 500", "at least 3 times heartbeat_interval_ms"),
         ("session_timeout_ms = 2000", "session_timout_ms = 5", "did you mean limits.session_timeout_ms?"),
         ("session_timeout_ms = 2000", "tail_cache_bytes = -1", "limits.tail_cache_bytes: must be above 0"),
+        ("session_timeout_ms = 2000", "offsets_topic_partitions = 10001", "must be at most 10000"),
+        ("session_timeout_ms = 2000", "group_session_timeout_max_ms = 999", "below group_session_timeout_min_ms"),
     ],
 )
 def test_a_bad_file_names_file_key_and_problem(tmp_path: Path, old: str, new: str, message: str) -> None:

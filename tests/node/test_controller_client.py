@@ -40,6 +40,8 @@ class Answers:
             "alter_partitions": pb.AlterPartitionsResponse(metadata_version=9),
             "reassign_partitions": pb.ReassignPartitionsResponse(metadata_version=8),
             "allocate_producer_ids": pb.AllocateProducerIdsResponse(first_producer_id=40, count=10),
+            "alter_groups": pb.AlterGroupsResponse(metadata_version=7),
+            "ensure_internal_topic": pb.EnsureInternalTopicResponse(topic_id=b"t" * 16, metadata_version=6),
             "create_topic": pb.CreateTopicResponse(response=v1.CreateTopicResponse(metadata_version=1)),
             "alter_topic": pb.AlterTopicResponse(response=v1.AlterTopicResponse(metadata_version=2)),
             "add_partitions": pb.AddPartitionsResponse(response=v1.AddPartitionsResponse(metadata_version=3)),
@@ -132,10 +134,13 @@ async def test_every_call_reaches_another_nodes_controller_and_the_local_one(clu
         assert await client.allocate_producer_ids(10, WAIT_S) == range(40, 50)
         assert (await client.register(metadata_pb2.Registration(), WAIT_S)).node_epoch == 5
         assert (await client.heartbeat(pb.HeartbeatRequest(), WAIT_S)).status == pb.HEARTBEAT_STATUS_OK
+        assert (await client.alter_groups(pb.AlterGroupsRequest(), WAIT_S)).metadata_version == 7
+        assert (await client.ensure_internal_topic("__offsets", WAIT_S)).metadata_version == 6
+        assert cluster.answers[leader].requests[-1].name == "__offsets"
         await client.leave(1, 5, WAIT_S)
         await client.report_unreachable(3, WAIT_S)
-        assert cluster.asked()[leader] == 11
-    assert cluster.asked() == {1: 11, 2: 11, 3: 0}
+        assert cluster.asked()[leader] == 13
+    assert cluster.asked() == {1: 13, 2: 13, 3: 0}
 
 
 async def test_an_error_arrives_with_its_reason_and_details(cluster: Cluster) -> None:
@@ -214,6 +219,19 @@ async def test_creating_a_topic_is_repeated_under_one_request_id(cluster: Cluste
     own.request_id = "own"
     await cluster.client.create_topic(own, WAIT_S)
     assert cluster.answers[2].requests[-1].request.request_id == "own"
+
+
+async def test_changes_of_groups_and_the_internal_topic_are_repeated(cluster: Cluster) -> None:
+    """Each change is compared with the group that it was decided on: one of two is refused."""
+    for leader in (1, 2):
+        cluster.move(leader)
+        asked = pb.AlterGroupsRequest(changes=[metadata_pb2.GroupChange(group_id="g", group_epoch=3)])
+        cluster.answers[leader].first.append(UNKNOWN)
+        await cluster.client.alter_groups(asked, WAIT_S)
+        cluster.answers[leader].first.append(UNKNOWN)
+        await cluster.client.ensure_internal_topic("__offsets", WAIT_S)
+        assert cluster.answers[leader].requests[:2] == [asked, asked]
+        assert cluster.asked()[leader] == 4
 
 
 async def test_a_controller_that_hangs_does_not_hold_up_what_may_be_repeated(cluster: Cluster) -> None:

@@ -9,6 +9,7 @@ from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.protocol import limits
 from penstock.raft import apply_groups, group_rules
 from penstock.raft.command import GROUP_LEVEL
+from penstock.raft.core import MAX_COMMAND_BYTES
 from penstock.raft.draft import Draft
 from penstock.raft.image import OFFSETS_TOPIC, GroupInfo, MemberInfo, offsets_index
 from penstock.raft.records import decode_image, encode_image
@@ -321,8 +322,8 @@ def record(**fields: object) -> pb.GroupMemberRecord:
     return pb.GroupMemberRecord(**({"member_id": "c"} | fields))  # type: ignore[arg-type]
 
 
-def wanted(topic_id: bytes = part(7).topic_id, partition: int = 7) -> pb.GroupPartitionRecord:
-    return pb.GroupPartitionRecord(topic_id=topic_id, partition=partition)
+def share(*partitions: int, topic_id: bytes = part(7).topic_id, granted: Iterable[int] = ()) -> pb.GroupShareRecord:
+    return pb.GroupShareRecord(topic_id=topic_id, partitions=partitions, granted_generations=granted)
 
 
 MALFORMED: dict[str, dict[str, object]] = {
@@ -344,9 +345,15 @@ MALFORMED: dict[str, dict[str, object]] = {
     "long pattern": {"put": [record(pattern="p" * 1001)]},
     "many topics": {"put": [record(topics=["t"] * 1001)]},
     "long topic": {"put": [record(topics=["t" * 250])]},
-    "target twice": {"put": [record(target=[wanted(), wanted()])]},
-    "no topic id": {"put": [record(target=[wanted(topic_id=b"short")])]},
-    "no partition": {"put": [record(target=[wanted(partition=10_000)])]},
+    "target twice": {"put": [record(target=[share(7, 7)])]},
+    "topic twice": {"put": [record(target=[share(7), share(8)])]},
+    "no topic id": {"put": [record(target=[share(7, topic_id=b"short")])]},
+    "no partition": {"put": [record(target=[share(10_000)])]},
+    "no partitions": {"put": [record(target=[share()])]},
+    "granted target": {"put": [record(target=[share(7, granted=[2])])]},
+    "owned twice": {"put": [record(owned=[share(7, 7, granted=[2, 2])], target=[share(7)])]},
+    "not granted": {"put": [record(owned=[share(7)], target=[share(7)])]},
+    "granted too much": {"put": [record(owned=[share(7, granted=[2, 2])], target=[share(7)])]},
 }
 
 
@@ -354,15 +361,6 @@ MALFORMED: dict[str, dict[str, object]] = {
 def test_what_no_coordinator_should_send_is_malformed(settled: World, case: str) -> None:
     fields = MALFORMED[case]
     asked = change(settled, rebalance=True, **fields)  # type: ignore[arg-type]  # fields of any kind
-    refused(settled, asked, pb.REFUSAL_MALFORMED)
-
-
-def test_a_partition_that_is_owned_twice_by_one_is_malformed(settled: World) -> None:
-    held = [
-        pb.OwnedPartitionRecord(topic_id=part(3).topic_id, partition=3, granted_generation=granted)
-        for granted in (1, 2)
-    ]
-    asked = change(settled, rebalance=True, put=[record(owned=held, target=[wanted(partition=3)])])
     refused(settled, asked, pb.REFUSAL_MALFORMED)
 
 
@@ -398,7 +396,7 @@ def test_all_partitions_of_a_full_group_move_in_one_command() -> None:
     info = world.image.offsets_partition(GROUP)
     assert info is not None
     asked = change(world, _having(shares, 2**63), generation=2**63)
-    assert asked.ByteSize() < 1024 * 1024 * 3 // 4
+    assert asked.ByteSize() < MAX_COMMAND_BYTES // 2
 
 
 def _having(shares: Iterable[range], granted: int) -> list[MemberInfo]:

@@ -36,6 +36,10 @@ MAX_PATTERN = 1_000
 """Characters of a subscription's pattern."""
 MAX_REBALANCE_CAUSE = 1_000
 """Characters of what is noted as the cause of a generation."""
+MAX_GROUP_OFFSETS = 10_000
+"""Offsets of one commit."""
+MAX_OFFSET_METADATA = 4_096
+"""Bytes of the metadata beside a committed offset."""
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 

@@ -51,19 +51,19 @@ class Run:
 
 @asynccontextmanager
 async def running(
-    cluster: DevCluster, folder: Path, options: WorkloadOptions, *, observed: bool = False
+    cluster: DevCluster, folder: Path, options: WorkloadOptions, *, observed: bool = False, is_sound: bool = True
 ) -> AsyncIterator[Run]:
     """Run a workload, read everything in the end."""
     path = folder / "history.jsonl"
     with Recorder(path) as recorder:
         access = {host: Access(cluster.bootstrap) for host in ("c1", "c2")}
         workload = Workload(recorder, access, options, 7, nodes_of(cluster) if observed else None)
-        await workload.prepare()
-        workload.start()
         try:
+            await workload.prepare()
+            workload.start()
             yield Run(workload, path)
         finally:
-            await workload.stop(STOP_PATIENCE_S)
+            await workload.stop(STOP_PATIENCE_S, is_sound=is_sound)
         await workload.final(cluster.bootstrap, PATIENCE_S)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from penstock.client.cli.trim import parse_time
+from penstock.client.cli.times import parse_time
 from penstock.protocol.batch import NewRecord, build
 from tests.client.cli.test_commands import Penstock, penstock
 from tests.client.reference_server import Cluster, PartitionLog
@@ -37,7 +37,7 @@ def filled(cluster: Cluster) -> Cluster:
     ],
 )
 def test_times(text: str, ms: int) -> None:
-    assert parse_time(text) == ms
+    assert parse_time(text, "--before-time") == ms
 
 
 async def test_a_dry_run_shows_what_would_go_and_leaves_it(penstock: Penstock) -> None:

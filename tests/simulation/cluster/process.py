@@ -134,7 +134,7 @@ class ClientProcess:
 
     def seams(self) -> Seams:
         """Time, chance, names and channels of this process."""
-        return Seams(clock=LoopClock(self.loop), rng=self.rng, dial=self._dial, unique=self._unique)
+        return Seams(clock=LoopClock(self.loop), rng=self.rng, dial=self._dial, unique=self._unique, watchdog=None)
 
     async def pause(self, mean_s: float) -> bool:
         """Wait a while; False when the process is to end."""

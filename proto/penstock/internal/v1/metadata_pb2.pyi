@@ -1191,12 +1191,12 @@ class GroupMemberRecord(_message.Message):
         """in order"""
 
     @_builtins.property
-    def owned(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnedPartitionRecord]:
-        """by topic_id and partition"""
+    def owned(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupShareRecord]:
+        """what it may read, until it has given it up; by topic_id"""
 
     @_builtins.property
-    def target(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPartitionRecord]:
-        """by topic_id and partition"""
+    def target(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupShareRecord]:
+        """what it is to have; by topic_id"""
 
     def __init__(
         self,
@@ -1212,8 +1212,8 @@ class GroupMemberRecord(_message.Message):
         rebalance_timeout_ms: _builtins.int = ...,
         max_poll_interval_ms: _builtins.int = ...,
         joined_ms: _builtins.int = ...,
-        owned: _abc.Iterable[Global___OwnedPartitionRecord] | None = ...,
-        target: _abc.Iterable[Global___GroupPartitionRecord] | None = ...,
+        owned: _abc.Iterable[Global___GroupShareRecord] | None = ...,
+        target: _abc.Iterable[Global___GroupShareRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1224,53 +1224,37 @@ class GroupMemberRecord(_message.Message):
 Global___GroupMemberRecord: _TypeAlias = GroupMemberRecord  # noqa: Y015
 
 @_typing.final
-class OwnedPartitionRecord(_message.Message):
-    """A partition that a member may read, until it has given it up."""
+class GroupShareRecord(_message.Message):
+    """Partitions of one topic."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOPIC_ID_FIELD_NUMBER: _builtins.int
-    PARTITION_FIELD_NUMBER: _builtins.int
-    GRANTED_GENERATION_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    GRANTED_GENERATIONS_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
-    partition: _builtins.int
-    granted_generation: _builtins.int
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """ascending"""
+
+    @_builtins.property
+    def granted_generations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of what is owned: the generation in which the member got each of them. Of a target: empty."""
+
     def __init__(
         self,
         *,
         topic_id: _builtins.bytes = ...,
-        partition: _builtins.int = ...,
-        granted_generation: _builtins.int = ...,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
+        granted_generations: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_generation", b"granted_generation", "partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_generations", b"granted_generations", "partitions", b"partitions", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OwnedPartitionRecord: _TypeAlias = OwnedPartitionRecord  # noqa: Y015
-
-@_typing.final
-class GroupPartitionRecord(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TOPIC_ID_FIELD_NUMBER: _builtins.int
-    PARTITION_FIELD_NUMBER: _builtins.int
-    topic_id: _builtins.bytes
-    partition: _builtins.int
-    def __init__(
-        self,
-        *,
-        topic_id: _builtins.bytes = ...,
-        partition: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GroupPartitionRecord: _TypeAlias = GroupPartitionRecord  # noqa: Y015
+Global___GroupShareRecord: _TypeAlias = GroupShareRecord  # noqa: Y015
 
 @_typing.final
 class MetadataResult(_message.Message):

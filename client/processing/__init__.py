@@ -1,0 +1,1 @@
+"""`Consumer.process`: handlers run side by side, in order per key, and what is done is committed."""

@@ -1,0 +1,87 @@
+"""Puts process() together for a consumer: one run at a time, its statistics, and its end."""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from penstock.client.checks import invalid
+from penstock.client.processing.calls import HandlerCalls
+from penstock.client.processing.dead_letters import DeadLetters
+from penstock.client.processing.failing import Failures
+from penstock.client.processing.options import Handler, ProcessConfig
+from penstock.client.processing.policies import DeadLetter, end_of
+from penstock.client.processing.run import Processing
+from penstock.client.processing.source import Source
+from penstock.client.processing.statistics import Counters, ProcessingStatistics
+from penstock.client.producer import Producer
+from penstock.client.seams import Seams
+
+
+class Ground(NamedTuple):
+    """What a consumer lends to process(), besides records."""
+
+    seams: Callable[[], Seams]
+    make_producer: Callable[[], Producer]
+    """Makes a producer for dead letters, to the same cluster."""
+    check_topic: Callable[[str], Awaitable[object]]
+    """Raises UnknownTopicError."""
+
+
+class Processor:
+    """See the module."""
+
+    def __init__(self, source: Source, ground: Ground) -> None:
+        self._source = source
+        self._ground = ground
+        self._run: Processing | None = None
+        self._last = Counters().snapshot(0, 0)
+
+    @property
+    def is_running(self) -> bool:
+        """process() is under way."""
+        return self._run is not None
+
+    @property
+    def statistics(self) -> ProcessingStatistics:
+        """Of the run under way, else of the last one."""
+        return self._last if self._run is None else self._run.statistics
+
+    async def run(self, handler: Handler, config: ProcessConfig) -> ProcessingStatistics:
+        """See Consumer.process."""
+        if self._run is not None:
+            raise invalid("process() is running already")
+        if not callable(handler):
+            raise invalid(f"the handler is a {type(handler).__name__}, which cannot be called")
+        letters = self._letters(config)
+        seams = self._ground.seams()
+        failures = Failures(config.on_failure, letters, seams.rng)
+        calls = HandlerCalls(handler, config.parse, config.concurrency)
+        run = self._run = Processing(self._source, config, calls, failures, seams.clock)
+        try:
+            if letters is not None:
+                await self._ground.check_topic(letters.topic)
+            return await run.run()
+        finally:
+            self._last, self._run = run.statistics, None
+            run.finished.set()
+
+    def stop(self) -> None:
+        """End the run, if there is one, in order."""
+        if self._run is not None:
+            self._run.stop()
+
+    async def end(self) -> None:
+        """End the run, if there is one, and wait for that: the consumer closes."""
+        run = self._run
+        if run is None:
+            return
+        if run.is_within():
+            raise invalid("close() inside a handler of process() would wait for itself: call stop()")
+        run.stop()
+        await run.finished.wait()
+
+    def _letters(self, config: ProcessConfig) -> DeadLetters | None:
+        letter = end_of(config.on_failure)
+        if not isinstance(letter, DeadLetter):
+            return None
+        ground = self._ground
+        return DeadLetters(letter, self._source.group, ground.make_producer, ground.seams())
