@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from penstock.client import (
     Deduplicator,
     HandlerError,
     Producer,
-    Record,
     RebalanceListener,
+    Record,
     Retry,
     TopicPartition,
     blocking,
@@ -25,6 +26,8 @@ from penstock.client.processing.letters import PREFIX
 from tests.client.conftest import until
 
 _names = itertools.count()
+GUIDE = Path(__file__).parents[2] / "docs" / "delivery.md"
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +263,31 @@ def test_the_blocking_face_in_a_group_with_a_listener_that_commits(boot: str) ->
     assert statistics.processed == 40
     assert heard == ["assigned 2"]
     assert asyncio.run(committed(boot, group, name, 2)) == [20, 20]
+
+
+@pytest.fixture(scope="module")
+def orders(boot: str) -> str:
+    """The topic of the guide: two partitions with a hundred records."""
+
+    async def make() -> None:
+        async with Admin(boot) as admin:
+            await admin.create_topic("orders", partitions=2)
+        async with Producer(boot) as producer:
+            for number in range(100):
+                await producer.send("orders", b"%d" % number, key=b"%d" % (number % 9))
+
+    asyncio.run(make())
+    return boot
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_of_the_guide_runs(number: int, orders: str, tmp_path: Path) -> None:
+    names: dict[str, object] = {"BOOTSTRAP": orders, "DIRECTORY": str(tmp_path)}
+    exec(compile(EXAMPLES[number], f"{GUIDE.name} example {number}", "exec"), names)
+    main = names["main"]
+    assert callable(main)
+    result = main()
+    if asyncio.iscoroutine(result):
+        asyncio.run(result)
+    (group,) = re.findall(r'group="([a-z-]+)"', EXAMPLES[number])
+    assert sum(offset or 0 for offset in asyncio.run(committed(orders, group, "orders", 2))) == 100

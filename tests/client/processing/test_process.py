@@ -383,3 +383,13 @@ async def test_the_window_bounds_what_is_taken(cluster: Cluster, consumer: Consu
 
     await consumer.process(handle, max_in_flight=10)
     assert most == 10
+
+
+async def test_the_topics_id_outlives_the_topic_for_records_in_hand(cluster: Cluster, consumer: Consumer) -> None:
+    topic_id = cluster.topics["orders"].topic_id
+    assert consumer.topic_id("orders") == topic_id
+    cluster.drop("orders")
+    await until(lambda: "orders" not in consumer._session.metadata.catalog.topics)
+    assert consumer.topic_id("orders") == topic_id
+    with pytest.raises(UnknownTopicError, match="not known to the consumer"):
+        consumer.topic_id("missing")

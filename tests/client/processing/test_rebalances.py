@@ -99,7 +99,7 @@ class Run:
         def no_producer() -> "None":
             raise AssertionError
 
-        self.processor = Processor(source, Ground(lambda: Seams(clock=clock), no_producer, check))  # type: ignore[arg-type]
+        self.processor = Processor(source, Ground(lambda: Seams(clock=clock), no_producer, check, str.encode))  # type: ignore[arg-type]
         self.task: asyncio.Task[object]
 
     @asynccontextmanager
