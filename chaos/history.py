@@ -22,6 +22,7 @@ Writes have two lines, joined by `op`, a number unique in the run (completions r
 | `add_partitions` | topic, partitions | |
 | `alter_topic` | topic, config | |
 | `trim` | topic, partition, before (an offset: all below is to go) | log_start |
+| `group_commit` | group, at, offsets: [[topic, partition, offset], …] | |
 
 `fail` and `info` carry `error` (a Reason's name, or the error's class) and `message`.
 
@@ -39,6 +40,25 @@ Reads have one line, of type `ok`, when they are complete, with `began`, the tim
 | `view` | node, version, hash, controller, partitions: [[topic, topic_id, partition, leader, leader_epoch, |
 | | partition_epoch, isr, elr, replicas], …]: the metadata that this node itself shows; leader null where none leads |
 
+Members of consumer groups are processes of their own, which send their lines to the runner: `time` is when a line came
+there, `began` and `at` are of the member's own clock, which is the same. A life of a member is a process; it begins
+with `group_joined`, and goes on as itself after a commit of unknown outcome. Its polls are as above, with group; there
+is one after each poll that was handed records, though it be empty or have failed, for it says that the member has asked
+past those. One line each, of type `ok`, with `began`:
+
+| f | fields |
+| --- | --- |
+| `group_joined` | group, instance (or null), topics; commits: `auto` (the client commits what was asked past), |
+| | `manual` (`group_commit`), `process` (it commits what handlers have ended with) |
+| `group_assigned` | group, member (its present id), generation, partitions: [[topic, partition, granted_generation, |
+| | position], …]: given to it just now; position: where it begins, which is what was committed, or null |
+| `group_released` | group, partitions: [[topic, partition], …]: given up as it was asked to; it had them at `began` |
+| `group_lost` | group, partitions: it has them no more, by the session's end or since it was told so |
+| `group_left` | group: it has left in order; nothing that it was handed last was committed by itself |
+| `handed` | group, topic, partition, at, records (as in `poll`, in any order): handlers that were given these from |
+| | `began` on have ended by `at` |
+| `group_offset` | group, topic, partition, offset: what the coordinator says is committed, when all has ended |
+
 What the runner did, of type `info`, process `nemesis` or `runner`:
 
 | f | fields |
@@ -49,6 +69,8 @@ What the runner did, of type `info`, process `nemesis` or `runner`:
 | | evidence; in `injected`: nodes, majority (do a majority and min_insync replicas of each partition go on and |
 | | reach each other?), cut_hosts (clients' hosts that do not reach them) |
 | `end_of_log` | topic, partition, offset: the end that the final reading went to, after everything healed |
+| `group_drained` | group, drained: has it read to the ends, within `waited_s` in health; unread: [[topic, partition, |
+| | position, end], …] |
 
 Values are whole numbers, unique in a run; what a record holds is the number's decimal digits, perhaps a space, and
 filling. A tombstone holds nothing, and has the digits in its header `value`.
@@ -76,6 +98,8 @@ class Recorder:
         started = time.monotonic()
         self.now = now or (lambda: time.monotonic() - started)
         """Seconds since the beginning."""
+        self.zero = started
+        """CLOCK_MONOTONIC at the beginning: other processes of this machine have the same clock."""
         self._file: TextIO = path.open("w", buffering=FLUSH_BYTES, encoding="utf-8")
         self._op = 0
         self._value = 0

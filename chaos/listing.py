@@ -1,13 +1,14 @@
 """What faults there are, and why some cannot be done here: asked of a cluster that is planned and not started."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penstock.chaos import ground as grounds
 from penstock.chaos.disks import DiskKind
 from penstock.chaos.faults import registry
-from penstock.chaos.faults.base import Site
+from penstock.chaos.faults.base import Group, Site
 from penstock.chaos.local import LocalOptions
 
 
@@ -25,10 +26,9 @@ async def _listed(folder: Path, cluster_file: Path | None) -> list[dict[str, Any
 
 
 def _rows(site: Site) -> list[dict[str, Any]]:
-    rows = [
+    site = replace(site, groups=(Group("any", ()),))  # which scenario is not asked
+    return [
         {"group": group, "name": fault.name, "summary": fault.summary, "missing": fault.missing(site)}
         for group, faults in registry.GROUPS.items()
         for fault in faults
     ]
-    later = registry.PLANNED.items()
-    return rows + [{"group": "later", "name": name, "summary": "", "missing": reason} for name, reason in later]

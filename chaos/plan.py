@@ -22,11 +22,14 @@ LENGTHS_S: Mapping[str, Range] = {
     "pause-leader": (3.0, 15.0),  # past it, so that others take over
     "pause-controller": (3.0, 15.0),
     "pause-node": (3.0, 15.0),
+    "pause-coordinator": (3.0, 15.0),
     "leader-transfer": (14.0, 20.0),  # past preferred_leader_delay_ms, so that leaderships move meanwhile
 }
 """Lengths of the faults that make sense in these only; a profile may say otherwise."""
 STEPWISE = frozenset({"kill-repeatedly", "restart-node", "rolling-restart"})
 """Work on processes in steps of their own, so they overlap with no other fault of processes: that would undo them."""
+OF_PROCESSES = frozenset({"kill-coordinator", "pause-coordinator"})
+"""Are of another group, and work on processes as well."""
 SECOND_BEGINS = (0.1, 0.9)
 """Share of the first fault's length after which an overlapping one begins."""
 
@@ -97,9 +100,10 @@ def waves(plan: Plan) -> list[Plan]:
 
 def may_overlap(first: str, second: str, group_of: Mapping[str, str]) -> bool:
     """Say whether two faults make sense at once: those of two groups do, and two that end or freeze processes."""
-    if group_of[first] != group_of[second]:
+    one, other = ("process" if name in OF_PROCESSES else group_of[name] for name in (first, second))
+    if one != other:
         return True
-    return group_of[first] == "process" and first != second and not STEPWISE & {first, second}
+    return one == "process" and first != second and not STEPWISE & {first, second}
 
 
 def to_json(plan: Plan) -> list[dict[str, Any]]:

@@ -3,12 +3,18 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
+
+import grpc
 
 from penstock.chaos.cluster import Cluster
 from penstock.client import Admin, ClusterDescription, PenstockError
+from penstock.v1 import group_service_pb2 as pb
+from penstock.v1 import group_service_pb2_grpc
 
 ASK_TIMEOUT_MS = 1_500
 """A node that does not answer within this is passed over."""
+_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
 
 
 class Roles:
@@ -51,6 +57,18 @@ class Roles:
             if partition.leader is not None
         )
         return min(led, key=lambda node_id: (-led[node_id], node_id), default=None)
+
+    async def coordinator(self, group: str) -> int | None:
+        """Give the coordinator of a consumer group, as the first node that answers knows it."""
+        request = pb.FindCoordinatorRequest(group_id=group)
+        for node_id in self._cluster.node_ids:
+            async with grpc.aio.insecure_channel(self._cluster.client_address(node_id), _CHANNEL) as channel:
+                stub: Any = group_service_pb2_grpc.GroupServiceStub(channel)
+                try:
+                    return int((await stub.FindCoordinator(request, timeout=ASK_TIMEOUT_MS / 1000)).node_id)
+                except grpc.aio.AioRpcError:
+                    continue
+        return None
 
     async def _ask(self, node_id: int) -> ClusterDescription | None:
         try:

@@ -27,6 +27,7 @@ from penstock.chaos.checker import Verdict, check
 from penstock.chaos.cluster import ClusterError
 from penstock.chaos.disks import DiskError
 from penstock.chaos.faults import registry
+from penstock.chaos.faults.base import Group
 from penstock.chaos.ground import Ground
 from penstock.chaos.history import HistoryError, Recorder, entries
 from penstock.chaos.local import LocalOptions
@@ -35,7 +36,7 @@ from penstock.chaos.mounts import MountError
 from penstock.chaos.nemesis import Nemesis
 from penstock.chaos.scenario import Scenario
 from penstock.chaos.toxiproxy_api import ToxiproxyError
-from penstock.chaos.workload import FinalReadError, Workload, WorkloadError
+from penstock.chaos.workload import FinalReadError, Workload, WorkloadError, WorkloadOptions
 from penstock.client import Admin, PenstockError
 from penstock.client.devcluster import PENSTOCKD
 
@@ -143,9 +144,11 @@ class Run:
         if self._options.cluster_file is not None:  # a run was there before, perhaps
             options = replace(options, prefix=f"chaos-{secrets.token_hex(4)}-")
         workload = Workload(recorder, ground.access, options, self._options.seed, _observed(ground))
-        nemesis = Nemesis(ground.site, plan, recorder, registry.FAULTS)
+        site = replace(ground.site, groups=_groups(options))
+        nemesis = Nemesis(site, plan, recorder, registry.FAULTS)
         await _until_healthy(ground, HEALTH_PATIENCE_S)
         await workload.prepare()
+        is_healed = False
         try:
             recorder.note("runner", "phase", name="warm-up")
             workload.start()
@@ -154,10 +157,11 @@ class Run:
                 if not plan:
                     await asyncio.sleep(self._duration_s)
                 await self._heal(ground, recorder)
+            is_healed = not self._trouble
         finally:
             await nemesis.heal_all()
             recorder.note("runner", "phase", name="stopping")
-            await workload.stop(STOP_PATIENCE_S)
+            await workload.stop(STOP_PATIENCE_S, is_sound=is_healed)
         await self._read_all(ground, recorder, workload)
 
     async def _heal(self, ground: Ground, recorder: Recorder) -> None:
@@ -247,6 +251,12 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(document, indent=1, ensure_ascii=False))
     part.replace(path)
+
+
+def _groups(options: WorkloadOptions) -> tuple[Group, ...]:
+    return tuple(
+        Group(members.group, tuple(options.prefix + topic for topic in members.topics)) for members in options.members
+    )
 
 
 def _observed(ground: Ground) -> dict[int, str]:

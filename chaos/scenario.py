@@ -8,8 +8,10 @@ from penstock.chaos.faults import registry
 from penstock.chaos.plan import Profile, Range
 from penstock.chaos.workload import (
     COMPACTED,
+    ORDERS,
     SIZED,
     TRIMMED,
+    Members,
     Rereaders,
     Senders,
     TopicPlan,
@@ -48,7 +50,7 @@ class Scenario:
 
 
 QUICK_LENGTH_S: Range = (2.0, 4.0)
-QUICK_PAUSES = {"pause-leader": (2.5, 3.5), "pause-controller": (2.5, 3.5), "pause-node": (2.5, 3.5)}
+QUICK_PAUSES = dict.fromkeys(("pause-leader", "pause-controller", "pause-node", "pause-coordinator"), (2.5, 3.5))
 
 
 def _quick(name: str, summary: str, faults: Sequence[str], duration_s: float, **more: object) -> Scenario:
@@ -106,6 +108,31 @@ def dropping(options: WorkloadOptions) -> WorkloadOptions:
 
 
 DROPPING_LIMITS = {"compaction_interval_ms": 500}
+GROUPS = (
+    Members(count=6, at_first=4, commits=("manual", "auto", "process"), static=2),
+    Members(count=3, at_first=2, group="pairs", commits=("manual",), static=0, every_s=5.0),
+)
+"""Two crews over the same topic: one that is never whole for long, one that mostly is."""
+CHURN = Members(
+    count=8,
+    at_first=8,
+    group="churn",
+    commits=("manual", "auto", "process"),
+    static=2,
+    every_s=1.0,
+    paces_s=(0.05, 0.2),
+)
+QUICK_GROUP = Members(
+    count=4,
+    at_first=3,
+    commits=("manual", "auto", "process"),
+    static=1,
+    every_s=1.0,
+    freeze_s=(0.5, 5.0),
+    stall_s=(0.5, 5.0),
+)
+GROUP_LIMITS = {"offsets_topic_partitions": 4}
+GROUP_FAULTS = [fault.name for fault in registry.GROUPS["group"]]
 _EVERYTHING = [fault.name for faults in registry.GROUPS.values() for fault in faults]
 
 _ALL: tuple[Scenario, ...] = (
@@ -115,10 +142,10 @@ _ALL: tuple[Scenario, ...] = (
         "every fault that this machine can do, also two at once, under every workload",
         Profile(dict.fromkeys(_EVERYTHING, 1.0), (5.0, 15.0), quiet_s=(30.0, 36.0), overlap=0.2),
         900.0,
-        dropping(MIXED),
+        replace(dropping(MIXED), members=GROUPS),
         spare=1,
         disk=DiskKind.EXT4,
-        limits=DROPPING_LIMITS,
+        limits=DROPPING_LIMITS | GROUP_LIMITS,
     ),
     _long("processes", "nodes are killed, frozen, restarted", ["process"]),
     _long("links", "links are cut, slow, broken again and again", ["link"]),
@@ -139,6 +166,34 @@ _ALL: tuple[Scenario, ...] = (
         dropping(WorkloadOptions(senders=(Senders(count=2),))),
         disk=DiskKind.EXT4,
         limits=DROPPING_LIMITS,
+    ),
+    Scenario(
+        "churn",
+        "no faults of nodes: 8 members of a group over 48 partitions, one joins, leaves, dies or freezes each second",
+        Profile({}),
+        60.0,
+        replace(
+            WorkloadOptions(topics=(TopicPlan(ORDERS, 48),), senders=(Senders(count=2, rate=200.0),)).only("senders"),
+            members=(CHURN,),
+        ),
+        tail_s=0.0,
+    ),
+    Scenario(
+        "groups",
+        "consumer groups whose members come, go, die and freeze; coordinators and links too; rebalance storms",
+        Profile(
+            {
+                **dict.fromkeys(GROUP_FAULTS, 3.0),
+                **{fault.name: 1.0 for group in ("process", "link") for fault in registry.GROUPS[group]},
+            },
+            (4.0, 12.0),
+            quiet_s=(8.0, 14.0),
+            warm_up_s=15.0,
+            overlap=0.3,
+        ),
+        900.0,
+        replace(WorkloadOptions(senders=(Senders(count=3),)).only("senders", "ends", "changers"), members=GROUPS),
+        limits=GROUP_LIMITS,
     ),
     replace(
         Scenario("quick-control", "no faults: everything must be acknowledged", Profile({}), 8.0, tail_s=0.0),
@@ -166,6 +221,23 @@ _ALL: tuple[Scenario, ...] = (
         16.0,
         workload=dropping(WorkloadOptions(senders=(Senders(count=1, rate=50.0),))),
         limits=DROPPING_LIMITS,
+    ),
+    _quick(
+        "quick-groups",
+        "a consumer group whose members come, go, die and freeze; its coordinator too; a rebalance storm",
+        ["kill-coordinator", "rebalance-storm"],
+        18.0,
+        workload=replace(
+            WorkloadOptions(topics=(TopicPlan(ORDERS, 8),), senders=(Senders(count=1, rate=150.0),)).only("senders"),
+            members=(QUICK_GROUP,),
+        ),
+        limits=GROUP_LIMITS,
+        profile=Profile(
+            dict.fromkeys(("kill-coordinator", "rebalance-storm"), 1.0),
+            QUICK_LENGTH_S,
+            quiet_s=(2.0, 3.0),
+            warm_up_s=5.0,
+        ),
     ),
     _quick("quick-membership", "a node is added, replicas move", ["add-node", "move-replicas"], 20.0, spare=1),
 )

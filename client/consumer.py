@@ -263,7 +263,8 @@ class Consumer(ProcessingFace):
     async def lag(self) -> dict[TopicPartition, int]:
         """Give the number of offsets between position and end for each partition, asked of the leaders."""
         ends = await self.end_offsets(self.assignment())
-        return {partition: max(0, end - self._cursor(partition).position) for partition, end in ends.items()}
+        cursors = self._fetcher.cursors  # a group may have taken some away meanwhile
+        return {p: max(0, end - cursors[p].position) for p, end in ends.items() if p in cursors}
 
     # -- inside
 

@@ -1,7 +1,6 @@
 """Consumer groups to and from their stored form. Equal groups have equal bytes. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.image import GroupInfo, GroupPartition, MemberInfo
@@ -49,8 +48,8 @@ def member_record(member: MemberInfo) -> pb.GroupMemberRecord:
         rebalance_timeout_ms=member.rebalance_timeout_ms,
         max_poll_interval_ms=member.max_poll_interval_ms,
         joined_ms=member.joined_ms,
-        owned=_shares(member.owned, member.owned),
-        target=_shares(member.target, {}),
+        owned=_owned(member.owned),
+        target=_target(member.target),
     )
 
 
@@ -79,13 +78,18 @@ def member_of(record: pb.GroupMemberRecord) -> MemberInfo:
     )
 
 
-def _shares(
-    partitions: Iterable[GroupPartition], granted: Mapping[GroupPartition, int]
-) -> Iterator[pb.GroupShareRecord]:
-    for topic_id, share in groupby(sorted(partitions), key=lambda partition: partition.topic_id):
-        held = list(share)
-        yield pb.GroupShareRecord(
-            topic_id=topic_id,
-            partitions=[partition.partition for partition in held],
-            granted_generations=[granted[partition] for partition in held] if granted else [],
-        )
+def _owned(owned: Mapping[GroupPartition, int]) -> Iterator[pb.GroupShareRecord]:
+    by_topic: dict[bytes, list[tuple[int, int]]] = {}
+    for (topic_id, index), granted in owned.items():
+        by_topic.setdefault(topic_id, []).append((index, granted))
+    for topic_id in sorted(by_topic):
+        indexes, generations = zip(*sorted(by_topic[topic_id]), strict=True)
+        yield pb.GroupShareRecord(topic_id=topic_id, partitions=indexes, granted_generations=generations)
+
+
+def _target(target: Iterable[GroupPartition]) -> Iterator[pb.GroupShareRecord]:
+    by_topic: dict[bytes, list[int]] = {}
+    for topic_id, index in target:
+        by_topic.setdefault(topic_id, []).append(index)
+    for topic_id in sorted(by_topic):
+        yield pb.GroupShareRecord(topic_id=topic_id, partitions=sorted(by_topic[topic_id]))

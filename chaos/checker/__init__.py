@@ -6,12 +6,11 @@ judged is provable from the history's fields alone, under its contract: a proces
 after the other or invokes writes in the order in which it hands them over.
 
 - Data: `data`, `missing`, `torn`. What is dropped: `starts`, `keys`. Order: `polling`, `sending`. Watermarks:
-  `watermarks`. Leader epochs: `epochs`. Metadata: `elections`, `changes`.
-- Where more grows. Groups (dual-owner, zombie-commit, commit-skip): a module `groups`, its functions of the history in
-  an `ingest_groups` with a table of commits and assignments in Facts; transactions (G1a, precommitted-read,
-  torn-transaction, txn-offset mismatch, G0, G1c): a module `transactions` likewise, and `missing.FinalReadingsDiffer`
-  and `missing.UnexplainedGap` then know aborted records and control records. A reader joins in `ingest._handlers`, a
-  kind in `registry`.
+  `watermarks`. Leader epochs: `epochs`. Metadata: `elections`, `changes`. Groups: `groups`, `group_offsets`.
+- Where more grows. Transactions (G1a, precommitted-read, torn-transaction, txn-offset mismatch, G0, G1c): a module
+  `transactions`, its functions of the history in an `ingest_transactions` with tables in Facts (as `groups`,
+  `ingest_groups` and `memberships` have it), and `missing.FinalReadingsDiffer` and `missing.UnexplainedGap` then know
+  aborted records and control records. A reader joins in `ingest._handlers`, a kind in `registry`.
 """
 
 from penstock.chaos.checker.check import check

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from penstock.chaos.checker.compacted import CompactedLog
 from penstock.chaos.checker.ends import End
 from penstock.chaos.checker.logs import FINAL_COMMITTED, FINAL_UNCOMMITTED, Claim, PartitionLog
+from penstock.chaos.checker.memberships import Memberships
 from penstock.chaos.checker.metadata import Metadata
 from penstock.chaos.checker.names import Names
 from penstock.chaos.checker.polls import COMMITTED, UNCOMMITTED, Polls
@@ -68,6 +69,7 @@ class Facts:
         self.final_ranges: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
         """By spot and isolation: positions before and after of the final reading's polls."""
         self.metadata = Metadata()
+        self.groups = Memberships()
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.line = 0
         """Number of the line that is read in."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.chaos.checker.facts import Facts
+from penstock.chaos.checker.ingest_groups import GroupsReader
 from penstock.chaos.checker.ingest_metadata import MetadataReader
 from penstock.chaos.checker.ingest_reads import ReadsReader
 from penstock.chaos.checker.ingest_trims import TrimsReader
@@ -22,7 +23,9 @@ Handler = Callable[[Entry], None]
 def ingest(path: Path) -> Facts:
     """Read a whole history. Raises HistoryError, OSError."""
     facts = Facts()
-    handlers = _handlers(facts)
+    reads = ReadsReader(facts)
+    groups = GroupsReader(facts, reads.reposition)
+    handlers = _handlers(facts, reads, groups)
     try:
         with path.open(encoding="utf-8") as file:
             _read(file, facts, handlers)
@@ -34,6 +37,7 @@ def ingest(path: Path) -> Facts:
         raise HistoryError(f"{path}:{facts.line + 1}: no text: {error}") from error
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise HistoryError(f"{path}:{facts.line}: a field is not of its kind: {error}") from error
+    groups.finish()
     _count_unfinished(facts)
     return facts
 
@@ -53,10 +57,16 @@ def _read(lines: Iterable[str], facts: Facts, handlers: dict[str, Handler]) -> N
         handlers[entry["f"]](entry)
 
 
-def _handlers(facts: Facts) -> dict[str, Handler]:
+def _handlers(facts: Facts, reads: ReadsReader, groups: GroupsReader) -> dict[str, Handler]:
     """All functions of a history. A new function joins with its reader."""
-    writes, reads, metadata = WritesReader(facts), ReadsReader(facts), MetadataReader(facts)
-    return {**writes.handlers, **reads.handlers, **metadata.handlers, "trim": TrimsReader(facts).trim}
+
+    def poll(entry: Entry) -> None:
+        reads.poll(entry)
+        groups.polled(entry)
+
+    writes, metadata = WritesReader(facts), MetadataReader(facts)
+    own = {"trim": TrimsReader(facts).trim, "poll": poll}
+    return {**writes.handlers, **reads.handlers, **metadata.handlers, **groups.handlers, **own}
 
 
 def _parse(line: str) -> Entry | None:

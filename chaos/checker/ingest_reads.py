@@ -38,6 +38,13 @@ class ReadsReader:
         process = self._facts.processes.number(entry["process"])
         self._positions[process, spot_of(self._facts, entry)] = natural(entry, "position"), True
 
+    def reposition(self, process: int, spot: int, position: int | None) -> None:
+        """A group's coordinator has given a partition: reading goes on there, or where it does if nobody says."""
+        if position is None:
+            self._positions.pop((process, spot), None)
+        else:
+            self._positions[process, spot] = position, True
+
     def poll(self, entry: Entry) -> None:
         """Take a line of a poll."""
         kind = entry["type"]

@@ -5,6 +5,8 @@ from penstock.chaos.checker.changes import StaleMetadataRead
 from penstock.chaos.checker.data import Duplicate, FailedButPresent, InconsistentOffsets, Invented, RepeatedSend
 from penstock.chaos.checker.elections import ElectionSafety, MetadataBack, MetadataDivergence
 from penstock.chaos.checker.epochs import EpochBack, EpochMismatch
+from penstock.chaos.checker.group_offsets import CommitRegressed, CommitSkip, GroupLost
+from penstock.chaos.checker.groups import DualOwner, GenerationBack, GroupStalled, ZombieCommit
 from penstock.chaos.checker.keys import LostLatest, Resurrected
 from penstock.chaos.checker.missing import (
     AckedPastFinalLog,
@@ -65,6 +67,13 @@ CHECKS: tuple[type[Check], ...] = (
     MetadataDivergence,
     MetadataBack,
     StaleMetadataRead,
+    DualOwner,
+    ZombieCommit,
+    CommitSkip,
+    CommitRegressed,
+    GroupLost,
+    GroupStalled,
+    GenerationBack,
 )
 ALLOWANCES: tuple[type[Allowance], ...] = (IntSendSkip, RepeatedSend, UnexplainedGap, Dropped, Compacted)
 KINDS: tuple[str, ...] = tuple(check.kind for check in CHECKS)

@@ -28,6 +28,14 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group that the workload has."""
+
+    name: str
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """What faults may use."""
 
@@ -39,6 +47,8 @@ class Site:
     """None: the nodes' disks are not ours."""
     folder: Path = Path()
     """For files of faults."""
+    groups: tuple[Group, ...] = ()
+    """None: the workload has no consumer groups."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ have moved to, stays when they are healed: another plan of the operator's is as 
 """
 
 import random
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -28,8 +27,6 @@ from penstock.client import ClusterDescription
 
 SHARE = (0.3, 1.0)
 """Share of the partitions that move."""
-PLANNED: Mapping[str, str] = {"rebalance-storm": "consumer groups do not exist yet"}
-"""Faults of the specification that wait for what they would disturb, and what that is."""
 
 
 class _Done:

@@ -77,7 +77,7 @@ def _is_answered(question: asyncio.Task[ClusterDescription | None]) -> bool:
     return question.done() and not question.cancelled() and question.exception() is None and bool(question.result())
 
 
-class _ProcessFault(ABC):
+class ProcessFault(ABC):
     """One kind of end or stand-still, for one choice of nodes."""
 
     name: ClassVar[str]
@@ -106,7 +106,7 @@ class _ProcessFault(ABC):
         return Effect(detail, tuple(nodes), await goes_on(site.cluster, nodes))
 
 
-class _End(_ProcessFault):
+class EndFault(ProcessFault):
     """Nodes are killed."""
 
     def actions(self) -> tuple[Action, Action]:
@@ -133,7 +133,7 @@ class _End(_ProcessFault):
         await do_all(cluster, self.actions()[0], node_ids)
 
 
-class _Pause(_ProcessFault):
+class PauseFault(ProcessFault):
     """Nodes are frozen."""
 
     def actions(self) -> tuple[Action, Action]:
@@ -152,51 +152,51 @@ class _Pause(_ProcessFault):
         return _Frozen(site, effect, served)
 
 
-class KillLeader(_End):
+class KillLeader(EndFault):
     """The node whose loss moves most leaderships."""
 
     name = "kill-leader"
     summary = "kill -9 the node that leads most partitions; start it again"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.leader(site, params)
 
 
-class KillController(_End):
+class KillController(EndFault):
     """The node whose loss stops decisions."""
 
     name = "kill-controller"
     summary = "kill -9 the controller; start it again"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.controller(site, params)
 
 
-class KillFollower(_End):
+class KillFollower(EndFault):
     """The node that is missed least."""
 
     name = "kill-follower"
     summary = "kill -9 a node that neither controls nor leads most partitions; start it again"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.follower(site, params)
 
 
-class KillNode(_End):
+class KillNode(EndFault):
     """Any node."""
 
     name = "kill-node"
     summary = "kill -9 a node drawn by its id; start it again"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.drawn(site, params)
 
 
-class KillMinority(_End):
+class KillMinority(EndFault):
     """As many voters as the others can do without."""
 
     name = "kill-minority"
@@ -207,33 +207,33 @@ class KillMinority(_End):
         return super().missing(site) or choosing.few_voters(site)
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.minority(site, params)
 
 
-class KillMajority(_End):
+class KillMajority(EndFault):
     """So many voters that nothing can be decided."""
 
     name = "kill-majority"
     summary = "kill -9 the smallest majority of voters at once; start them again"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.majority(site, params)
 
 
-class KillAll(_End):
+class KillAll(EndFault):
     """Nobody is left who remembers anything but by its disk."""
 
     name = "kill-all"
     summary = "kill -9 all nodes at once; start them again"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.everybody(site, params)
 
 
-class RestartNode(_End):
+class RestartNode(EndFault):
     """A node that takes its leave."""
 
     name = "restart-node"
@@ -244,51 +244,51 @@ class RestartNode(_End):
         return Action.STOP, Action.START
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.drawn(site, params)
 
 
-class PauseLeader(_Pause):
+class PauseLeader(PauseFault):
     """A leader that does not know that it was replaced."""
 
     name = "pause-leader"
     summary = "freeze (SIGSTOP) the node that leads most partitions past its session timeout"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.leader(site, params)
 
 
-class PauseController(_Pause):
+class PauseController(PauseFault):
     """A controller that does not know that it was deposed."""
 
     name = "pause-controller"
     summary = "freeze (SIGSTOP) the controller past the session timeout"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.controller(site, params)
 
 
-class PauseNode(_Pause):
+class PauseNode(PauseFault):
     """Any node."""
 
     name = "pause-node"
     summary = "freeze (SIGSTOP) a node drawn by its id past its session timeout"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.drawn(site, params)
 
 
-class PauseAllBriefly(_Pause):
+class PauseAllBriefly(PauseFault):
     """Everybody's time stands still, for less than a session timeout (`plan.LENGTHS_S`)."""
 
     name = "pause-all-briefly"
     summary = "freeze (SIGSTOP) all nodes at once for less than the session timeout"
 
     async def choose(self, site: Site, params: Params) -> Chosen:
-        """As _ProcessFault."""
+        """As ProcessFault."""
         return await choosing.everybody(site, params)
 
 

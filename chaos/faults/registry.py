@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from penstock.chaos.faults import clock, disks, links, membership, process
+from penstock.chaos.faults import clock, disks, groups, links, membership, process
 from penstock.chaos.faults.base import Fault
 
 GROUPS: Mapping[str, tuple[Fault, ...]] = {
@@ -11,7 +11,6 @@ GROUPS: Mapping[str, tuple[Fault, ...]] = {
     "link": links.FAULTS,
     "disk": disks.FAULTS,
     "clock": clock.FAULTS,
+    "group": groups.FAULTS,
 }
 FAULTS: Mapping[str, Fault] = {fault.name: fault for faults in GROUPS.values() for fault in faults}
-PLANNED: Mapping[str, str] = membership.PLANNED
-"""Faults that cannot be built yet, and what they wait for."""

@@ -1,6 +1,7 @@
 """Clients that write, read and change topics while faults happen, and note what they asked and were told.
 
-One part a module; groups and transactions get theirs here: a Process subclass, its options, a line in `workload`.
+One part a module; transactions get theirs here: a Process subclass, its options, a line in `workload`. Members of
+consumer groups are processes of the system: `crews`, `slots`, `lives`, and penstock.chaos.member.
 """
 
 from penstock.chaos.workload.options import (
@@ -13,6 +14,7 @@ from penstock.chaos.workload.options import (
     Appenders,
     Changers,
     EndWatchers,
+    Members,
     Readers,
     Rereaders,
     Senders,
@@ -34,6 +36,7 @@ __all__ = [
     "Changers",
     "EndWatchers",
     "FinalReadError",
+    "Members",
     "Progress",
     "Readers",
     "Rereaders",

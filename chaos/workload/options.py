@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
+from penstock.chaos.member.plan import Commits, Stall
 from penstock.client.records import Isolation
 
 Acks = Literal["none", "leader", "all"]
@@ -164,6 +165,44 @@ class Changers:
     timeout_ms: int = 10_000
 
 
+UPSETS: Mapping[str, float] = {"leave": 3.0, "kill": 2.0, "freeze": 2.0, "stall": 1.0}
+"""What befalls members, and how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members of one consumer group, each a process of its own."""
+
+    count: int = 4
+    """Places: one member at a time in each."""
+    at_first: int = 3
+    """Places that are filled when the load begins."""
+    group: str = "crew"
+    topics: tuple[str, ...] = (ORDERS,)
+    commits: tuple[Commits, ...] = ("manual", "auto")
+    """How members commit, in turn."""
+    static: int = 1
+    """Places whose members have an instance_id, always the same."""
+    every_s: float | None = 2.0
+    """About this far apart something befalls a member: it is told to leave, or killed, or frozen, or takes too long; in
+    an empty place, a new one joins. None: never."""
+    upsets: Mapping[str, float] = field(default_factory=lambda: UPSETS)
+    freeze_s: tuple[float, float] = (0.5, 9.0)
+    """Shorter and longer than a session."""
+    stall_s: tuple[float, float] = (0.5, 8.0)
+    """Shorter and longer than max_poll_interval."""
+    stalls: tuple[Stall, ...] = ("block", "wait")
+    paces_s: tuple[float, ...] = (0.05, 0.3)
+    """How long members take for what they are handed, in turn."""
+    most_records: tuple[int, ...] = (200, 40)
+    """Of one poll, in turn: who takes few has more waiting in its client when its partitions move."""
+    session_timeout_ms: int = 5_000
+    rebalance_timeout_ms: int = 6_000
+    max_poll_interval_ms: int = 5_000
+    program: tuple[str, ...] = ()
+    """Instead of `lives.PROGRAM`."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkloadOptions:
     """A whole workload. Each part is a group of clients; several groups of senders may differ."""
@@ -176,6 +215,8 @@ class WorkloadOptions:
     changers: Changers = Changers()
     rereaders: Rereaders = Rereaders()
     trimmers: Trimmers = Trimmers()
+    members: tuple[Members, ...] = ()
+    """Groups, of different names."""
     prefix: str = ""
     """Before the names of all topics: a cluster where a run was before needs a new one."""
 
@@ -185,7 +226,7 @@ class WorkloadOptions:
         return sum(group.count * group.rate for group in self.senders)
 
     def only(self, *parts: str) -> Self:
-        """Give the same with these alone: senders, appenders, readers, ends, changers, rereaders, trimmers."""
+        """Give the same with these alone: senders, appenders, readers, ends, changers, rereaders, trimmers, members."""
         return replace(
             self,
             senders=self.senders if "senders" in parts else (),
@@ -195,4 +236,5 @@ class WorkloadOptions:
             changers=self.changers if "changers" in parts else replace(self.changers, count=0),
             rereaders=self.rereaders if "rereaders" in parts else replace(self.rereaders, count=0),
             trimmers=self.trimmers if "trimmers" in parts else replace(self.trimmers, count=0),
+            members=self.members if "members" in parts else (),
         )

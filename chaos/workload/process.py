@@ -72,6 +72,10 @@ class Common:
     written: dict[TopicPartition, int] = field(default_factory=dict)
     """Partitions that were written to, and the offset after the last acknowledged record."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set after `stopping`: nobody writes any more."""
+    is_sound: bool = False
+    """When `settled` is set: all is healed, and the cluster is whole."""
     faults: list[str] = field(default_factory=list)
     patience_s: float = 30.0
     """How long what is under way may take when the workload stops."""

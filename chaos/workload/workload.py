@@ -6,10 +6,12 @@ WorkloadError: it is raised by `stop`, and `failure` says so before.
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 from penstock.chaos.history import Recorder
 from penstock.chaos.workload.appenders import Appender
 from penstock.chaos.workload.changers import Changer
+from penstock.chaos.workload.crews import DRAIN_BOUND_S, Crew
 from penstock.chaos.workload.ends import EndWatcher
 from penstock.chaos.workload.final import FinalReading
 from penstock.chaos.workload.observers import Observer
@@ -73,15 +75,19 @@ class Workload:
         """Observe one more node, from now on."""
         self._begin(Observer(self._common, node_id, address))
 
-    async def stop(self, patience_s: float) -> None:
+    async def stop(self, patience_s: float, *, is_sound: bool = False) -> None:
         """Begin no more operations; return when all are settled, or after about `patience_s`, the rest unknown.
 
+        `is_sound`: the cluster is whole, so consumer groups have to read everything, which takes its time.
         Raises WorkloadError where the workload itself failed.
         """
         self._common.patience_s = patience_s
         self._common.stopping.set()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=patience_s + 5)
+        crews = {task for task, process in self._tasks.items() if isinstance(process, Crew)}
+        await _wait(self._tasks.keys() - crews, patience_s + 5)
+        self._common.is_sound = is_sound
+        self._common.settled.set()
+        await _wait(crews, patience_s + DRAIN_BOUND_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -115,3 +121,10 @@ class Workload:
             for index in range(count):
                 host, access = hosts[index % len(hosts)]
                 yield kind(common, host, index + 1, access)
+        for members in options.members:
+            yield Crew(common, self._access, members)
+
+
+async def _wait(tasks: AbstractSet[asyncio.Task[None]], timeout_s: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout_s)

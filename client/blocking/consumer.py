@@ -204,7 +204,10 @@ class Consumer(Face):
     def lag(self) -> dict[TopicPartition, int]:
         """See penstock.client.Consumer.lag."""
         ends = self.end_offsets(self.assignment())
-        return {partition: max(0, end - self.position(partition)) for partition, end in ends.items()}
+        present = self.assignment()  # a group may have taken some away meanwhile
+        return {
+            partition: max(0, end - self.position(partition)) for partition, end in ends.items() if partition in present
+        }
 
 
 def _on_the_loop(policy: Policy) -> Policy:

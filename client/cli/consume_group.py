@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from penstock.client import Admin, CommitPoint, Consumer, Record, TopicPartition
+from penstock.client import Admin, Consumer, Record, TopicPartition
 from penstock.client.options import ConsumerOptions
 
 POLL_RECORDS = 5_000
@@ -32,7 +32,7 @@ class GroupJob:
 async def read_in_group(job: GroupJob, write: Callable[[Sequence[Record]], None]) -> None:
     """Read until done or cancelled, commit what was written, leave the group.
 
-    A record that could not be written is not committed: nobody asks past it.
+    Where writing fails, what was written before is committed and no more: nobody asks past the rest.
     """
     task = cast("asyncio.Task[None]", asyncio.current_task())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -46,13 +46,12 @@ async def read_in_group(job: GroupJob, write: Callable[[Sequence[Record]], None]
         "auto_commit": job.commits,
     }
     async with Consumer(job.servers, **options) as consumer:
-        written: dict[TopicPartition, CommitPoint] = {}
         try:
-            await _follow(job, consumer, ends, write, written)
-        finally:
-            mine = {one: written[one] for one in consumer.assignment() if one in written}
-            if job.commits and mine:
-                await consumer.commit(mine)
+            await _follow(job, consumer, ends, write)
+        except asyncio.CancelledError:
+            await _commit(job, consumer)
+            raise
+        await _commit(job, consumer)
 
 
 async def _follow(
@@ -60,19 +59,20 @@ async def _follow(
     consumer: Consumer,
     ends: Mapping[TopicPartition, int] | None,
     write: Callable[[Sequence[Record]], None],
-    written: dict[TopicPartition, CommitPoint],
 ) -> None:
-    """Read and write; `written` is told how far."""
     left = job.max_records
     while left != 0 and (ends is None or not _at_end(consumer, ends)):
         records = await consumer.poll(POLL_RECORDS if left is None else min(left, POLL_RECORDS), POLL_TIMEOUT_S)
-        if not records:
-            continue
-        write(records)
-        for one in records:
-            written[TopicPartition(one.topic, one.partition)] = CommitPoint(one.offset + 1, one.leader_epoch)
+        if records:
+            write(records)
         if left is not None:
             left -= len(records)
+
+
+async def _commit(job: GroupJob, consumer: Consumer) -> None:
+    """Commit all that was handed out, for all of it was written; closing commits only what was asked past."""
+    if job.commits:
+        await consumer.commit()
 
 
 async def _ends(job: GroupJob) -> dict[TopicPartition, int]:

@@ -177,7 +177,8 @@ def _show(settings: Settings, group: str, resets: Sequence[OffsetReset], verb: s
 def _change(one: OffsetReset) -> str | None:
     if one.offset is None or one.previous_offset is None:
         return None
-    return f"{one.offset - one.previous_offset:+}"
+    change = one.offset - one.previous_offset
+    return f"{change:+}" if change else "0"
 
 
 def _reason(one: OffsetReset) -> str | None:

@@ -177,7 +177,7 @@ class MemberCore:
 
     def leave(self, reason: str, *, returning: bool) -> bool:
         """Go for good; False where there is nobody to be told. What is held is lost without a word."""
-        told = self.phase is Phase.MEMBER and not self.wants_new_stream
+        told = self.phase in (Phase.JOINING, Phase.MEMBER) and not self.wants_new_stream
         if told:
             self._requests.append(pb.JoinRequest(leave=pb.LeaveGroup(reason=reason, returning=returning)))
         self.phase = Phase.ENDED

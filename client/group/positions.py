@@ -1,7 +1,8 @@
 """What a group's consumer has handed out, what the application has asked past, and what is committed. Pure.
 
 Invariants, for each partition: committed by itself is only what was asked past (`asked`); `asked` never goes beyond
-what was handed out (`position`); both move together with a seek. A partition that was lost leaves nothing behind.
+what was handed out (`position`); both move together with a seek. Nothing that is committed is taken back by itself, but
+where the application has gone back by a seek. A partition that was lost leaves nothing behind.
 """
 
 from collections.abc import Iterable
@@ -20,10 +21,20 @@ class _Place:
     """After what the application has asked past."""
     settled: int | None
     """What was committed last, by acknowledgement, or needs no commit: where it began."""
+    sought: bool = False
+    """The application went elsewhere, perhaps back, and nothing was committed since."""
     overruled: CommitPoint | None = None
     """`asked` when the application committed something else itself: that stands until it asks again."""
     ahead: bool = False
     """Records are on their way to the application, and nobody knows which of them it has."""
+
+    def is_due(self) -> bool:
+        """What was asked past is to be committed: it is ahead of what is, or the application went back to it."""
+        if self.asked is self.overruled:
+            return False
+        if self.settled is None or self.asked.offset > self.settled:
+            return True
+        return self.sought and self.asked.offset != self.settled
 
 
 class Positions:
@@ -72,6 +83,7 @@ class Positions:
         place = self._places.get(partition)
         if place is not None:
             place.position = place.asked = CommitPoint(position)
+            place.sought = True
             self._in_hand.pop(partition, None)
 
     def is_in_hand(self, partition: TopicPartition) -> bool:
@@ -86,11 +98,7 @@ class Positions:
 
     def asked_past(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what may be committed without a word of the application, and is not yet."""
-        return {
-            p: place.asked
-            for p, place in self._chosen(partitions)
-            if place.asked.offset != place.settled and place.asked is not place.overruled
-        }
+        return {p: place.asked for p, place in self._chosen(partitions) if place.is_due()}
 
     def unsettled(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, CommitPoint]:
         """Give where these began, as far as that is to be committed and is not yet."""
@@ -101,7 +109,7 @@ class Positions:
         return {p: place.position for p, place in self._chosen(partitions) if place.position.offset != place.settled}
 
     def overrule(self, partitions: Iterable[TopicPartition]) -> None:
-        """The application commits these itself: what it has asked past so far is not committed after that."""
+        """The application commits these itself, and nobody takes that back before it asks for more records."""
         for _, place in self._chosen(partitions):
             place.overruled = place.asked
 
@@ -110,6 +118,7 @@ class Positions:
         place = self._places.get(partition)
         if place is not None:
             place.settled = offset
+            place.sought = place.sought and offset > place.position.offset  # that is of a commit before the seek
 
     def _chosen(self, partitions: Iterable[TopicPartition] | None) -> list[tuple[TopicPartition, _Place]]:
         if partitions is None:

@@ -53,6 +53,8 @@ class GroupMembership:
     """It is in the group and connected to the coordinator."""
     assignment: tuple[TopicPartition, ...]
     """What it may read now."""
+    granted: Mapping[TopicPartition, int]
+    """The generation in which it was granted each; those that it is to give up included."""
 
 
 class GroupReader:
@@ -85,6 +87,8 @@ class GroupReader:
         """Begin to join."""
         works = (self._stream.run(), self._commits.run(), self._tick(), self._commit_regularly())
         self._tasks = [asyncio.create_task(work) for work in works]
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
 
     async def close(self, *, leave: bool, told: bool = False) -> None:
         """Tell the listener unless it was told, commit what was asked past, leave, end the tasks."""
@@ -114,8 +118,9 @@ class GroupReader:
         core = self._core
         held = tuple(hold.partition for hold in core.holds if hold.state is HoldState.READ)
         joined = core.phase is Phase.MEMBER
+        granted = {hold.partition: hold.granted_generation for hold in core.holds}
         return GroupMembership(
-            core.config.group, core.member_id, core.config.instance_id, core.generation, joined, held
+            core.config.group, core.member_id, core.config.instance_id, core.generation, joined, held, granted
         )
 
     @property
@@ -272,12 +277,23 @@ class GroupReader:
 
     # -- inside
 
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """A fault of this client ends the membership, and must not do so in silence."""
+        if task.cancelled() or task.exception() is None:
+            return
+        _LOG.critical("group %s: the membership is looked after no more", self.config.group, exc_info=task.exception())
+        text = f"a fault of the client ended the membership of group {self.config.group!r}: {task.exception()!r}"
+        self._fetcher.errors.append(PenstockError(Reason.INTERNAL, text))
+        self._core.leave("a fault of the client", returning=False)
+        self.changed()
+
     def _points(
         self, offsets: Mapping[TopicPartition, int | CommitPoint] | None
     ) -> tuple[dict[TopicPartition, CommitPoint], dict[TopicPartition, PenstockError]]:
         """What is to be committed, and what cannot be since the member does not have it."""
         if offsets is None:
-            return self.positions.handed_out(), {}
+            lost = self.rebalances.lost_uncommitted
+            return self.positions.handed_out(), {p: commit_failed(why, f"{p[0]}-{p[1]}") for p, why in lost.items()}
         points, errors = {}, {}
         for given, at in offsets.items():
             partition, point = TopicPartition(*given), at if isinstance(at, CommitPoint) else CommitPoint(at)

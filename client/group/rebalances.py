@@ -59,6 +59,8 @@ class Rebalances:
         self.drainer: Drainer | None = None
         self.auto_commit = auto_commit
         self.why_lost: dict[TopicPartition, PenstockError] = {}
+        self.lost_uncommitted: dict[TopicPartition, PenstockError] = {}
+        """Why these were lost since the application last asked for records, before what it was given was committed."""
         self.version = 0
         """Rises when something is read no more."""
         self._parts = parts
@@ -116,6 +118,8 @@ class Rebalances:
         partitions = tuple(hold.partition for hold in change.holds)
         why = change.why or PenstockError(Reason.PARTITION_NOT_OWNED, "the member does not have it any more")
         _LOG.warning("group %s lost %s: %s", self._parts.core.config.group, names(partitions), why.message)
+        for partition in self._parts.positions.handed_out(partitions):
+            self.lost_uncommitted[partition] = why
         for hold in change.holds:
             self._forget(hold)
             self.why_lost[hold.partition] = why
@@ -171,6 +175,7 @@ class Rebalances:
 
     def asked(self) -> None:
         """The application is done with what it had in hand."""
+        self.lost_uncommitted.clear()
         if self.listener is None and self._for_application:
             for change in iter(self.next_change, None):
                 self._settle_soon(change.holds)
@@ -232,8 +237,10 @@ class Rebalances:
         points = {p: at if isinstance(at, CommitPoint) else CommitPoint(at) for p, at in done.items()}
         if points:
             log_failures(await self._parts.commits.commit(points))
-        await self.tell(Change("revoked", holds))
-        await self._settle(holds, auto_commit=False)
+        try:
+            await self.tell(Change("revoked", holds))
+        finally:
+            await self._settle(holds, auto_commit=False)
 
     async def _settle(self, holds: tuple[Hold, ...], auto_commit: bool) -> None:
         """Commit what was asked past, then release."""

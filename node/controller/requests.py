@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from penstock.internal.v1 import controller_pb2 as pb
 from penstock.internal.v1 import metadata_pb2 as metadata
 from penstock.node.api.convert import topic_message
-from penstock.node.controller.group_changes import commands_for
+from penstock.node.controller.group_changes import commands_for, too_large
 from penstock.node.controller.internal_topics import plan_internal
 from penstock.node.controller.leaders import resignation
 from penstock.node.controller.reassignments import reassignment
@@ -190,13 +190,16 @@ class Controller(ControllerShell):
             text = f"{len(request.changes)} changes of groups are asked for, {MAX_GROUP_CHANGES} may be"
             raise PenstockError(Reason.INVALID_ARGUMENT, text)
         await self._reach_level(GROUP_LEVEL, timeout_s)
-        response = pb.AlterGroupsResponse()
-        for command in commands_for(request.changes, MAX_COMMAND_BYTES):
+        results = [too_large(change, MAX_COMMAND_BYTES) for change in request.changes]
+        fitting = [change for change, refusal in zip(request.changes, results, strict=True) if refusal is None]
+        applied: list[metadata.ChangeResult] = []
+        for command in commands_for(fitting, MAX_COMMAND_BYTES):
             outcome = await self.submit(metadata.MetadataCommand(alter_groups=command), timeout_s)
             _raise_refusal(outcome)
-            response.changes.extend(outcome.result.changes)
-            response.metadata_version = outcome.index
-        return response
+            applied += outcome.result.changes
+        answers = iter(applied)
+        changes = [next(answers) if refusal is None else refusal for refusal in results]
+        return pb.AlterGroupsResponse(changes=changes, metadata_version=self.view.image.version)
 
     async def ensure_internal_topic(
         self, request: pb.EnsureInternalTopicRequest, timeout_s: float

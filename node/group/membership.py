@@ -161,20 +161,21 @@ class GroupCore:
         self.is_dirty = True
 
     def on_release(self, member_id: str, generation: int, partitions: Iterable[GroupPartition]) -> None:
-        """A member has given up partitions. Raises INVALID_ARGUMENT for what it was never asked to give up."""
+        """A member has given up what it got before `generation`. Raises INVALID_ARGUMENT for one that is not there yet.
+
+        What it got since then stays: the release is a repeat that comes late.
+        """
         member, session = self.group.members.get(member_id), self.sessions.get(member_id)
         if member is None or session is None:
             return
+        if generation > self.group.generation:
+            raise invalid(f"generation {generation} is not there yet: the group's is {self.group.generation}")
         for partition in partitions:
             granted = member.owned.get(partition)
-            if granted is None:
-                continue  # a repeat
-            if not granted < generation <= self.group.generation:
-                text = f"partition {partition.partition} of topic {self._topic(partition)}"
-                raise invalid(f"{text} was not to be given up in generation {generation}")
-            session.released[partition] = granted
-            session.revoked.pop(partition, None)
-        self.is_dirty = True
+            if granted is not None and granted < generation:
+                session.released[partition] = granted
+                session.revoked.pop(partition, None)
+                self.is_dirty = True
 
     def on_leave(self, member_id: str, reason: str, now_ms: int, *, returning: bool) -> Outputs:
         """A member goes; a static one that is `returning` keeps what it has until its session ends."""
@@ -275,8 +276,9 @@ class GroupCore:
         if not self.exists or self.group.members:
             self._is_deleting = False
         outputs: Outputs = []
-        for member_id in former.members.keys() - self.group.members.keys():
-            outputs += self._on_removed(former.members[member_id])
+        for member_id, member in former.members.items():
+            if member_id not in self.group.members:
+                outputs += self._on_removed(member)
         for member_id, member in self.group.members.items():
             if former.members.get(member_id) is not member or former.generation != self.group.generation:
                 outputs += self._on_changed(member, now_ms)
@@ -366,9 +368,8 @@ class GroupCore:
             raise invalid(f"{name_of(member)} has joined by instance_id {member.instance_id!r}")
         self._check_topics(wish, member)
         outputs: Outputs = [] if session.stream == NO_STREAM else [End(session.stream, _replaced(member))]
-        session.stream = stream
-        if session.returning:
-            session.returning, session.polled_ms = False, now_ms
+        session.stream, session.returning = stream, False
+        session.polled_ms = max(session.polled_ms, now_ms)  # what it asked for meanwhile could not be told
         session.heartbeat(session.polls, now_ms)
         self._updates[member.member_id] = wish
         self._follow(member, session, now_ms)
@@ -435,9 +436,6 @@ class GroupCore:
         if session is not None and session.returning:
             return PenstockError(Reason.UNKNOWN_MEMBER, f"{text} now: it left, to come back")
         return PenstockError(Reason.UNKNOWN_MEMBER, f"{text}: it was removed, or never joined")
-
-    def _topic(self, partition: GroupPartition) -> str:
-        return self._names.get(partition.topic_id, partition.topic_id.hex())
 
 
 def _replaced(member: MemberInfo) -> PenstockError:

@@ -52,7 +52,8 @@ def _drops_all_that_is_committed(
 
 
 @contextmanager
-def _put(owner: object, name: str, value: object) -> Iterator[None]:
+def put(owner: object, name: str, value: object) -> Iterator[None]:
+    """Put something else there for a while."""
     with mock.patch.object(owner, name, value):
         yield
 
@@ -99,17 +100,17 @@ def _planned_by(name: str) -> Iterator[None]:
 
 def plan() -> None:
     """Be the process that plans, with the bug that is named."""
-    with _put(*PLANNING[sys.argv[1]]):
+    with put(*PLANNING[sys.argv[1]]):
         compactor.main(sys.stdin.buffer, sys.stdout.buffer)
 
 
 BUGS: Mapping[str, Bug] = {
     "trimmed by the leader alone": Bug(
         "a trim is answered before the followers have it",
-        partial(_put, LeaderCore, "has_trimmed", _own_start_is_enough),
+        partial(put, LeaderCore, "has_trimmed", _own_start_is_enough),
     ),
     "retention leaves nothing": Bug(
-        "all that is committed goes", partial(_put, cleaner, "choose", _drops_all_that_is_committed)
+        "all that is committed goes", partial(put, cleaner, "choose", _drops_all_that_is_committed)
     ),
     "the latest of a key goes": Bug(
         "compaction takes each record for an older one", partial(_planned_by, "the latest of a key goes")

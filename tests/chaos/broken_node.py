@@ -8,7 +8,7 @@ from unittest import mock
 
 from penstock.node import main as penstockd
 from penstock.raft import cluster, journal
-from tests.chaos.broken_dropping import BUGS
+from tests.chaos import broken_dropping, broken_groups
 from tests.simulation.cluster import mutants as whole
 from tests.simulation.consensus import mutants as consensus
 
@@ -29,6 +29,7 @@ def _replace(mutant: consensus.Mutant) -> Iterator[None]:
         yield
 
 
+BUGS = {**broken_dropping.BUGS, **broken_groups.BUGS}
 BREAKS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     **{mutant.name: partial(_replace, mutant) for mutant in consensus.MUTANTS},
     **{mutant.name: mutant.apply for mutant in whole.MUTANTS},

@@ -1,7 +1,7 @@
 """Deliberate bugs and the faults that bring each out: which load, what happens when.
 
 The bugs are those of the tables of the simulation (tests/simulation), built into real nodes or into the clients, and
-those of `broken_dropping`.
+those of `broken_dropping`, `broken_groups` and `broken_members`.
 Faults come by a schedule that is made for the bug, the same for every seed: a seed says what the clients do.
 
 With the rates here each shows in the first seed nearly always. Most bugs of the simulation's tables are not here, since
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.chaos.plan import Plan, Planned
-from penstock.chaos.scenario import DROPPING_LIMITS, dropping
-from penstock.chaos.workload import ORDERS, Changers, EndWatchers, Senders, TopicPlan, WorkloadOptions
+from penstock.chaos.scenario import DROPPING_LIMITS, GROUP_LIMITS, dropping
+from penstock.chaos.workload import ORDERS, Changers, EndWatchers, Members, Senders, TopicPlan, WorkloadOptions
 
 NODES = (1, 2, 3)
 NO_CHANGES = WorkloadOptions(senders=(Senders(4, 150.0),)).only("senders", "appenders", "readers", "ends")
@@ -26,7 +26,7 @@ class Mutant:
     """One of them, or several at once."""
 
     names: tuple[str, ...]
-    """In `broken_node.BREAKS`."""
+    """In `broken_node.BREAKS`, or in `broken_members.BUGS`: those are built into members of groups."""
     schedule: Plan
     workload: WorkloadOptions = NO_CHANGES
     in_clients: bool = False
@@ -111,6 +111,9 @@ KILL_NODES = _schedule(*(_fault(2 + 4 * wave, "kill-node", 0.5, 1 + wave) for wa
 KILL_AND_WAIT = _schedule(_fault(2, "kill-node", 0.5, 1), _fault(24, "kill-node", 0.5, 2))
 """Tombstones have the time to go: only while all replicas are there."""
 CUT_CONTROLLER = _schedule(*(_fault(2 + 9 * wave, "cut-node", 5, role="controller") for wave in range(2)))
+KILL_COORDINATORS = _schedule(*(_fault(at_s, "kill-coordinator", 3, group=0.0) for at_s in (7, 14)))
+CALM = _schedule(_fault(20, "pause-all-briefly", 0.2))
+"""What befalls members is enough."""
 
 PAIRS = WorkloadOptions(
     topics=(TopicPlan(ORDERS, 9, 2, {"min_insync_replicas": 2}),), senders=(Senders(4, 150.0),)
@@ -133,6 +136,31 @@ FEW_PAIRS = WorkloadOptions(
 ).only("senders")
 """Several batches of each sender wait for each partition, and time out one after the other."""
 CHANGES = WorkloadOptions(senders=(Senders(2, 50.0),), changers=Changers(6, every_s=0.1, most_fresh=0))
+
+
+CREW = Members(
+    count=5,
+    at_first=5,
+    static=0,
+    every_s=0.5,
+    freeze_s=(5.5, 7.0),
+    stall_s=(1.0, 2.0),
+    stalls=("block",),
+    paces_s=(0.2,),
+    most_records=(5,),
+)
+"""Slow members, which always have records in stock; twice a second something happens to one of them."""
+
+
+def _crew(**members: Any) -> WorkloadOptions:
+    options = WorkloadOptions(topics=(TopicPlan(ORDERS, 12),), senders=(Senders(2, 75.0),)).only("senders")
+    return replace(options, members=(replace(CREW, **members),))
+
+
+BLOCKED = _crew(upsets={"leave": 1.0, "stall": 2.0})
+KILLED = _crew(upsets={"kill": 1.0}, most_records=(200,))
+FROZEN = _crew(upsets={"freeze": 3.0, "leave": 1.0})
+LEAVING = _crew(upsets={"leave": 1.0}, commits=("auto",), most_records=(200,))
 
 MUTANTS = (
     Mutant(("acked at the local commit",), CUT_LEADER),
@@ -157,4 +185,10 @@ MUTANTS = (
     Mutant(("the latest of a key goes",), KILL_NODES, DROPPING, limits=DROPPING_LIMITS),
     Mutant(("tombstones replace nothing",), KILL_AND_WAIT, DROPPING, limits=DROPPING_LIMITS),
     Mutant(("reordered",), TOO_FEW_REPLICAS, FEW_PAIRS, in_clients=True),
+    Mutant(("granted before it is released",), CALM, BLOCKED, limits=GROUP_LIMITS),
+    Mutant(("anybody commits", "reads on after its session"), CALM, FROZEN, limits=GROUP_LIMITS),
+    Mutant(("reads on after its session",), CALM, FROZEN, limits=GROUP_LIMITS),
+    Mutant(("offsets forgotten at failover",), KILL_COORDINATORS, LEAVING, limits=GROUP_LIMITS),
+    Mutant(("sessions never end",), CALM, KILLED, limits=GROUP_LIMITS),
+    Mutant(("commits what was only handed out",), CALM, LEAVING, limits=GROUP_LIMITS),
 )

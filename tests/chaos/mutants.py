@@ -19,12 +19,15 @@ from penstock.chaos import run as runs
 from penstock.chaos.run import INVALID, VALID, Run, RunOptions
 from penstock.chaos.scenario import SCENARIOS, Scenario
 from penstock.client.devcluster import PENSTOCKD
+from tests.chaos import broken_members
 from tests.chaos.broken_node import BREAKS, WHAT
 from tests.chaos.mutant_table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 3
 """It must show in so many."""
+KNOWN = {**WHAT, **{name: bug.what for name, bug in broken_members.BUGS.items()}}
+"""What is wrong then, also in members of groups."""
 PATIENCE_S = 30.0
 """A broken cluster may never be whole again, and the history says enough by then."""
 
@@ -56,9 +59,10 @@ def look_for(mutant: Mutant, seeds: Iterable[int], folder: Path) -> Outcome:
 
 def run_one(mutant: Mutant, seed: int, folder: Path, *, broken: bool = True) -> Outcome:
     """Run one seed, with the bug or without."""
-    names = mutant.names if broken else ()
+    names = tuple(name for name in mutant.names if name in BREAKS) if broken else ()
+    of_members = tuple(name for name in mutant.names if name in broken_members.BUGS) if broken else ()
     options = RunOptions(
-        _scenario(mutant),
+        _scenario(mutant, of_members),
         seed,
         folder / f"{mutant.name.replace(' ', '-')}-{seed}",
         schedule=mutant.schedule,
@@ -75,11 +79,13 @@ def run_one(mutant: Mutant, seed: int, folder: Path, *, broken: bool = True) -> 
     return outcome
 
 
-def _scenario(mutant: Mutant) -> Scenario:
+def _scenario(mutant: Mutant, of_members: Sequence[str]) -> Scenario:
+    program = broken_members.program(of_members) if of_members else ()
+    members = tuple(replace(crew, program=program) for crew in mutant.workload.members)
     return replace(
         SCENARIOS["quick-control"],
         name=mutant.name,
-        workload=mutant.workload,
+        workload=replace(mutant.workload, members=members),
         spare=mutant.spare,
         limits=mutant.limits,
         tail_s=1.0,
@@ -94,7 +100,7 @@ def _broken_node(names: Sequence[str]) -> Sequence[str]:
 def _markdown(outcomes: Sequence[Outcome]) -> str:
     rows = ["| mutant | what is wrong | faults | caught at | anomalies |", "| --- | --- | --- | ---: | --- |"]
     for one in outcomes:
-        what = "; ".join(WHAT[name] for name in one.mutant.names)
+        what = "; ".join(KNOWN[name] for name in one.mutant.names)
         where = f"seed {one.seed}" if one.verdict == INVALID else f"not: {one.verdict}"
         rows.append(f"| {one.mutant.name} | {what} | {one.mutant.faults} | {where} | {', '.join(one.kinds)} |")
     return "\n".join(rows) + "\n"

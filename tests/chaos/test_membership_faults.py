@@ -10,7 +10,7 @@ import pytest
 
 from penstock.chaos.cluster import Action
 from penstock.chaos.faults.base import Fault, Hit, Injected, Shape, Site
-from penstock.chaos.faults.membership import FAULTS, PLANNED
+from penstock.chaos.faults.membership import FAULTS
 from penstock.chaos.faults.reassigning import Place, describe, live_nodes, off_node, settled
 from penstock.chaos.faults.targets import until_healthy
 from penstock.client.devcluster import DevCluster
@@ -161,8 +161,3 @@ def test_without_peer_addresses_the_controller_cannot_be_asked(tmp_path: Path) -
 def test_replicas_without_a_node(replicas: tuple[int, ...], live: list[int], target: tuple[int, ...]) -> None:
     place = Place("t", b"t", 0, 1, replicas, replicas)
     assert off_node(place, 3, 2, live, Counter({1: 5, 3: 5, 4: 2})) == target
-
-
-def test_what_cannot_be_done_yet_is_said() -> None:
-    assert PLANNED == {"rebalance-storm": "consumer groups do not exist yet"}
-    assert not PLANNED.keys() & BY_NAME.keys()

@@ -7,9 +7,10 @@ import pytest
 from penstock.chaos.faults import registry
 from penstock.chaos.run import INVALID
 from penstock.chaos.toxiproxy import ToxiproxyMissingError, find_binary
-from tests.chaos.broken_node import BREAKS, WHAT
+from tests.chaos import broken_members
+from tests.chaos.broken_node import BREAKS
 from tests.chaos.mutant_table import MUTANTS, Mutant
-from tests.chaos.mutants import SEEDS, look_for
+from tests.chaos.mutants import KNOWN, SEEDS, look_for
 
 HERE = ("acked at the local commit", "reads above HW", "unknown is failed")
 """Those that show soonest; `python -m tests.chaos.mutants` tries them all."""
@@ -29,8 +30,8 @@ def test_a_bug_makes_a_run_invalid(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_table_names_bugs_and_faults_that_there_are(mutant: Mutant) -> None:
-    assert set(mutant.names) <= set(BREAKS)
-    assert set(mutant.names) <= set(WHAT)
+    assert set(mutant.names) <= {*BREAKS, *broken_members.BUGS}
+    assert set(mutant.names) <= set(KNOWN)
     assert {planned.fault for planned in mutant.schedule} <= set(registry.FAULTS)
     assert mutant.schedule
 

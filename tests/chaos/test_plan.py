@@ -212,3 +212,12 @@ def test_waves_are_divided_where_no_fault_is_under_way() -> None:
 
     one, two, three = at(1, 1.0, 5.0), at(2, 3.0, 1.0), at(3, 6.0, 1.0)
     assert waves((three, one, two)) == [(one, two), (three,)]
+
+
+def test_coordinators_are_not_disturbed_while_nodes_are_restarted_in_steps() -> None:
+    group_of = {"kill-coordinator": "group", "rebalance-storm": "group", "rolling-restart": "process", "ring": "link"}
+    assert not may_overlap("kill-coordinator", "rolling-restart", group_of)
+    assert not may_overlap("rolling-restart", "kill-coordinator", group_of)
+    assert may_overlap("rebalance-storm", "rolling-restart", group_of)
+    assert may_overlap("kill-coordinator", "ring", group_of)
+    assert may_overlap("kill-coordinator", "rebalance-storm", group_of)

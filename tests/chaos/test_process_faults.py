@@ -1,16 +1,17 @@
-"""Faults of processes, done to three real nodes: who is hit, what is said of it, and that all run afterwards."""
+"""Faults of processes and of consumer groups, done to three real nodes: who is hit, what is said; and all run again."""
 
 import asyncio
 import random
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from penstock.chaos.cluster import Action, ClusterError
-from penstock.chaos.faults import restarts
-from penstock.chaos.faults.base import Effect, Fault, FaultError, Hit, Injected, Shape, Site
+from penstock.chaos.faults import groups, restarts
+from penstock.chaos.faults.base import Effect, Fault, FaultError, Group, Hit, Injected, Shape, Site
 from penstock.chaos.faults.process import FAULTS, _Frozen
 from penstock.chaos.faults.targets import majority_without, until_healthy
 from penstock.chaos.roles import Roles
@@ -20,7 +21,8 @@ from penstock.client.ports import free_ports
 from tests.chaos.processes import ProcessCluster, create_topic, running_cluster, site_of
 
 SHAPE = Shape(nodes=(1, 2, 3), voters=(1, 2, 3), hosts=("c1",))
-BY_NAME: dict[str, Fault] = {fault.name: fault for fault in FAULTS}
+BY_NAME: dict[str, Fault] = {fault.name: fault for fault in (*FAULTS, *groups.FAULTS)}
+STORMY = (Group("stormy", ("tossed",)),)
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +247,42 @@ def test_when_a_majority_goes_on(voters: tuple[int, ...], away: tuple[int, ...],
 def test_a_single_voter_has_no_minority(tmp_path: Path) -> None:
     with_one = site_of(DevCluster.create(tmp_path / "one", make_plan(free_ports(2))))
     assert BY_NAME["kill-minority"].missing(with_one) == "1 voters have no minority to do without"
+
+
+async def test_a_storm_passes_and_its_coordinator_is_found(site: Site) -> None:
+    site = replace(site, groups=STORMY)
+    await create_topic(site.cluster.bootstrap, "tossed", partitions=4)
+    injected = await inject(site, "rebalance-storm")
+    assert isinstance(injected, groups._Storming)
+    async with asyncio.timeout(60):
+        while injected._storm._left < 5:  # noqa: ASYNC110  members of the storm's own
+            await asyncio.sleep(0.02)
+    hit = await injected.heal()
+    assert hit.hit, hit
+    assert "joined" in hit.evidence
+    assert not injected._storm._members
+
+    coordinator = await site.roles.coordinator("stormy")
+    frozen = await inject(site, "pause-coordinator")
+    assert frozen.effect.nodes == (coordinator,)
+    await frozen.heal()
+    killed = await inject(site, "kill-coordinator")
+    (node,) = killed.effect.nodes
+    assert "coordinates group stormy" in killed.effect.detail
+    assert not await site.cluster.is_running(node)
+    assert (await killed.heal()).hit
+    assert await site.cluster.is_running(node)
+
+
+async def test_a_storm_that_ends_by_itself_has_failed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = replace(site, groups=STORMY)
+    monkeypatch.setattr(groups, "STORM_HZ", 0.0)
+    injected = await groups.RebalanceStorm().inject(site, {"group": 0.0, "order": [1, 2, 3], "seed": 1})
+    await asyncio.sleep(0)
+    with pytest.raises(FaultError, match="the storm has ended: ZeroDivisionError"):
+        await injected.heal()
+
+
+@pytest.mark.parametrize("fault", groups.FAULTS, ids=lambda fault: fault.name)
+def test_without_groups_nothing_can_be_done(fault: Fault, cluster: DevCluster) -> None:
+    assert fault.missing(site_of(cluster)) == "the workload has no consumer groups"

@@ -10,7 +10,10 @@ from penstock.client import blocking
 from tests.client.conftest import ServedCluster
 
 GUIDE = Path(__file__).parents[2] / "docs" / "client.md"
-EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+ALL_EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+IN_GROUPS = [example for example in ALL_EXAMPLES if "group=" in example]
+"""These run on real nodes: tests/cluster/test_group_consumer.py."""
+EXAMPLES = [example for example in ALL_EXAMPLES if example not in IN_GROUPS]
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
@@ -35,4 +38,4 @@ def test_an_example_runs(
 
 def test_no_example_has_a_task_for_each_record() -> None:
     assert len(EXAMPLES) >= 10
-    assert not [example for example in EXAMPLES if "create_task" in example or "gather" in example]
+    assert not [example for example in ALL_EXAMPLES if "create_task" in example or "gather" in example]

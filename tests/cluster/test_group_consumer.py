@@ -13,6 +13,7 @@ from penstock.client import (
     Admin,
     CommitFailedError,
     CommitPoint,
+    CommittedOffset,
     Consumer,
     InvalidRequestError,
     Producer,
@@ -24,6 +25,7 @@ from penstock.client import (
 )
 from penstock.client.devcluster import DevCluster
 from penstock.client.seams import Seams
+from tests.client.test_docs import IN_GROUPS
 
 _names = itertools.count()
 SHORT_MS = 1_000
@@ -50,6 +52,12 @@ async def produce(boot: str, name: str, partitions: int, records: int) -> None:
             for partition in range(partitions):
                 await producer.send(name, b"%d" % number, partition=partition)
         await producer.flush()
+
+
+async def committed(consumer: Consumer, place: TopicPartition) -> CommittedOffset:
+    found = (await consumer.committed([place]))[place]
+    assert found is not None
+    return found
 
 
 def new_group() -> str:
@@ -127,9 +135,7 @@ async def test_auto_commit_is_of_what_was_asked_past_and_of_nothing_else(boot: s
         async for record in consumer:
             if record.offset == 7:
                 break
-        committed = (await consumer.committed([place]))[place]
-        assert committed is not None
-        assert 4 <= committed.offset <= 7
+        assert 4 <= (await committed(consumer, place)).offset <= 7
     async with Consumer(boot, group=group, topics=name) as consumer:
         assert (await read(consumer, 1))[0].offset == 7
 
@@ -140,24 +146,18 @@ async def test_commits_of_ones_own_in_order_and_of_given_offsets(boot: str) -> N
     async with Consumer(boot, group=group, topics=name, auto_commit=False) as consumer:
         await read(consumer, 20)
         await consumer.commit()
-        found = await consumer.committed([p0, p1])
-        assert [at.offset for at in found.values() if at is not None] == [10, 10]
+        assert [(await committed(consumer, place)).offset for place in (p0, p1)] == [10, 10]
         await consumer.commit({p0: CommitPoint(3, metadata="by hand")})
         done: list[tuple[int, Exception | None]] = []
         for offset in range(20):
             consumer.commit_soon({p1: offset % 11}, lambda points, error: done.append((points[p1].offset, error)))
         await consumer.commit({p1: 4})
         assert done == [(offset % 11, None) for offset in range(20)]
-        found = await consumer.committed([p0, p1])
-        assert found[p0] is not None
-        assert (found[p0].offset, found[p0].metadata) == (3, "by hand")
-        assert found[p1] is not None
-        assert found[p1].offset == 4
+        assert (await committed(consumer, p0))[:3] == (3, None, "by hand")
+        assert (await committed(consumer, p1)).offset == 4
         with pytest.raises(CommitFailedError, match="does not have it"):
             await consumer.commit({TopicPartition(name, 7): 1, p0: 5})
-        found = await consumer.committed([p0])
-        assert found[p0] is not None
-        assert found[p0].offset == 5
+        assert (await committed(consumer, p0)).offset == 5
     async with Consumer(boot, group=group, topics=name) as consumer:
         assert {(record.partition, record.offset) for record in await read(consumer, 11)} >= {(0, 5), (1, 4)}
 
@@ -430,6 +430,18 @@ def test_the_blocking_face_commits_and_closes(boot: str) -> None:
         consumer.resume(place)
         assert next(iter(consumer)).offset == 4
         consumer.commit()
-        committed = consumer.committed([place])[place]
-        assert committed is not None
-        assert committed.offset == 5
+        found = consumer.committed([place])[place]
+        assert found is not None
+        assert found.offset == 5
+
+
+def test_the_examples_of_the_guide_run(boot: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = asyncio.run(topic(boot, 2, records=20))
+    for example in IN_GROUPS:
+        names: dict[str, Any] = {"BOOTSTRAP": boot}
+        exec(compile(example.replace('"orders"', repr(name)), "client.md", "exec"), names)
+        asyncio.run(names["main"]())
+    out = capsys.readouterr().out
+    assert "CommittedOffset(offset=" in out
+    assert out.count("mine now") == 1
+    assert "another member" not in out

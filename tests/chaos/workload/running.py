@@ -51,7 +51,7 @@ class Run:
 
 @asynccontextmanager
 async def running(
-    cluster: DevCluster, folder: Path, options: WorkloadOptions, *, observed: bool = False
+    cluster: DevCluster, folder: Path, options: WorkloadOptions, *, observed: bool = False, is_sound: bool = True
 ) -> AsyncIterator[Run]:
     """Run a workload, read everything in the end."""
     path = folder / "history.jsonl"
@@ -63,7 +63,7 @@ async def running(
         try:
             yield Run(workload, path)
         finally:
-            await workload.stop(STOP_PATIENCE_S)
+            await workload.stop(STOP_PATIENCE_S, is_sound=is_sound)
         await workload.final(cluster.bootstrap, PATIENCE_S)
 
 

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.client.errors import BufferFullError, PenstockError
+from penstock.client.errors import BufferFullError
 from penstock.client.group.commit_queue import MAX_WAITING, CommitQueue
 from penstock.client.records import CommitPoint, TopicPartition
+from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from tests.client.group.talk import partition
 

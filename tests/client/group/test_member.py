@@ -240,7 +240,6 @@ def test_rule_21_who_does_not_ask_for_records_loses_all_leaves_and_joins_when_it
     assert [kind for kind, _ in member.said()] == ["leave"]
     assert not member.core.wants_stream
     member.core.asked(POLL_MS + 5)
-    assert member.core.wants_stream
     assert member.core.open(POLL_MS + 5).start.member_id == "m2"
 
 
@@ -304,6 +303,13 @@ def test_without_a_subscription_there_is_no_stream() -> None:
     assert not member.core.wants_stream
     member.core.subscribe(Subscribed(("orders",)))
     assert member.core.wants_stream
+
+
+def test_who_leaves_while_it_joins_says_so_too() -> None:
+    member = Member()
+    member.core.open(0)
+    assert member.core.leave("closed", returning=False)
+    assert [kind for kind, _ in member.said()] == ["leave"]
 
 
 def test_leaving_is_said_and_ends_everything() -> None:

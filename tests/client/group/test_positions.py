@@ -44,13 +44,34 @@ def test_an_older_acknowledgement_settles_nothing_newer() -> None:
     assert positions.asked_past() == {P0: CommitPoint(9, 1)}
 
 
-def test_what_the_application_commits_itself_is_not_taken_back() -> None:
+def test_what_the_application_committed_is_not_taken_back_by_itself() -> None:
     positions = Positions()
     positions.add(P0, 0)
+    positions.hand_out(P0, 30, 1)
+    positions.committed(P0, 30)  # commit() of what is in hand; nothing was asked past
+    assert positions.asked_past() == {}
+    positions.hand_out(P0, 35, 1)
+    positions.committed(P0, 50)  # ahead of what it was given
+    positions.ask()
+    assert positions.asked_past() == {}
+    positions.seek(P0, 10)
+    positions.committed(P0, 50)  # an answer from before the seek
+    assert positions.asked_past() == {P0: CommitPoint(10)}
+    positions.committed(P0, 10)
+    assert positions.asked_past() == {}
+
+
+def test_a_commit_of_the_applications_own_stands_while_it_is_under_way() -> None:
+    positions = Positions()
+    positions.add(P0, 0)
+    positions.hand_out(P0, 3, 1)
+    positions.ask()
     positions.hand_out(P0, 5, 1)
     positions.overrule([P0])
+    assert positions.asked_past() == {}
     positions.committed(P0, 5)
     assert positions.asked_past() == {}
+    positions.ask()
     positions.hand_out(P0, 6, 1)
     positions.ask()
     assert positions.asked_past() == {P0: CommitPoint(6, 1)}

@@ -183,6 +183,8 @@ class Checks:
     """The oracle, and the dispatch of moments."""
 
     def __init__(self, world: "World") -> None:
+        from tests.simulation.cluster.group import Group  # noqa: PLC0415
+        from tests.simulation.cluster.group_invariants import GROUP_INVARIANTS  # noqa: PLC0415
         from tests.simulation.cluster.invariants import INVARIANTS  # noqa: PLC0415  they import Invariant from here
         from tests.simulation.cluster.kept import KEPT_INVARIANTS  # noqa: PLC0415
         from tests.simulation.cluster.raft_invariants import RAFT_INVARIANTS  # noqa: PLC0415
@@ -195,7 +197,9 @@ class Checks:
         self.facts: dict[str, int] = {}
         self.unsafe_disks: set[int] = set()
         """Nodes whose disk was lost: until a registration of a later start is applied."""
+        self.group = Group(world) if world.options.members else None
         kinds = INVARIANTS + RAFT_INVARIANTS + (KEPT_INVARIANTS if world.options.cleanup else ())
+        kinds += GROUP_INVARIANTS if self.group is not None else ()
         self._all = [kind(self) for kind in kinds]
         for moment in _MOMENTS:
             base = getattr(Invariant, moment)
@@ -271,17 +275,22 @@ class Checks:
     def truth(self, key: PartitionKey) -> Truth:
         truth = self.truths.get(key)
         if truth is None:
-            truth = self.truths[key] = Truth(key, keeps_records=self.world.options.cleanup)
+            truth = self.truths[key] = Truth(key, keeps_records=self.may_be_compacted(key))
         return truth
+
+    def may_be_compacted(self, key: PartitionKey) -> bool:
+        """Whether records of the partition may be dropped: in worlds with cleanup, and of internal topics always."""
+        topic = self.image.topics.get(key.topic_id)
+        return self.world.options.cleanup or (topic is not None and topic.internal)
 
     def partition(self, key: PartitionKey) -> PartitionInfo | None:
         """As of the newest image."""
         return self.image.partition(key.topic_id, key.partition)
 
-    def partitions(self) -> Iterable[PartitionKey]:
-        """All that the newest image has."""
+    def partitions(self, *, internal: bool = True) -> Iterable[PartitionKey]:
+        """All that the newest image has, or without those of internal topics."""
         for topic_id, topic in self.image.topics.items():
-            for info in topic.partitions:
+            for info in topic.partitions if internal or not topic.internal else ():
                 yield PartitionKey(topic_id, info.partition)
 
     def may_lose_disk(self, machine: "Machine") -> bool:

@@ -35,6 +35,9 @@ class Faults:
         if action.who == "leader":
             keys = sorted(world.checks.partitions())
             return world.leader_of(keys[int(action.value * len(keys)) % len(keys)]) if keys else None
+        if action.who == "coordinator":
+            key = None if world.checks.group is None else world.checks.group.place()
+            return None if key is None else world.leader_of(key)
         return world.machines.get(action.node)
 
     def _rng(self, value: float) -> random.Random:
@@ -204,6 +207,29 @@ class Faults:
     def _crash_client(self, _: Machine, value: float) -> None:
         self._world.workload.crash_client(value)
 
+    def _member_leave(self, _: Machine, value: float) -> None:
+        self._world.workload.member(value).go(10 * value % 1)
+
+    def _member_crash(self, _: Machine, value: float) -> None:
+        self._world.workload.member(value).crash_and_restart(0.05 + 2.0 * (10 * value % 1))
+
+    def _member_pause(self, _: Machine, value: float) -> None:
+        """Stopped, often for longer than its session."""
+        self._world.workload.member(value).loop.pause(self._world.scheduler.now + 4.0 * (10 * value % 1))
+
+    def _member_stall(self, _: Machine, value: float) -> None:
+        """Busy with what it was given, sometimes for longer than it may be."""
+        self._world.workload.member(value).stall_s = 4.0 * (10 * value % 1)
+
+    def _member_cut(self, _: Machine, value: float) -> None:
+        """From all nodes, or in one direction."""
+        member, way = self._world.workload.member(value).site.host, 10 * value % 1
+        for machine in self._world.machines.values():
+            if way < 0.7:
+                self._world.network.cut(machine.host, member, reset=way < 0.2)
+            if way > 0.3:
+                self._world.network.cut(member, machine.host)
+
     def _heal(self, _: Machine, value: float) -> None:
         self._world.network.heal_all()
         self._world.network.slow.clear()
@@ -270,3 +296,5 @@ class Faults:
             if machine.process is not None:
                 machine.process.loop.paused_until = 0.0
             world.start(machine)
+        for member in world.workload.members:
+            member.loop.paused_until = member.stall_s = 0.0

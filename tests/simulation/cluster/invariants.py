@@ -142,7 +142,7 @@ class OneValueAnOffset(Invariant):
             if isinstance(write, Append) and outcome.error is None:
                 for batch in write.batches:
                     place = (write.log.key, batch.leader_epoch, batch.base_offset)
-                    if self.checks.world.options.cleanup:
+                    if self.checks.may_be_compacted(write.log.key):
                         self._check_each(machine, write.log.key, batch)
                     elif self._values.setdefault(place, batch.payload) != batch.payload:
                         self.breach(f"{write.log.key}: {name(batch)} has another value on node {machine.node_id}")

@@ -467,6 +467,8 @@ class Machine:
             produce_timeout_max_ms=4_000,
             compaction_interval_ms=options.compaction_interval_ms,
             compaction_key_bytes=options.compaction_key_bytes,
+            offsets_topic_partitions=options.offsets_partitions,
+            group_session_timeout_min_ms=300,
         )
         return NodeConfig(
             self.node_id, Path("/simulated") / self.host, client, peer, client, peer, self.world.voters,

@@ -42,7 +42,7 @@ class Outage:
         return [
             (topic.name, info.partition)
             for topic in world.checks.image.topics.values()
-            for info in topic.partitions
+            for info in (() if topic.internal else topic.partitions)
             if len(set(info.isr) - {machine.node_id}) >= topic.config.min_insync_replicas
             and not (hangs and machine.node_id in (info.leader, info.replicas[0]))  # the first may be about to lead
         ]

@@ -1,7 +1,8 @@
 """The fault plan of a world: actions with times, drawn from the seed before anything runs, so that it can be shrunk.
 
 Actions name nodes by number, or by what they are at that moment ("controller", "leader": of a partition drawn when it
-runs). An action that cannot be done at its moment, or that the guarantee does not cover then, does nothing.
+runs, "coordinator": of the group). An action that cannot be done at its moment, or that the guarantee does not cover
+then, does nothing.
 """
 
 import random
@@ -80,6 +81,27 @@ PROFILES: tuple[dict[str, int], ...] = (
 CLEANUP_SHARE = 0.3
 CLEANUP_KINDS = {"trim": 4, "alter_cleanup": 2, "absence": 2}
 
+GROUP_SHARE = 0.35
+GROUP_KINDS = {
+    ("member_leave", ""): 4,
+    ("member_crash", ""): 4,
+    ("member_pause", ""): 4,
+    ("member_stall", ""): 2,
+    ("member_cut", ""): 3,
+    ("bounce", "coordinator"): 4,
+    ("crash", "coordinator"): 1,
+    ("stop", "coordinator"): 1,
+    ("pause", "coordinator"): 2,
+    ("isolate", "coordinator"): 2,
+    ("isolate_one_way", "coordinator"): 1,
+    ("cut_clients", "coordinator"): 1,
+    ("slow_disk", "coordinator"): 1,
+    ("power_in_commit", "coordinator"): 2,
+    ("start", ""): 3,
+    ("heal", ""): 3,
+}
+"""How often each kind is drawn where there is a group, beside the others, and whom it meets."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -110,13 +132,17 @@ class Options:
     compaction_key_bytes: int = 1 << 20
     single_copies: bool = False
     """Topics may have min_insync_replicas 1; then no disk is lost, since the guarantee does not cover that."""
+    members: int = 0
+    """Of a consumer group (see `grouping`); 0: there is none."""
+    offsets_partitions: int = 1
+    """Of __offsets."""
 
 
 def options_of(seed: int) -> Options:
     """Draw what the seed's world is like."""
     rng = random.Random(f"{seed} options")
     lag = rng.choice((600, 1_200, 3_000))
-    more = random.Random(f"{seed} cleanup")
+    more, group = random.Random(f"{seed} cleanup"), random.Random(f"{seed} group")
     return Options(
         cleanup=more.random() < CLEANUP_SHARE,
         compaction_interval_ms=more.choice((100, 300, 800)),
@@ -136,6 +162,8 @@ def options_of(seed: int) -> Options:
         real_transport=rng.random() < 0.5,
         commit_s=rng.choice((0.001, 0.005, 0.03)),
         outage=rng.random() < 0.15,
+        members=group.choice((2, 3, 3, 4)) if group.random() < GROUP_SHARE else 0,
+        offsets_partitions=group.choice((1, 2, 3)),
     )
 
 
@@ -151,6 +179,8 @@ def plan_of(seed: int) -> tuple[Action, ...]:
         actions.append(Action(round(time, 4), kind, 0 if who else node, who, round(rng.random(), 4)))
     if options.cleanup:
         actions = sorted([*actions, *_cleanup_of(seed, options)], key=lambda action: action.time)
+    if options.members:
+        actions = sorted([*actions, *_group_of(seed, options)], key=lambda action: action.time)
     return tuple(actions)
 
 
@@ -162,6 +192,17 @@ def _cleanup_of(seed: int, options: Options) -> list[Action]:
         kind = rng.choices(tuple(CLEANUP_KINDS), tuple(CLEANUP_KINDS.values()))[0]
         node = rng.randrange(options.nodes) + 1
         actions.append(Action(round(time, 4), kind, node, value=round(rng.random(), 4)))
+    return actions
+
+
+def _group_of(seed: int, options: Options) -> list[Action]:
+    """What happens to members and to their coordinator."""
+    rng = random.Random(f"{seed} group plan")
+    actions, time, per_s = [], WARM_UP_S, rng.choice((0.7, 1.5, 4.0))
+    while (time := time + rng.expovariate(per_s)) < WARM_UP_S + options.seconds:
+        kind, who = rng.choices(tuple(GROUP_KINDS), tuple(GROUP_KINDS.values()))[0]
+        node = 0 if who else rng.randrange(options.nodes) + 1
+        actions.append(Action(round(time, 4), kind, node, who, round(rng.random(), 4)))
     return actions
 
 

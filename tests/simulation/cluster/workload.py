@@ -19,6 +19,8 @@ from tests.simulation.cluster.clients import (
     Site,
     Topics,
 )
+from tests.simulation.cluster.group import group_of
+from tests.simulation.cluster.grouping import MemberClient
 from tests.simulation.cluster.history import Appended, Content, History, Outcome
 from tests.simulation.cluster.outage import Outage
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from tests.simulation.cluster.world import World
 
 TOPICS = ("orders", "events")
+STATIC_SHARE = 0.3
 
 
 class ProbingClient(ClientProcess):
@@ -83,6 +86,7 @@ class Workload:
             for i in range(1, options.consumers + 1)
         ]
         self.clients.append(AppendingClient(self._site("a1"), self.topics))
+        self.members = [self._member(i) for i in range(1, options.members + 1)]
         self.probe = ProbingClient(self._site("probe"), self.topics)
         self.second_probe = ProbingClient(self._site("probe2"), self.topics)
         self.outage = Outage(world)
@@ -95,9 +99,16 @@ class Workload:
         rng = world.scheduler.rng(f"client {host}")
         return Site(world.scheduler, world.network, host, world.bootstrap, rng, self.history)
 
+    def _member(self, number: int) -> MemberClient:
+        group = group_of(self._world.checks)
+        site = self._site(f"m{number}")
+        member = MemberClient(site, self.topics, group, static=site.rng.random() < STATIC_SHARE)
+        group.members.append(member)
+        return member
+
     def hosts(self) -> list[str]:
         """Of all clients that take part in the faults."""
-        return [self.admin.site.host, *(client.site.host for client in self.clients)]
+        return [client.site.host for client in (self.admin, *self.clients, *self.members)]
 
     # ---- the course
 
@@ -116,7 +127,7 @@ class Workload:
         if not self.topics.counts:
             self._world.scheduler.after(0.05, self._await_topics)
             return
-        for client in self.clients:
+        for client in (*self.clients, *self.members):
             client.start()
 
     def finish(self) -> None:
@@ -143,12 +154,19 @@ class Workload:
             self._world.scheduler.after(0.05, self._go_on)
 
     def _read(self) -> None:
-        """Read everything once no node shows former metadata any more, as one that was cut off may for a while."""
+        """Read everything once no node shows former metadata any more, as one that was cut off may for a while.
+
+        And once the group was given everything: then its members end in good order.
+        """
         self._step = 3
-        if self._world.checks.converged() is None:
-            self.reader.start()
-        else:
-            self._world.scheduler.after(0.05, self._read)
+        group = self._world.checks.group
+        if self._world.checks.converged() is None and (group is None or group.is_drained()):
+            for member in self.members:
+                member.finish()
+            if all(member.done for member in self.members):
+                self.reader.start()
+                return
+        self._world.scheduler.after(0.05, self._read)
 
     @property
     def is_done(self) -> bool:
@@ -156,21 +174,25 @@ class Workload:
 
     def unfinished(self) -> str:
         """What it still waits for."""
-        every = (self.admin, *self.clients, self.probe, self.second_probe, self.reader)
+        every = (self.admin, *self.clients, *self.members, self.probe, self.second_probe, self.reader)
         clients = [client.name for client in every if client.incarnation and not client.done]
         left = self.probe.left + self.second_probe.left
-        return f"clients {clients}, probes left {left}, last error {self.reader.last_error!r}"
+        group = self._world.checks.group
+        owed = "" if group is None else f", the group was not given {group.left()}"
+        return f"clients {clients}, probes left {left}, last error {self.reader.last_error!r}{owed}"
 
     def check(self) -> None:
         """Compare what clients saw with what is there in the end."""
         content: Content | None = self.reader.content
         assert content is not None
+        if self._world.checks.group is not None:
+            self._world.checks.group.check(content)
         if self._world.options.cleanup:
             content = kept.complete(self._world.checks, content)
         rules.check_all(self.history, content)
 
     def close(self) -> None:
-        for client in (self.admin, *self.clients, self.probe, self.second_probe, self.reader):
+        for client in (self.admin, *self.clients, *self.members, self.probe, self.second_probe, self.reader):
             if client.incarnation:
                 client.loop.close()
 
@@ -200,7 +222,7 @@ class Workload:
     def trim(self, value: float) -> None:
         """Ask the leader of a partition to delete the records below an offset."""
         world = self._world
-        rng, keys = random.Random(value), sorted(world.checks.partitions())
+        rng, keys = random.Random(value), sorted(world.checks.partitions(internal=False))
         key = rng.choice(keys) if keys else None
         machine = None if key is None else world.leader_of(key)
         broker = None if machine is None else machine.broker
@@ -229,6 +251,10 @@ class Workload:
         name = self._topic(value)
         if name is not None and self.topics.counts[name] < 4:
             self.admin.grow(name)
+
+    def member(self, value: float) -> MemberClient:
+        """Choose a member of the group."""
+        return self.members[int(value * 100) % len(self.members)]
 
     def crash_client(self, value: float) -> None:
         client = self.clients[int(value * 100) % len(self.clients)]

@@ -1,0 +1,126 @@
+"""Crews: the members of one consumer group, and what befalls them: they join, leave, are killed, frozen, take too long.
+
+One thing at a time, drawn from the seed, about `every_s` apart. When the workload stops and nobody writes any more, all
+places are filled, and the group has to read and commit everything within DRAIN_BOUND_S: the history says whether it
+has. Then all leave, and the coordinator is asked what is committed.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from penstock.chaos.workload.group_ends import GroupEnds
+from penstock.chaos.workload.lives import Nursery
+from penstock.chaos.workload.options import Access, Members
+from penstock.chaos.workload.process import Common, Process
+from penstock.chaos.workload.slots import Slot
+
+DRAIN_BOUND_S = 60.0
+"""In health: longer than session and rebalance timeouts take together, and far longer than there is to read."""
+DRAIN_POLL_S = 0.25
+LEAVE_PATIENCE_S = 20.0
+"""A member that has not left after this is killed."""
+
+
+class Crew(Process):
+    """See the module."""
+
+    def __init__(self, common: Common, hosts: Mapping[str, Access], options: Members) -> None:
+        host, access = next(iter(hosts.items()))
+        super().__init__(common, host, f"{options.group}-crew", 1, access)
+        self._options = options
+        around = list(hosts.items())
+        self._slots = [Slot(common, *_place(around, index), options) for index in range(options.count)]
+        self._nursery = Nursery(options.program)
+        self._thaws: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """See Process. Drains where the workload has settled in health."""
+        async with self._nursery:
+            try:
+                await asyncio.gather(*(slot.join(self._nursery) for slot in self._slots[: self._options.at_first]))
+                await self._live()
+                await self.common.settled.wait()
+                await self._calm()
+                if self.common.is_sound:
+                    await self._drain()
+                await self._leave()
+                if self.common.is_sound:
+                    await self._ends().note_committed(self)
+            finally:
+                for thaw in self._thaws:
+                    thaw.cancel()
+
+    async def _live(self) -> None:
+        every_s = self._options.every_s
+        while await self.pause(self.rng.uniform(0.5, 1.5) * every_s if every_s else 1.0):
+            if every_s:
+                await self._befall(self.rng.choice(self._slots))
+
+    async def _befall(self, slot: Slot) -> None:
+        """Let something happen to a member, or let one join."""
+        weights = self._options.upsets
+        what = self.rng.choices(list(weights), list(weights.values()))[0]
+        seconds = self.rng.uniform(*self._options.freeze_s)
+        stall_s, how = self.rng.uniform(*self._options.stall_s), self.rng.choice(self._options.stalls)
+        life = slot.life
+        if life is None or life.is_over:
+            await slot.join(self._nursery)
+        elif life.is_frozen:
+            return
+        elif what == "leave":
+            life.leave()
+        elif what == "kill":
+            life.kill()
+        elif what == "stall":
+            life.stall(how, stall_s)
+        else:
+            life.freeze()
+            self._thaws.add(asyncio.create_task(self._thaw(slot, seconds)))
+
+    async def _thaw(self, slot: Slot, seconds: float) -> None:
+        life = slot.life
+        await self.pause(seconds)
+        if life is not None:
+            life.thaw()
+
+    async def _calm(self) -> None:
+        """Nobody is frozen, and all are there."""
+        await asyncio.gather(*self._thaws)
+        for slot in self._slots:
+            if slot.is_alive and slot.life is not None and slot.life.is_frozen:
+                slot.life.thaw()
+        await self._fill()
+
+    async def _fill(self) -> None:
+        await asyncio.gather(*(slot.join(self._nursery) for slot in self._slots if not slot.is_alive))
+
+    async def _drain(self) -> None:
+        """Wait until the group has committed everything; note whether it has."""
+        ends = self._ends()
+        since = self.recorder.now()
+        unread = await ends.unread()
+        while unread != [] and self.recorder.now() - since < DRAIN_BOUND_S:
+            await asyncio.sleep(DRAIN_POLL_S)
+            await self._fill()  # who had been told to leave has left
+            unread = await ends.unread()
+        waited_s = round(self.recorder.now() - since, 3)
+        fields = {"group": self._options.group, "waited_s": waited_s, "unread": unread or []}
+        self.recorder.note("runner", "group_drained", drained=unread == [], **fields)
+
+    async def _leave(self) -> None:
+        lives = [slot.life for slot in self._slots if slot.life is not None]
+        for life in lives:
+            life.leave()
+        await asyncio.wait([asyncio.ensure_future(life.ended()) for life in lives], timeout=LEAVE_PATIENCE_S)
+        for life in lives:
+            life.kill()
+        await asyncio.gather(*(life.ended() for life in lives))
+
+    def _ends(self) -> GroupEnds:
+        topics = [self.common.topic(name) for name in self._options.topics]
+        return GroupEnds(self.access, self._options.group, topics)
+
+
+def _place(hosts: list[tuple[str, Access]], index: int) -> tuple[str, int, Access]:
+    host, access = hosts[index % len(hosts)]
+    return host, index + 1, access

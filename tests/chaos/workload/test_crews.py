@@ -1,0 +1,87 @@
+"""Crews on a real cluster: members live and die as processes, the group reads everything, and so says the history."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from penstock.chaos.member.plan import MemberPlan
+from penstock.chaos.workload import ORDERS, Members, Senders, TopicPlan, WorkloadOptions
+from penstock.chaos.workload.lives import Nursery
+from penstock.client.devcluster import DevCluster
+from penstock.client.ports import free_ports
+from tests.chaos.workload.running import running, until
+
+SHORT = Members(
+    count=4,
+    at_first=4,
+    commits=("manual", "auto", "process"),
+    static=1,
+    every_s=0.25,
+    freeze_s=(0.1, 0.3),
+    stall_s=(0.1, 0.2),
+    paces_s=(0.02,),
+    session_timeout_ms=2_000,
+    rebalance_timeout_ms=2_000,
+    max_poll_interval_ms=3_000,
+)
+OPTIONS = replace(
+    WorkloadOptions(topics=(TopicPlan(ORDERS, 4),), senders=(Senders(count=1, rate=200.0),)).only("senders"),
+    members=(SHORT,),
+    prefix="crews-",
+)
+
+
+async def test_a_group_reads_everything_whatever_befalls_its_members(cluster: DevCluster, tmp_path: Path) -> None:
+    async with running(cluster, tmp_path, OPTIONS) as run:
+        await until(lambda: run.workload.progress.read >= 1_500, run.workload)
+    history = run.entries()
+    joined = [entry for entry in history if entry["f"] == "group_joined"]
+    assert len({entry["process"] for entry in joined}) == len(joined) > SHORT.count
+    assert {entry["instance"] for entry in joined} == {"crew-1", None}
+    assert {entry["commits"] for entry in joined} == set(SHORT.commits)
+    (drained,) = [entry for entry in history if entry["f"] == "group_drained"]
+    assert (drained["drained"], drained["unread"]) == (True, [])
+    ends = {entry["partition"]: entry["offset"] for entry in history if entry["f"] == "end_of_log"}
+    committed = {entry["partition"]: entry["offset"] for entry in history if entry["f"] == "group_offset"}
+    assert committed == {partition: end for partition, end in ends.items() if end}
+    verdict = run.verdict()
+    assert verdict.valid, verdict
+    assert verdict.counts["group_commit"]["ok"]
+
+
+async def test_where_the_cluster_is_not_whole_nothing_is_asked_of_the_group(
+    cluster: DevCluster, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, members=(replace(SHORT, group="unsound", at_first=1, every_s=None),), prefix="unsound-")
+    async with running(cluster, tmp_path, options, is_sound=False) as run:
+        await until(lambda: run.workload.progress.read >= 100, run.workload)
+    history = run.entries()
+    assert not [entry for entry in history if entry["f"] in ("group_drained", "group_offset")]
+    assert [entry for entry in history if entry["f"] == "group_left"]
+
+
+async def test_members_are_gone_with_the_nursery_frozen_ones_too() -> None:
+    (port,) = free_ports(1)
+    plan = MemberPlan(f"127.0.0.1:{port}", "nobody", ("t",), clock_zero=0.0)
+    told: list[object] = []
+    async with Nursery() as nursery:
+        frozen, killed = [await nursery.birth(plan, told.append) for _ in range(2)]
+        await until(lambda: len(told) == 2)
+        frozen.freeze()
+        killed.kill()
+        await killed.ended()
+        assert (killed.is_over, frozen.is_over) == (True, False)
+        os.kill(frozen.pid, 0)
+    assert frozen.is_over
+    async with asyncio.timeout(10):
+        while _is_there(frozen.pid):  # noqa: ASYNC110  another process's end
+            await asyncio.sleep(0.01)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

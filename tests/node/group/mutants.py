@@ -1,0 +1,207 @@
+"""The table of deliberate bugs of membership: each rule taken away, and which invariant misses it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+from penstock.internal.v1 import metadata_pb2 as pb
+from penstock.node.group import deciding, membership, targets
+from penstock.node.group.assignor import Shares, assign
+from penstock.node.group.committing import CommitCheck
+from penstock.node.group.deciding import Decision, Facts
+from penstock.node.group.deciding import _give_up as real_give_up
+from penstock.node.group.deciding import decide as real_decide
+from penstock.node.group.membership import GroupCore
+from penstock.node.group.session import Session
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
+from penstock.raft import apply_groups
+from penstock.raft.draft import Draft
+from penstock.raft.image import GroupInfo, GroupPartition, MemberInfo
+from tests.node.group.client import Client
+from tests.node.group.schedule import run
+from tests.node.group.world import GroupWorld, Violation
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What to put in the place of what, and which invariants miss it."""
+
+    name: str
+    rule: str
+    shows: tuple[str, ...]
+    patches: tuple[Patch, ...] = ()
+    world: type[GroupWorld] = GroupWorld
+
+    @contextmanager
+    def apply(self) -> Iterator[None]:
+        """While this lasts the rule is broken."""
+        with ExitStack() as stack:
+            for owner, name, substitute in self.patches:
+                stack.enter_context(mock.patch.object(owner, name, substitute))
+            yield
+
+
+def caught(mutant: Mutant, seeds: Iterable[int]) -> int | None:
+    """The first seed whose run violates what the mutant should; None: none of these."""
+    with mutant.apply():
+        for seed in seeds:
+            try:
+                run(mutant.world(), seed)
+            except Violation as violation:
+                if str(violation).startswith(mutant.shows):
+                    return seed
+    return None
+
+
+# ---- the bugs
+
+
+def _grant_what_others_own(decision: Decision) -> None:
+    for member_id, member in decision.members.items():
+        missing = {p for p in member.target if p not in member.owned}
+        granted = dict(member.owned) | dict.fromkeys(missing, decision.generation)
+        decision.members[member_id] = replace(member, owned=granted)
+
+
+def _take_at_once(decision: Decision) -> None:
+    for member_id, member in decision.members.items():
+        kept = {p: granted for p, granted in member.owned.items() if p in member.target}
+        decision.members[member_id] = replace(member, owned=kept)
+
+
+def _any_coordinator(draft: Draft, change: pb.GroupChange) -> None:
+    del draft, change
+
+
+def _whatever_is_in_flight(facts: Facts) -> Decision:
+    return real_decide(replace(facts, committing=()))
+
+
+class SessionsGoOn(GroupCore):
+    """A new coordinator takes the sessions for as old as they may be."""
+
+    def __init__(self, group: GroupInfo, *args: Any) -> None:
+        super().__init__(group, *args)
+        for member_id, session in self.sessions.items():
+            session.heard_ms -= group.members[member_id].session_timeout_ms
+
+
+class AcknowledgesTheCondemned(GroupCore):
+    """A condemned member still gets acknowledgements."""
+
+    def on_heartbeat(self, member_id: str, polls: int, now_ms: int) -> None:
+        session = self.sessions.get(member_id)
+        if session is None:
+            super().on_heartbeat(member_id, polls, now_ms)
+
+
+class CommitsOfTheCondemned(GroupCore):
+    """A condemned member still commits."""
+
+    def check_commit(
+        self, member_id: str, generation: int, partitions: Iterable[GroupPartition]
+    ) -> list[PenstockError | None]:
+        if member_id in self.sessions:
+            check = CommitCheck(self.group, member_id, generation)
+            return [check.of_member(p, self.sessions[member_id].released) for p in partitions]
+        return super().check_commit(member_id, generation, partitions)
+
+
+def _free_at_once(self: Session, member: MemberInfo, cause: str, reason: Reason = Reason.UNKNOWN_MEMBER) -> None:
+    del member
+    self.leave(cause, 0)
+    assert self.condemned is not None
+    self.condemned = replace(self.condemned, reason=reason)
+
+
+_of_member = CommitCheck.of_member
+
+
+def _released_or_not(
+    self: CommitCheck, partition: GroupPartition, released: Iterable[GroupPartition]
+) -> PenstockError | None:
+    del released
+    return _of_member(self, partition, ())
+
+
+def _any_generation(
+    self: CommitCheck, partition: GroupPartition, released: Iterable[GroupPartition]
+) -> PenstockError | None:
+    error = _of_member(self, partition, list(released))
+    return None if error is not None and error.reason is Reason.STALE_GENERATION else error
+
+
+def _of_nobody(self: CommitCheck, *, is_joined: bool, is_deleting: bool) -> None:
+    del self, is_joined, is_deleting
+
+
+def _not_sticky(
+    assignor: int,
+    subscriptions: Mapping[str, frozenset[bytes]],
+    partitions: Mapping[bytes, int],
+    previous: Mapping[str, frozenset[GroupPartition]],
+) -> Shares:
+    del previous
+    return assign(assignor, subscriptions, partitions, {})
+
+
+def _blind_to_topics(*args: object) -> list[str]:
+    del args
+    return []
+
+
+def _keeps_what_is_deleted(decision: Decision) -> None:
+    counts = dict.fromkeys((p.topic_id for m in decision.members.values() for p in m.owned), 1)
+    facts = decision.facts
+    decision.facts = replace(facts, catalog=replace(facts.catalog, counts=counts))
+    real_give_up(decision)
+    decision.facts = facts
+
+
+class Unfenced(Client):
+    """A member that reads on until it is told otherwise."""
+
+    def in_session(self, now_ms: int) -> bool:
+        return True
+
+
+class CountsFromTheAnswer(Client):
+    """A member whose session counts from when an acknowledgement comes, not from when the heartbeat was sent."""
+
+    def on_ack(self, sequence: int) -> None:
+        self.acked_ms = self.now_ms
+
+
+def _with(core: type[GroupCore]) -> type[GroupWorld]:
+    return type("MutantWorld", (GroupWorld,), {"core_type": core})
+
+
+def _of(client: type[Client]) -> type[GroupWorld]:
+    return type("MutantWorld", (GroupWorld,), {"client_type": client})
+
+
+Build = Callable[[], GroupWorld]
+
+MUTANTS = (
+    Mutant("21 grants what another owns", "21", ("I2",), ((deciding, "_grant", _grant_what_others_own),)),
+    Mutant("21 takes before it is released", "21", ("I1", "I4"), ((deciding, "_give_up", _take_at_once),)),
+    Mutant("21 condemned, and free at once", "21", ("I1",), ((Session, "condemn", _free_at_once),)),
+    Mutant("21 acknowledges the condemned", "21", ("I1",), world=_with(AcknowledgesTheCondemned)),
+    Mutant("31 any coordinator", "31", ("I1", "I6"), ((apply_groups, "_check_coordinator", _any_coordinator),)),
+    Mutant("31 sessions go on", "31", ("I1",), world=_with(SessionsGoOn)),
+    Mutant("31 moves with commits in flight", "31", ("I6",), ((membership, "decide", _whatever_is_in_flight),)),
+    Mutant("20 commits of the condemned", "20", ("I6",), world=_with(CommitsOfTheCondemned)),
+    Mutant("20 commits of what is released", "20", ("I6",), ((CommitCheck, "of_member", _released_or_not),)),
+    Mutant("20 any generation", "20", ("I6",), ((CommitCheck, "of_member", _any_generation),)),
+    Mutant("31 by nobody beside members", "31", ("I6",), ((CommitCheck, "of_nobody", _of_nobody),)),
+    Mutant("not sticky", "-", ("I5",), ((targets, "assign", _not_sticky),)),
+    Mutant("blind to topics", "-", ("I7",), ((deciding, "topic_causes", _blind_to_topics),)),
+    Mutant("keeps what is deleted", "-", ("I7",), ((deciding, "_give_up", _keeps_what_is_deleted),)),
+    Mutant("client: no fence", "-", ("I1",), world=_of(Unfenced)),
+    Mutant("client: counts from the answer", "-", ("I1",), world=_of(CountsFromTheAnswer)),
+)

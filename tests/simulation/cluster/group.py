@@ -1,0 +1,173 @@
+"""What a world knows of its consumer group: what is committed for it, and what its members have and were given.
+
+Members report to it as they go. It is part of the oracle: `group_invariants` and the members compare with it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from penstock.internal.v1.offsets_pb2 import CommitValue, OffsetsKey
+from penstock.raft.image import OFFSETS_TOPIC, GroupInfo, offsets_index
+from penstock.storage import PartitionKey
+from tests.simulation.cluster.checks import Checks, Known, Violation, records_of
+from tests.simulation.cluster.history import Content, Spot
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster.world import World
+
+GROUP = "readers"
+
+
+class Committed(NamedTuple):
+    """A commit, as the log of __offsets has it."""
+
+    offset: int
+    member_id: str
+    generation: int
+    sequence: int
+
+
+@dataclass(slots=True)
+class Tenure:
+    """What a member was given of a partition, from its assignment on."""
+
+    member_id: str
+    spot: Spot
+    topic: str
+    start: int
+    """Where it must begin: what is committed, or the log start."""
+    handed: int
+    """Offset after the last record that the application was given."""
+    asked: int
+    """What a commit may name at most: what was given out before the application asked for more, or committed itself."""
+
+
+class Believer(Protocol):
+    """A member's process."""
+
+    def believes(self, member_id: str, spot: Spot) -> bool:
+        """Whether it lives and would give out records of the partition at this moment."""
+
+
+@dataclass
+class Group:
+    """See the module."""
+
+    world: "World"
+    members: list[Believer] = field(default_factory=list)
+    commits: dict[Spot, Committed] = field(default_factory=dict)
+    """The latest that is below the high watermark of its partition of __offsets."""
+    tenures: dict[tuple[str, Spot], Tenure] = field(default_factory=dict)
+    """The latest of each member and partition."""
+    handed: dict[Spot, set[int]] = field(default_factory=dict)
+    """Offsets whose records were given out, to whomever."""
+    granted: dict[Spot, tuple[int, str]] = field(default_factory=dict)
+    """Generation and member of the latest grant."""
+
+    # ---- the cluster's side
+
+    @property
+    def info(self) -> GroupInfo | None:
+        """As the newest image has it."""
+        return self.world.checks.image.groups.get(GROUP)
+
+    def place(self) -> PartitionKey | None:
+        """Give the partition of __offsets whose leader coordinates the group; None before there is one."""
+        image = self.world.checks.image
+        topic = image.topics.get(image.topic_ids.get(OFFSETS_TOPIC, b""))
+        return None if topic is None else PartitionKey(topic.topic_id, offsets_index(GROUP, len(topic.partitions)))
+
+    def owner(self, spot: Spot) -> str | None:
+        """Give the member that owns the partition in the newest image."""
+        members = () if self.info is None else self.info.members.values()
+        return next((member.member_id for member in members if spot in member.owned), None)
+
+    # ---- told by members
+
+    def assigned(self, member_id: str, spot: Spot, topic: str) -> Tenure:
+        """A member was told that it has a partition."""
+        committed = self.commits.get(spot)
+        start = 0 if committed is None else committed.offset
+        former = self.tenures.get((member_id, spot))
+        asked = start if former is None else max(start, former.asked)  # what is under way of that one may yet come
+        tenure = self.tenures[member_id, spot] = Tenure(member_id, spot, topic, start, start, asked)
+        self.handed.setdefault(spot, set())
+        self.world.checks.count("group: assigned")
+        return tenure
+
+    def given(self, tenure: Tenure, offset: int) -> None:
+        """A member was given a record; it must own the partition at that moment, unless that is deleted."""
+        owner = self.owner(tenure.spot)
+        if owner != tenure.member_id and tenure.spot.topic_id in self.world.checks.image.topics:
+            text = f"{tenure.member_id} was given {tenure.spot}@{offset}, which is {owner}'s"
+            self.world.fail(Violation(f"OnlyOwnersRead: {text}"))
+        self.handed[tenure.spot].add(offset)
+        tenure.handed = offset + 1
+        self.world.checks.count("group: records")
+
+    def acknowledged(self, tenure: Tenure, offset: int) -> None:
+        """A member was told that its commit is durable."""
+        committed = self.commits.get(tenure.spot)
+        if committed is None or committed.offset < offset:
+            text = f"{tenure.member_id} was told that {offset} of {tenure.spot} is committed, there is {committed}"
+            self.world.fail(Violation(f"CommitsAreDurable: {text}"))
+        self.world.checks.count("group: commits acknowledged")
+
+    # ---- the end
+
+    def is_drained(self) -> bool:
+        """Whether every record that is there was given to the group, and is committed."""
+        return next(self._left(), None) is None
+
+    def left(self) -> str:
+        """What was not."""
+        return ", ".join(f"{spot}@{offset}" for spot, offset in list(self._left())[:5])
+
+    def _left(self) -> Iterator[tuple[Spot, int]]:
+        image = self.world.checks.image
+        for topic in image.topics.values():
+            for info in () if topic.internal else topic.partitions:
+                spot = Spot(topic.topic_id, info.partition)
+                given, committed = self.handed.get(spot, set()), self.commits.get(spot)
+                for offset in self._offsets(spot, info.leader):
+                    if offset not in given or committed is None or committed.offset <= offset:
+                        yield spot, offset
+
+    def _offsets(self, spot: Spot, leader: int) -> Iterator[int]:
+        """Of the records that the leader has."""
+        machine = self.world.machines.get(leader)
+        held = None if machine is None else machine.durable(PartitionKey(*spot))
+        for batch in () if held is None else held.batches:
+            for known in records_of(batch):
+                if known.offset >= held.log_start_offset:
+                    yield known.offset
+
+    def check(self, content: Content) -> None:
+        """In the end: all that is there was given to the group, and committed up to there."""
+        for spot, rows in content.rows.items():
+            given = self.handed.get(spot, set())
+            missing = [row.offset for row in rows if row.offset not in given]
+            if missing:
+                raise Violation(f"GroupIsGivenAll: of {spot} {missing} were given to no member")
+            committed = self.commits.get(spot)
+            if rows and (committed is None or committed.offset <= rows[-1].offset):
+                raise Violation(f"AllIsCommitted: {spot} was read up to {rows[-1].offset}, committed is {committed}")
+
+
+def commits_of(known: Known) -> tuple[Spot, Committed | None] | None:
+    """Read a record of __offsets; None where it is no commit of the group. A tombstone has no commit."""
+    key = OffsetsKey.FromString(known.key or b"")
+    if key.WhichOneof("kind") != "commit" or key.commit.group_id != GROUP:
+        return None
+    spot = Spot(key.commit.topic_id, key.commit.partition)
+    if known.value is None:
+        return spot, None
+    value = CommitValue.FromString(known.value)
+    return spot, Committed(value.offset, value.member_id, value.generation, value.sequence)
+
+
+def group_of(checks: Checks) -> Group:
+    """Give the group of a world that has one."""
+    assert checks.group is not None
+    return checks.group

@@ -1,0 +1,188 @@
+"""Clients that are members of the world's group: the real Consumer with all that it does by itself."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from penstock.client import CommitFailedError, Consumer, PenstockError, RebalanceListener, TopicPartition
+from penstock.client.group.member import MemberCore
+from penstock.client.options import ConsumerOptions
+from tests.simulation.cluster.consuming import row_of
+from tests.simulation.cluster.group import GROUP, Group, Tenure
+from tests.simulation.cluster.history import Reading, Spot
+from tests.simulation.cluster.process import ALLOWED, ClientProcess, LoopClock, Site, Topics
+
+AWAY_S = 2.0
+"""A member that leaves comes back within this."""
+
+
+class MemberClient(ClientProcess):
+    """Polls as a member of the group, until `finish`; leaves, stalls and comes back when it is asked to.
+
+    Each incarnation, and each time it comes back, is another consumer with other settings.
+    """
+
+    ALLOWED = (*ALLOWED, CommitFailedError)
+
+    def __init__(self, site: Site, topics: Topics, group: Group, *, static: bool) -> None:
+        """`static`: it always joins by the same instance_id."""
+        super().__init__(site)
+        self.topics = topics
+        self.stall_s = 0.0
+        """So long it does not ask for records, once."""
+        self._group = group
+        self._instance_id = site.host if static else None
+        self._consumer: Consumer | None = None
+        self._readings: dict[TopicPartition, tuple[Tenure, Reading]] = {}
+        self._away_s: float | None = None
+        self._subscribed: list[str] = []
+        """Topics that it subscribes to; none: it does by a pattern."""
+
+    # ---- from outside
+
+    def go(self, value: float) -> None:
+        """Leave in good order, and come back a while later."""
+        self._away_s = AWAY_S * value
+
+    def believes(self, member_id: str, spot: Spot) -> bool:
+        """See group.Believer."""
+        consumer = self._consumer
+        if consumer is None or self.loop.is_closed():
+            return False
+        return bool(self.loop.run(self._believes, consumer, member_id, spot))
+
+    def _believes(self, consumer: Any, member_id: str, spot: Spot) -> bool:
+        """As its core would decide now."""
+        core: MemberCore = consumer._group._core
+        now_ms = LoopClock(self.loop).monotonic_ms()
+        if core.member_id != member_id or now_ms >= core.valid_until_ms:
+            return False
+        overdue = {hold.key for hold in core.holds.overdue(now_ms)}
+        return any(hold.key == spot and hold.key not in overdue for hold in core.holds)
+
+    # ---- inside
+
+    async def work(self) -> None:
+        self._away_s = None
+        while not self.stopping.is_set():
+            await self._be_a_member()
+            away_s, self._away_s = self._away_s, None
+            if away_s:
+                await self.pause(away_s)
+
+    def _options(self) -> ConsumerOptions:
+        rng = self.rng
+        self._is_manual = rng.random() < 0.4
+        self._polled = rng.choice((1, 10, 10, 500))
+        options: ConsumerOptions = {
+            "group": GROUP,
+            "session_timeout_ms": rng.choice((1_000, 1_500)),
+            "rebalance_timeout_ms": rng.choice((800, 3_000)),
+            "max_poll_interval_ms": rng.choice((1_500, 60_000)),
+            "auto_commit": not self._is_manual,
+            "auto_commit_interval_ms": rng.choice((50, 300)),
+            "start": "earliest",
+            "auto_offset_reset": "earliest",
+            "instance_id": self._instance_id,
+            "listener": _Listener(self),
+            "prefetch_bytes": rng.choice((500, 1 << 20)),
+        }
+        self._subscribed = [] if rng.random() < 0.3 else list(self.topics.counts)
+        if self._subscribed:
+            options["topics"] = self._subscribed
+        else:
+            options["pattern"] = "orders|events"
+        return options
+
+    async def _be_a_member(self) -> None:
+        self._readings = {}
+        consumer = Consumer(self.site.bootstrap, **self._options())
+        consumer._seams = self.seams()
+        await consumer.open()
+        self._consumer = consumer
+        try:
+            while self._away_s is None and not self.stopping.is_set():
+                await self._poll_once(consumer)
+            if self._is_manual:
+                await self._commit(consumer)
+        finally:
+            await consumer.close()
+            self._consumer = None
+
+    async def _poll_once(self, consumer: Consumer) -> None:
+        try:
+            if self._subscribed and len(self._subscribed) < len(self.topics.counts):
+                self._subscribed = list(self.topics.counts)
+                await consumer.subscribe(self._subscribed)
+            self._ask()
+            for record in await consumer.poll(self._polled, timeout=0.3):
+                tenure, reading = self._readings[TopicPartition(record.topic, record.partition)]
+                self._group.given(tenure, record.offset)
+                reading.rows.append(row_of(record))
+                self.trace("read", record.partition, record.offset)
+            if self._is_manual and self.rng.random() < 0.3:
+                await self._commit(consumer)
+        except PenstockError as error:
+            self.tolerate(error, self.ALLOWED, "reading as a member")
+            self.trace("member", str(error))
+            await self.pause(0.1)
+        stall_s, self.stall_s = self.stall_s, 0.0
+        if stall_s:
+            await self.pause(stall_s)
+
+    def _ask(self) -> None:
+        """What was given out is done with."""
+        for tenure, _ in self._readings.values():
+            tenure.asked = max(tenure.asked, tenure.handed)
+
+    async def _commit(self, consumer: Consumer) -> None:
+        """Commit what was given out."""
+        self._ask()
+        given = [tenure for tenure, _ in self._readings.values() if tenure.handed > tenure.start]
+        try:
+            await consumer.commit()
+        except PenstockError as error:
+            self.tolerate(error, self.ALLOWED, "committing")
+            self.trace("commit", str(error))
+        else:
+            for tenure in given:
+                self._group.acknowledged(tenure, tenure.handed)
+
+    # ---- what the listener is told
+
+    def assigned(self, partitions: Iterable[TopicPartition]) -> None:
+        consumer = self._consumer
+        assert consumer is not None
+        for partition in partitions:
+            spot = Spot(consumer._fetcher.cursors[partition].topic_id, partition.partition)
+            tenure = self._group.assigned(consumer.group_member.member_id, spot, partition.topic)
+            reading = Reading(self.name, spot, partition.topic, tenure.start)
+            self.history.readings.append(reading)
+            self._readings[partition] = tenure, reading
+
+    async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
+        if self._is_manual and self._consumer is not None and self.rng.random() < 0.7:
+            await self._commit(self._consumer)
+        self.lost(partitions)
+
+    def lost(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            self._readings.pop(partition, None)
+
+
+class _Listener(RebalanceListener):
+    """Passes on what a member is told."""
+
+    def __init__(self, member: MemberClient) -> None:
+        self._member = member
+
+    async def on_assigned(self, partitions: Iterable[TopicPartition]) -> None:
+        self._member.trace("assigned", sorted(partitions))
+        self._member.assigned(partitions)
+
+    async def on_revoked(self, partitions: Iterable[TopicPartition]) -> None:
+        self._member.trace("revoked", sorted(partitions))
+        await self._member.revoked(partitions)
+
+    async def on_lost(self, partitions: Iterable[TopicPartition]) -> None:
+        self._member.trace("lost", sorted(partitions))
+        self._member.lost(partitions)
