@@ -62,6 +62,7 @@ class ConsumerSource:
 
     def drive(self, drainer: Drainer | None) -> None:
         """See Source."""
+        self._consumer._left = iter(())  # noqa: SLF001 - its own part; nobody goes on iterating where he left off
         if self.group:
             self._consumer._drive(drainer)  # noqa: SLF001 - its own part
 

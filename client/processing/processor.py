@@ -69,6 +69,11 @@ class Processor:
             self._last, self._run = run.statistics, None
             run.finished.set()
 
+    def check_reader(self) -> None:
+        """Refuse others than process() to read meanwhile: its handlers would miss what they were given."""
+        if self._run is not None and not self._run.is_feeding():
+            raise invalid("process() is running: all records go to its handler")
+
     def topic_id(self, topic: str) -> bytes:
         """See Consumer.topic_id."""
         found = self._ground.topic_id(topic) or self._topic_ids.get(topic)

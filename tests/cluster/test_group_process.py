@@ -14,6 +14,7 @@ from penstock.client import (
     DeadLetter,
     Deduplicator,
     HandlerError,
+    InvalidRequestError,
     Producer,
     RebalanceListener,
     Record,
@@ -89,6 +90,8 @@ async def test_auto_commit_does_not_commit_what_process_left_undone(boot: str) -
     async with Consumer(boot, group=group, topics=name, auto_commit_interval_ms=10) as consumer:
 
         async def handle(record: Record) -> None:
+            with pytest.raises(InvalidRequestError, match="what is not done"):
+                await consumer.commit()
             if record.offset == 4:
                 raise ValueError("stop here")
 

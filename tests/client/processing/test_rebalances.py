@@ -319,3 +319,24 @@ async def test_a_worker_whose_handler_was_cancelled_is_as_before(run: Run) -> No
         await asyncio.wait([run.task])
     with pytest.raises(HandlerError, match="CancelledError"):
         run.task.result()
+
+
+async def test_handlers_that_wait_for_nothing_leave_the_loop_to_others(run: Run) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def handle(record: Record) -> None:
+        run.clock.skip(5)
+
+    task = asyncio.create_task(others())
+    async with run.running(handle, ProcessConfig(concurrency=1)):
+        before = turns
+        run.source.put(*(record(offset) for offset in range(400)))
+        await until(lambda: run.processor.statistics.processed == 400)
+        assert turns - before >= 190
+    task.cancel()
