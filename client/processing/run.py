@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from penstock.client.clock import Clock
+from penstock.client.errors import CommitFailedError
 from penstock.client.processing.calls import HandlerCalls
 from penstock.client.processing.core import Limits, ProcessingCore
 from penstock.client.processing.failing import Failures
@@ -297,9 +298,13 @@ class Processing:
 
     async def _commit(self) -> None:
         points = self._core.to_commit()
-        if points and self._source.group:
-            await self._source.commit(points)
-        self._core.committed(points)
+        try:
+            if points and self._source.group:
+                await self._source.commit(points)
+        except CommitFailedError as error:  # others are committed; they may be so again
+            _LOG.warning("some of what was processed comes again, to another member: %s", error)
+        else:
+            self._core.committed(points)
 
     # -- the end
 

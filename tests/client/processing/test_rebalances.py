@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from penstock.client import HandlerError, Record, RequestTimeoutError, Retry, TopicPartition
+from penstock.client import CommitFailedError, HandlerError, Record, RequestTimeoutError, Retry, TopicPartition
 from penstock.client.group.listener import Drainer
 from penstock.client.processing.options import Handler, ProcessConfig
 from penstock.client.processing.processor import Ground, Processor
@@ -230,6 +230,17 @@ async def test_a_failed_commit_is_tried_again_and_is_an_error_only_at_the_end(ru
     with pytest.raises(RequestTimeoutError, match="no coordinator"):
         run.task.result()
     assert run.source.moves[P0] == 2
+
+
+async def test_a_commit_for_what_was_lost_is_no_error_of_process(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def handle(record: Record) -> None: ...
+
+    run.source.commit_error = CommitFailedError(Reason.PARTITION_NOT_OWNED, "orders-0 is another's")
+    async with run.running(handle):
+        run.source.put(record(0))
+        await until(lambda: run.processor.statistics.processed == 1)
+    assert run.task.exception() is None
+    assert "orders-0 is another's" in caplog.text
 
 
 async def test_a_commit_that_fails_does_not_hide_the_handlers_error(run: Run) -> None:
