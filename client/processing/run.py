@@ -243,7 +243,7 @@ class Processing:
             if task is None or task.cancelling():
                 raise
             return error  # of the handler's own making
-        except Exception as error:  # noqa: BLE001 - the application's code; on_failure says what follows
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the application's code; see decide
             return error
         return None
 
