@@ -9,8 +9,8 @@ from penstock.client import consumer as _consumer
 from penstock.client.blocking.face import Face, soon
 from penstock.client.blocking.group import ITERATION_WAIT_S, LOOKAHEAD_RECORDS, InGroup
 from penstock.client.blocking.producer import Producer
-from penstock.client.consumer import Offsets, OnCommit
 from penstock.client.fetched import FetchedBatch
+from penstock.client.group.face import Offsets, OnCommit
 from penstock.client.group.listener import RebalanceListener
 from penstock.client.group.reader import GroupMembership
 from penstock.client.options import ConsumerOptions

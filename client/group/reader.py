@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock.client.checks import invalid
+from penstock.client.errors import BufferFullError
 from penstock.client.fetcher import Fetcher
 from penstock.client.group.commit_queue import Offsets
 from penstock.client.group.commits import Commits, Committer, commit_failed
@@ -93,14 +94,24 @@ class GroupReader:
 
     async def close(self, *, leave: bool, told: bool = False) -> None:
         """Tell the listener unless it was told, commit what was asked past, leave, end the tasks."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                change = self.rebalances.announced()
-                if change is not None and not told:
-                    await self.rebalances.tell(change)
-                points = self.positions.asked_past() if self.rebalances.auto_commit else {}
-                if points:
-                    log_failures(await self._commits.commit(points))
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._finish(told=told)
+        finally:
+            await self._depart(leave=leave)
+
+    async def _finish(self, *, told: bool) -> None:
+        change = self.rebalances.announced()
+        try:
+            if change is not None and not told:
+                await self.rebalances.tell(change)
+        finally:
+            positions = self.positions
+            points = positions.asked_past() if self.rebalances.auto_commit else positions.unsettled()
+            log_failures(await self._commits.commit(points))  # and those before it
+
+    async def _depart(self, *, leave: bool) -> None:
         await self.rebalances.close()
         if leave and self._core.leave("closed", returning=self.config.instance_id is not None):
             self._stream.poke()
@@ -187,8 +198,7 @@ class GroupReader:
         try:
             yield
         finally:
-            self._core.asked(self.now_ms())
-            self._core.waiting = False
+            self._core.waited(self.now_ms())
             self.changed()
 
     async def commit(self, offsets: Mapping[TopicPartition, int | CommitPoint] | None) -> None:
@@ -335,8 +345,12 @@ class GroupReader:
         while True:
             await self._session.clock.sleep_ms(self.config.auto_commit_interval_ms)
             points = self.positions.asked_past() if self.rebalances.auto_commit else {}
-            if points:
+            if not points:
+                continue
+            try:
                 log_failures(await self._commits.commit(points))
+            except BufferFullError as error:  # the application's own commits are in the way, and go on
+                _LOG.warning("nothing is committed by itself now: %s", error)
 
 
 def raise_first(errors: Mapping[TopicPartition, PenstockError]) -> None:
