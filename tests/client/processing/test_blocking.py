@@ -1,11 +1,12 @@
 """process() in the blocking face: handlers in threads, dead letters through a blocking producer, interrupts."""
 
 import signal
+import sys
 import threading
 
 import pytest
 
-from penstock.client import DeadLetter, Deduplicator, HandlerError, InvalidRequestError, Record, TopicPartition
+from penstock.client import DeadLetter, Deduplicator, HandlerError, InvalidRequestError, Record, Skip, TopicPartition
 from penstock.client.blocking import Consumer, Producer
 from tests.client.conftest import ServedCluster
 
@@ -68,6 +69,15 @@ def test_closing_inside_a_handler_is_refused(served: ServedCluster) -> None:
             consumer.process(lambda record: consumer.close())
         with pytest.raises(InvalidRequestError, match="not between"):
             consumer.process(print, concurrency=0)
+
+
+def test_a_handler_that_exits_stops_process_and_leaves_the_client_alive(served: ServedCluster) -> None:
+    publish(served, 2)
+    with Consumer(served.cluster.bootstrap()) as consumer:
+        consumer.assign_topics("orders", start="earliest")
+        with pytest.raises(HandlerError, match="SystemExit: 3"):
+            consumer.process(lambda record: sys.exit(3), on_failure=Skip())
+        assert consumer.position(P0) == 0
 
 
 def test_ctrl_c_ends_process_and_what_was_done_stays_done(served: ServedCluster) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from penstock.internal.v1.offsets_pb2 import CommitValue, OffsetsKey
-from penstock.raft.image import OFFSETS_TOPIC, GroupInfo, offsets_index
+from penstock.raft.image import OFFSETS_TOPIC, GroupInfo, GroupPartition, offsets_index
 from penstock.storage import PartitionKey
 from tests.simulation.cluster.checks import Checks, Known, Violation, records_of
 from tests.simulation.cluster.history import Content, Spot
@@ -81,7 +81,7 @@ class Group:
     def owner(self, spot: Spot) -> str | None:
         """Give the member that owns the partition in the newest image."""
         members = () if self.info is None else self.info.members.values()
-        return next((member.member_id for member in members if spot in member.owned), None)
+        return next((member.member_id for member in members if GroupPartition(*spot) in member.owned), None)
 
     # ---- told by members
 
@@ -138,10 +138,9 @@ class Group:
         """Of the records that the leader has."""
         machine = self.world.machines.get(leader)
         held = None if machine is None else machine.durable(PartitionKey(*spot))
-        for batch in () if held is None else held.batches:
-            for known in records_of(batch):
-                if known.offset >= held.log_start_offset:
-                    yield known.offset
+        if held is not None:
+            offsets = (known.offset for batch in held.batches for known in records_of(batch))
+            yield from (offset for offset in offsets if offset >= held.log_start_offset)
 
     def check(self, content: Content) -> None:
         """In the end: all that is there was given to the group, and committed up to there."""

@@ -52,9 +52,10 @@ class MemberClient(ClientProcess):
 
     def _believes(self, consumer: Any, member_id: str, spot: Spot) -> bool:
         """As its core would decide now."""
-        core: MemberCore = consumer._group._core
+        reader = consumer._group
+        core: MemberCore | None = None if reader is None else reader._core
         now_ms = LoopClock(self.loop).monotonic_ms()
-        if core.member_id != member_id or now_ms >= core.valid_until_ms:
+        if core is None or core.member_id != member_id or now_ms >= core.valid_until_ms:
             return False
         overdue = {hold.key for hold in core.holds.overdue(now_ms)}
         return any(hold.key == spot and hold.key not in overdue for hold in core.holds)
@@ -62,10 +63,9 @@ class MemberClient(ClientProcess):
     # ---- inside
 
     async def work(self) -> None:
-        self._away_s = None
         while not self.stopping.is_set():
-            await self._be_a_member()
-            away_s, self._away_s = self._away_s, None
+            self._away_s = None
+            away_s = await self._be_a_member()
             if away_s:
                 await self.pause(away_s)
 
@@ -93,7 +93,8 @@ class MemberClient(ClientProcess):
             options["pattern"] = "orders|events"
         return options
 
-    async def _be_a_member(self) -> None:
+    async def _be_a_member(self) -> float | None:
+        """Join, read, and leave in good order; gives how long to stay away."""
         self._readings = {}
         consumer = Consumer(self.site.bootstrap, **self._options())
         consumer._seams = self.seams()
@@ -107,6 +108,7 @@ class MemberClient(ClientProcess):
         finally:
             await consumer.close()
             self._consumer = None
+        return self._away_s
 
     async def _poll_once(self, consumer: Consumer) -> None:
         try:
@@ -150,12 +152,14 @@ class MemberClient(ClientProcess):
     # ---- what the listener is told
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
-        consumer = self._consumer
-        assert consumer is not None
+        assert self._consumer is not None
+        assert self._consumer._group is not None
+        core = self._consumer._group._core
         for partition in partitions:
-            spot = Spot(consumer._fetcher.cursors[partition].topic_id, partition.partition)
-            tenure = self._group.assigned(consumer.group_member.member_id, spot, partition.topic)
-            reading = Reading(self.name, spot, partition.topic, tenure.start)
+            hold = core.holds.find(partition)
+            assert hold is not None
+            tenure = self._group.assigned(core.member_id, Spot(*hold.key), partition.topic)
+            reading = Reading(self.name, tenure.spot, partition.topic, tenure.start)
             self.history.readings.append(reading)
             self._readings[partition] = tenure, reading
 

@@ -1,7 +1,7 @@
 """Deliberate bugs in the real code of nodes and clients, at least one for each rule; whole-system worlds find them all.
 
 A mutant is looked for in the ordinary worlds of the first `budget` seeds. What breaks is in `broken`, and for the cores
-of replication in tests/replication/broken.
+of replication in tests/replication/broken. Those of consumer groups are in `group_mutants`.
 
 Shown elsewhere, since chance shows them too rarely here: by tests/replication/mutants and its golden traces "2 one
 lookup", "2 not the lesser end", "2 exact epoch's end", "HW before agreement", "3 any leader epoch", "5 pending
@@ -75,6 +75,13 @@ class Mutant:
     puts: tuple[Put, ...]
     cleanup: bool = False
     """It shows only in worlds with cleanup; the others are left out."""
+    group: bool = False
+    """It shows only in worlds with a group."""
+
+    def may_show(self, seed: int) -> bool:
+        """Whether the seed's world is one where it does."""
+        options = options_of(seed)
+        return (options.cleanup or not self.cleanup) and (options.members > 0 or not self.group)
 
     @contextmanager
     def apply(self) -> Iterator[None]:
@@ -114,7 +121,7 @@ def caught(mutant: Mutant, seeds: Iterable[int]) -> int | None:
     try:
         with mutant.apply():
             for seed in seeds:
-                if mutant.cleanup and not options_of(seed).cleanup:
+                if not mutant.may_show(seed):
                     continue
                 fails = _fails(seed)
                 gc.collect()

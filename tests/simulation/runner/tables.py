@@ -61,6 +61,7 @@ TABLES = {
     "consensus": "tests.simulation.consensus.mutants",
     "replication": "tests.replication.mutants",
     "cluster": "tests.simulation.cluster.mutants",
+    "groups": "tests.simulation.cluster.group_mutants",
 }
 
 
