@@ -38,6 +38,8 @@ JOINING = 100
 """Members that join at a time."""
 CALM = {"session_timeout_ms": 10_000, "replica_lag_max_ms": 10_000}
 """So that no coordinator moves because the machine is busy: members here do not join again."""
+SESSION_S = 120
+"""For the same reason; what a heartbeat costs does not depend on it."""
 OWN_CHANNEL = ("grpc.use_local_subchannel_pool", 1)
 
 
@@ -101,6 +103,7 @@ class Member:
         self._stream = stream
         self._start = pb.JoinStart(group_id=group_id, member_id=member_id)
         self._start.subscription.topics.extend(topics)
+        self._start.session_timeout.FromSeconds(SESSION_S)
         self.group_id = group_id
         self.generation = 0
         self.partitions: list[pb.AssignedPartition] = []
@@ -173,8 +176,7 @@ async def commits(arguments: argparse.Namespace, cluster: Cluster) -> None:
     done = histogram.count * arguments.size / took
     shown = ", ".join(f"p{share:g} {histogram.percentile(share):.1f} ms" for share in (50, 99, 99.9))
     print(f"{done:.0f} offsets/s durable of {arguments.rate} asked for; {shown}; nodes {cpu / took:.2f} cores")
-    for task in tasks:
-        task.cancel()
+    await _end(tasks)
 
 
 async def _unary(cluster: Cluster, group_id: str, topic: topic_service_pb2.Topic, size: int) -> Callable[[], Any]:
@@ -251,20 +253,27 @@ async def heartbeats(arguments: argparse.Namespace, cluster: Cluster) -> None:
     alive = sum(not task.done() for task in tasks) // 2
     print(f"{len(members)} members joined in {joined:.1f} s, {alive} live, a heartbeat each {arguments.interval:g} s")
     print(f"nodes {busy:.3f} cores in all, idle before {idle:.3f}")
-    for task in tasks:
-        task.cancel()
+    await _end(tasks)
 
 
 async def _all_assigned(members: Sequence[Member], tasks: Sequence[asyncio.Task[None]]) -> None:
     """Wait for their partitions. Raises what ended a stream."""
     waiting = asyncio.gather(*(member.assigned.wait() for member in members))
-    await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    watched: list[asyncio.Future[Any]] = [waiting, *tasks]
+    await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         if task.done():
             waiting.cancel()
-            task.result()
-            raise RuntimeError("a member's stream has ended")
+            await asyncio.gather(waiting, return_exceptions=True)
+            await _end(tasks)
+            raise RuntimeError(f"a member's stream has ended: {task.exception()}")
     await waiting
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _cores(cluster: Cluster, seconds: float) -> float:
