@@ -219,6 +219,20 @@ def test_a_release_that_was_lost_with_its_stream_is_sent_again() -> None:
     assert [kind for kind, _ in member.said()] == ["release"]
 
 
+def test_rule_21_what_was_lost_by_time_and_asked_for_then_is_not_believed_by_its_older_grant() -> None:
+    """The release crosses an assignment that gives it back: the coordinator may grant it to another at once."""
+    member = Member().join(0, read={0: 1})
+    member.tick(SESSION_MS)
+    member.core.ended(None, SESSION_MS)
+    member.core.open(SESSION_MS)
+    member.hear(joined(2), SESSION_MS)
+    member.hear(assignment(2, {}, revoked=(0,)), SESSION_MS)
+    member.hear(assignment(3, {0: 1}), SESSION_MS)
+    assert member.held == set()
+    member.hear(assignment(3, {0: 3}), SESSION_MS)
+    assert member.held == {0}
+
+
 def test_a_revocation_taken_back_before_anything_was_done_is_undone() -> None:
     member = Member().join(0, read={0: 1})
     member.hear(assignment(2, {}, revoked=(0,), within_ms=1_000), 100)

@@ -96,6 +96,8 @@ class Schedule:
             if rng.random() < 0.05 and not hurry:
                 world.restart(client)
             return
+        if hurry or rng.random() < 0.3:
+            world.poll(client)
         client.expire(world.now_ms)
         if client.must_rejoin and client.stream is not None:
             world.break_stream(world.streams[client.stream])
@@ -104,8 +106,6 @@ class Schedule:
             return
         if world.now_ms >= client.beat_ms + client.session_ms // 3 and client.is_joined:
             world.beat(client, apart=False)
-        if hurry or rng.random() < 0.3:
-            world.poll(client)
         if hurry or rng.random() < 0.5:
             world.release(client)
         if client.held and rng.random() < 0.3:
@@ -125,7 +125,7 @@ class Schedule:
         if not world.seats:
             return
         seat = rng.choice(world.seats)
-        acts = (world.tick, world.propose, world.propose, self._resume)
+        acts: tuple[Callable[[Seat], None], ...] = (world.tick, world.propose, world.propose, self._resume)
         if seat is world.present or rng.random() < self._insight:
             acts = (*acts, world.show)
         rng.choice(acts)(seat)
@@ -208,7 +208,8 @@ class Schedule:
         if self._made >= MAX_CLIENTS:
             return
         self._made += 1
-        topics, pattern = ("t",), ""
+        topics: tuple[str, ...] = ("t",)
+        pattern = ""
         if self._has_patterns:
             topics, pattern = rng.choice(((("t",), ""), ((), ".*"), ((), "u")))
         client = self.world.client_type(
