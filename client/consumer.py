@@ -224,6 +224,7 @@ class Consumer(ProcessingFace, GroupFace):
 
     async def _wait_for_data(self, timeout_s: float | None) -> bool:
         self._check_open()
+        self.processor.check_reader()
         await asyncio.sleep(0)  # the streams go on reading while the application is busy with what it got
         self._check_open()
         if self._group is not None:
@@ -269,6 +270,7 @@ class Consumer(ProcessingFace, GroupFace):
     async def _poll_ahead(self, max_records: int, timeout_s: float) -> list[Record]:
         """Poll in a group for another thread, which hands the records out one by one."""
         group = self._in_group()
+        self.processor.check_reader()
         if not await self._wait_in_group(group, timeout_s):
             return []
         self._hands_out = False

@@ -157,6 +157,10 @@ class Consumer(Face):
         """See penstock.client.Consumer.statistics. Any thread may call it."""
         return self._run(soon(self._inner.statistics))
 
+    def topic_id(self, topic: str) -> bytes:
+        """See penstock.client.Consumer.topic_id."""
+        return self._inner.topic_id(topic)
+
     def commit(self, offsets: Offsets | None = None) -> None:
         """See penstock.client.Consumer.commit."""
         self._run(self._inner.commit(offsets))

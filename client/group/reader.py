@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from penstock.client.checks import invalid
 from penstock.client.errors import BufferFullError
 from penstock.client.fetcher import Fetcher
 from penstock.client.group.commit_queue import Offsets
@@ -302,6 +303,10 @@ class GroupReader:
     ) -> tuple[dict[TopicPartition, CommitPoint], dict[TopicPartition, PenstockError]]:
         """What is to be committed, and what cannot be since the member does not have it."""
         if offsets is None:
+            if self.rebalances.drainer is not None:
+                raise invalid(
+                    "process() commits what its handlers have done: without offsets, so would what is not done"
+                )
             lost = self.rebalances.lost_uncommitted
             return self.positions.handed_out(), {p: commit_failed(why, f"{p[0]}-{p[1]}") for p, why in lost.items()}
         points, errors = {}, {}

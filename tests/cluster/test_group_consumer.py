@@ -402,8 +402,11 @@ def test_the_blocking_face_shares_and_hands_over_record_by_record(boot: str) -> 
             handled.append(record)
             if len(handled) == 5:
                 break
+        assert consumer._group is not None
         assert consumer._inner._group is not None
-        assert all(consumer._inner._group.positions.is_in_hand(place) for place in consumer.assignment())
+        ahead = {TopicPartition(*record[:2]) for record in consumer._group._lookahead}
+        assert ahead
+        assert all(consumer._inner._group.positions.is_in_hand(place) for place in ahead)
         other = Blocked(boot, group=group, topics=name)
         while (member := consumer.group_member) is None or member.generation < 2:
             pass
@@ -411,13 +414,13 @@ def test_the_blocking_face_shares_and_hands_over_record_by_record(boot: str) -> 
             handled.append(record)
             if heard.events[-1][0] == "revoked":
                 break
-        ahead = len(handled)
+        by_then = len(handled)
         while len(handled) + len(other.records) < 40:
             handled += consumer.poll(timeout=0.05)
         other.stop()
     every = sorted((record.partition, record.offset) for record in handled + other.records)
     assert every == [(partition, offset) for partition in range(2) for offset in range(20)]
-    assert ahead == 6
+    assert by_then == 6
     assert [what for what, _ in heard.events[:2]] == ["assigned", "revoked"]
     assert heard.threads == {threading.get_ident()}
     assert threading.get_ident() not in other.heard.threads
