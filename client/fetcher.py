@@ -51,6 +51,8 @@ class Fetcher:
         self._places: dict[Cursor, ConsumeStream] = {}
         self._backoffs: dict[Cursor, Backoff] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending: dict[asyncio.Task[None], None] = {}
+        """Cancelled, and not ended yet."""
         self._mending: dict[Cursor, asyncio.Task[None]] = {}
         session.metadata.listeners.append(self._metadata_changed)
 
@@ -96,7 +98,8 @@ class Fetcher:
             self._place(cursor)
 
     def seek(self, cursor: Cursor, offset: int) -> None:
-        """Read from elsewhere."""
+        """Read from elsewhere; an error of where it was read before means nothing any more."""
+        self._end_mending(cursor)
         cursor.topic_id = self._known(cursor.partition).topic_id
         self._move(cursor, offset)
 
@@ -129,7 +132,7 @@ class Fetcher:
     async def close(self) -> None:
         """End all tasks."""
         self._session.metadata.listeners.remove(self._metadata_changed)
-        await end([*self._mending.values(), *self._tasks])
+        await end([*self._mending.values(), *self._ending, *self._tasks])
         self._news.set()
 
     # -- what streams call (StreamReader)
@@ -207,10 +210,14 @@ class Fetcher:
         self._leave(cursor)
         self.give_back(cursor, cursor.move(cursor.position))
         self._backoffs.pop(cursor, None)
+        self._end_mending(cursor)
+
+    def _end_mending(self, cursor: Cursor) -> None:
         task = self._mending.pop(cursor, None)
         if task is not None:
             task.cancel()
-            self._tasks.append(task)
+            self._ending[task] = None
+            task.add_done_callback(self._ending.pop)
 
     def _move(self, cursor: Cursor, offset: int) -> None:
         self.give_back(cursor, cursor.move(offset))
@@ -264,7 +271,8 @@ class Fetcher:
         except PenstockError as raised:
             self._stop(cursor, raised)
         finally:
-            self._mending.pop(cursor, None)
+            if self._mending.get(cursor) is asyncio.current_task():
+                del self._mending[cursor]
 
     def _backoff(self, cursor: Cursor) -> Backoff:
         return self._backoffs.setdefault(cursor, Backoff(self._session.rng))

@@ -345,6 +345,7 @@ class Processing:
                 self._source.move(partition, offset)
             except PenstockError as error:
                 _LOG.warning("%s-%d cannot be read from offset %d again: %s", *partition, offset, error)
+        self._core.lose(self._core.partitions)
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -195,7 +195,6 @@ MUTANTS = (
     Mutant(("reordered",), TOO_FEW_REPLICAS, FEW_PAIRS, in_clients=True),
     Mutant(("granted before it is released",), CALM, BLOCKED, limits=GROUP_LIMITS),
     Mutant(("anybody commits", "reads on after its session"), CALM, FROZEN, limits=GROUP_LIMITS),
-    Mutant(("reads on after its session",), CALM, FROZEN, limits=GROUP_LIMITS),
     Mutant(("offsets forgotten at failover",), KILL_COORDINATORS, LEAVING, limits=GROUP_LIMITS),
     Mutant(("sessions never end",), CALM, KILLED, limits=GROUP_LIMITS),
     Mutant(("commits what was only handed out",), CALM, LEAVING, limits=GROUP_LIMITS),

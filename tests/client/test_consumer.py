@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Literal
 
 import pytest
 
@@ -21,6 +22,7 @@ from penstock.client import (
     UnknownTopicError,
 )
 from penstock.client.clock import SystemClock
+from penstock.client.cursor import Cursor
 from penstock.client.fetcher import MAX_FAULTS
 from penstock.client.seams import Seams
 from penstock.protocol.batch import NewRecord, build, header_of, seal
@@ -185,6 +187,27 @@ async def test_above_the_end_is_never_a_reset(cluster: Cluster) -> None:
     fill(cluster)
     async with Consumer(cluster.bootstrap(), auto_offset_reset="earliest") as consumer:
         await consumer.assign([P0], start=90)
+        with pytest.raises(OffsetOutOfRangeError, match="OFFSET_ABOVE_END"):
+            await consumer.poll(timeout=60)
+        assert consumer.position(P0) == 90
+
+
+async def test_an_error_from_before_a_seek_moves_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 73 of the simulated worlds: the reset ended after the seek, and read from the log start."""
+    cluster.create("orders")
+    fill(cluster)
+    async with Consumer(cluster.bootstrap(), auto_offset_reset="earliest") as consumer:
+        await consumer.assign([P0], start=10)
+        fetcher = consumer._fetcher
+        cursor, find = fetcher.cursors[P0], fetcher._offset
+
+        async def find_late(cursor: Cursor, to: Literal["earliest", "latest"]) -> int:
+            await until(lambda: cursor not in fetcher._places)
+            return await find(cursor, to)
+
+        monkeypatch.setattr(fetcher, "_offset", find_late)
+        fetcher.failed(cursor, PenstockError(Reason.OFFSET_BELOW_START, "it was dropped"))
+        await consumer.seek(P0, 90)
         with pytest.raises(OffsetOutOfRangeError, match="OFFSET_ABOVE_END"):
             await consumer.poll(timeout=60)
         assert consumer.position(P0) == 90

@@ -1,5 +1,6 @@
 """process() in the blocking face: handlers in threads, dead letters through a blocking producer, interrupts."""
 
+import inspect
 import signal
 import sys
 import threading
@@ -8,6 +9,7 @@ import pytest
 
 from penstock.client import DeadLetter, Deduplicator, HandlerError, InvalidRequestError, Record, Skip, TopicPartition
 from penstock.client.blocking import Consumer, Producer
+from penstock.client.processing.face import ProcessingFace
 from tests.client.conftest import ServedCluster
 
 P0 = TopicPartition("orders", 0)
@@ -18,6 +20,13 @@ def publish(served: ServedCluster, count: int) -> None:
     with Producer(served.cluster.bootstrap()) as producer:
         for number in range(count):
             producer.send("orders", b"%d" % number, key=b"%d" % (number % 3))
+
+
+def test_the_names_and_arguments_are_the_same() -> None:
+    for name, method in vars(ProcessingFace).items():
+        if inspect.isfunction(method):
+            there, here = inspect.signature(method), inspect.signature(getattr(Consumer, name))
+            assert list(there.parameters) == list(here.parameters)
 
 
 def test_plain_handlers_run_side_by_side_and_the_caller_waits(served: ServedCluster) -> None:
