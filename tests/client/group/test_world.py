@@ -2,6 +2,7 @@
 
 import pytest
 
+from penstock.client.group.member import MemberCore
 from tests.client.group.mutants import KeepsWhatIsNotNamed, world_of
 from tests.client.group.real_member import RealWorld
 from tests.node.group.schedule import run
@@ -13,7 +14,11 @@ def test_members_and_coordinators_keep_the_rules_together(seed: int) -> None:
     run(RealWorld(), seed)
 
 
+def run_all(core: type[MemberCore], seeds: range) -> None:
+    for seed in seeds:
+        run(world_of(core), seed)
+
+
 def test_a_member_that_keeps_what_is_not_its_own_is_found() -> None:
     with pytest.raises(Violation, match="I7"):
-        for seed in range(30):
-            run(world_of(KeepsWhatIsNotNamed), seed)
+        run_all(KeepsWhatIsNotNamed, range(30))
