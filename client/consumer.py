@@ -50,7 +50,8 @@ class Consumer(ProcessingFace, GroupFace):
         self._left: Iterator[Record] = iter(())
         """Of the cursor that iterating read last: what is left of its open batch. The cursor's own iterator."""
         self._left_in_group: Iterator[Record] = self._left
-        """The same in a group, where more is done for each record."""
+        """The same in a group, where more is done for each record; all of one partition."""
+        self._left_partition = TopicPartition("", 0)
         self._group: GroupReader | None = None
         self._hands_out = True
         """What is taken is handed out."""
@@ -291,12 +292,12 @@ class Consumer(ProcessingFace, GroupFace):
         while True:
             if group.goes_on():
                 for record in self._left_in_group:
-                    group.positions.hand_out(TopicPartition(*record[:2]), record.offset + 1, record.leader_epoch)
+                    group.positions.hand_out(self._left_partition, record.offset + 1, record.leader_epoch)
                     return record
             if await self._wait_for_data(None):
                 records = self._take(1)
                 if records:
-                    self._left_in_group = self._turn[0].left
+                    self._left_in_group, self._left_partition = self._turn[0].left, self._turn[0].partition
                     return records[0]
 
     def _handed_out(self, cursor: Cursor) -> None:

@@ -80,6 +80,8 @@ class GroupReader:
         self.rebalances.listener = group.listener
         self._wake = asyncio.Event()
         self._asked_ms = 0
+        self._goes_on_until_ms = 0
+        """Until when records may be given out one by one without a look at anything else, by what was heard last."""
         self._tasks: list[asyncio.Task[None]] = []
         self._watchdog: Watchdog | None = None
         if seams.watchdog is not None:
@@ -163,11 +165,10 @@ class GroupReader:
 
     def goes_on(self) -> bool:
         """The same, once a record; False: there is more to do first."""
-        now_ms = self._session.clock.monotonic_ms()
-        if self.rebalances.is_pending or now_ms - self._asked_ms >= ASK_INTERVAL_MS:
+        if self._session.clock.monotonic_ms() >= self._goes_on_until_ms or self.rebalances.is_pending:
             return False
         self.positions.ask()
-        return now_ms < self._core.valid_until_ms
+        return True
 
     def may_give(self) -> bool:
         """Records may be given out now."""
@@ -264,6 +265,7 @@ class GroupReader:
         error = self._core.take_error()
         if error is not None:
             self._fetcher.errors.append(error)
+        self._goes_on_until_ms = min(self._asked_ms + ASK_INTERVAL_MS, self._core.valid_until_ms)
         self._fetcher.wake()
         self._stream.poke()
         self._wake.set()

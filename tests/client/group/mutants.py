@@ -26,18 +26,3 @@ class KeepsWhatIsNotNamed(MemberCore):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.holds = _Keeping()
-
-
-class ForgetsToExpire(MemberCore):
-    """Silence costs nothing."""
-
-    @property
-    def _lost_ms(self) -> int:
-        return 1 << 60
-
-    @property
-    def valid_until_ms(self) -> int:
-        return 1 << 60
-
-    def _check_session(self, now_ms: int) -> None:
-        pass
