@@ -14,14 +14,8 @@ def test_members_and_coordinators_keep_the_rules_together(seed: int) -> None:
     run(RealWorld(), seed)
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(("core", "seed", "rule"), [(KeepsWhatIsNotNamed, 4, "I7"), (ForgetsToExpire, 4, "I1")])
-def test_a_member_that_keeps_what_is_not_its_own_is_found(core: type[MemberCore], seed: int, rule: str) -> None:
-    with pytest.raises(Violation, match=rule):
-=======
 def run_all(core: type[MemberCore], seeds: range) -> None:
     for seed in seeds:
->>>>>>> issue8-client
         run(world_of(core), seed)
 
 
