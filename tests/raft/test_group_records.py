@@ -34,8 +34,13 @@ def test_only_what_changed_is_encoded_anew(monkeypatch: pytest.MonkeyPatch) -> N
     encoder = GroupEncoder()
     a, b = group("a", 1), group("b", 2)
     encoder.encode({"a": a, "b": b})
-    made = []
-    monkeypatch.setattr(group_records, "group_record", lambda one: made.append(one) or pb.GroupRecord())
+    made: list[GroupInfo] = []
+
+    def note(one: GroupInfo) -> pb.GroupRecord:
+        made.append(one)
+        return pb.GroupRecord()
+
+    monkeypatch.setattr(group_records, "group_record", note)
     changed = replace(b, generation=3)
     encoder.encode({"a": a, "b": changed})
     assert made == [changed]
