@@ -52,7 +52,8 @@ past those. One line each, of type `ok`, with `began`:
 | | `manual` (`group_commit`), `process` (it commits what handlers have ended with) |
 | `group_assigned` | group, member (its present id), generation, partitions: [[topic, partition, granted_generation, |
 | | position], …]: given to it just now; position: where it begins, which is what was committed, or null |
-| `group_released` | group, partitions: [[topic, partition], …]: given up as it was asked to; it had them at `began` |
+| `group_released` | group, partitions: [[topic, partition], …]: given up as it was asked to, or for it leaves; it |
+| | had them at `began`, when its present or latest poll did |
 | `group_lost` | group, partitions: it has them no more, by the session's end or since it was told so |
 | `group_left` | group: it has left in order; nothing that it was handed last was committed by itself |
 | `handed` | group, topic, partition, at, records (as in `poll`, in any order): handlers that were given these from |
@@ -69,8 +70,8 @@ What the runner did, of type `info`, process `nemesis` or `runner`:
 | | evidence; in `injected`: nodes, majority (do a majority and min_insync replicas of each partition go on and |
 | | reach each other?), cut_hosts (clients' hosts that do not reach them) |
 | `end_of_log` | topic, partition, offset: the end that the final reading went to, after everything healed |
-| `group_drained` | group, drained: has it read to the ends, within `waited_s` in health; unread: [[topic, partition, |
-| | position, end], …] |
+| `group_drained` | group, drained: it has committed everything, after `waited_s`; else it has stood still somewhere |
+| | for so long, in health; unread: [[topic, partition, committed, end], …] |
 
 Values are whole numbers, unique in a run; what a record holds is the number's decimal digits, perhaps a space, and
 filling. A tombstone holds nothing, and has the digits in its header `value`.

@@ -147,9 +147,9 @@ class Run:
         site = replace(ground.site, groups=_groups(options))
         nemesis = Nemesis(site, plan, recorder, registry.FAULTS)
         await _until_healthy(ground, HEALTH_PATIENCE_S)
-        await workload.prepare()
         is_healed = False
         try:
+            await workload.prepare()
             recorder.note("runner", "phase", name="warm-up")
             workload.start()
             async with _told(self._progress(recorder, workload)):

@@ -8,37 +8,31 @@ given out or stays.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Self, TypeAlias, Unpack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Self, Unpack
 
 from penstock.client.catalog import KnownTopic
 from penstock.client.connection import parse_bootstrap
 from penstock.client.cursor import Cursor
-from penstock.client.errors import ClientClosedError, InvalidRequestError, LogDamagedError
+from penstock.client.errors import InvalidRequestError, LogDamagedError
 from penstock.client.fetched import FetchedBatch
 from penstock.client.fetcher import Fetcher
-from penstock.client.group.listener import Drainer, RebalanceListener
-from penstock.client.group.options import split, subscribed
-from penstock.client.group.reader import GroupMembership, GroupReader
+from penstock.client.group.face import GroupFace
+from penstock.client.group.options import split
+from penstock.client.group.reader import GroupReader
 from penstock.client.offsets import list_offsets
 from penstock.client.options import ConsumerConfig, ConsumerOptions
 from penstock.client.processing.adapter import processor_of
 from penstock.client.processing.face import ProcessingFace
-from penstock.client.records import CommitPoint, CommittedOffset, Position, Record, TopicPartition
+from penstock.client.records import Position, Record, TopicPartition
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
-from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 
 __all__ = ["Consumer", "FetchedBatch"]
 
-Offsets: TypeAlias = Mapping[TopicPartition, int | CommitPoint]
-"""Of the next record to read, each."""
-OnCommit: TypeAlias = Callable[[Mapping[TopicPartition, CommitPoint], PenstockError | None], None]
-"""Called on the event loop with what was to be committed, and the (first) error or None."""
 
-
-class Consumer(ProcessingFace):
+class Consumer(ProcessingFace, GroupFace):
     """Reads partitions. Use it as an async context manager, from one event loop.
 
     Keyword arguments: ConsumerConfig; with `group` those of GroupConfig too, and the group gives the partitions.
@@ -56,7 +50,8 @@ class Consumer(ProcessingFace):
         self._left: Iterator[Record] = iter(())
         """Of the cursor that iterating read last: what is left of its open batch. The cursor's own iterator."""
         self._left_in_group: Iterator[Record] = self._left
-        """The same in a group, where more is done for each record."""
+        """The same in a group, where more is done for each record; all of one partition."""
+        self._left_partition = TopicPartition("", 0)
         self._group: GroupReader | None = None
         self._hands_out = True
         """What is taken is handed out."""
@@ -130,19 +125,6 @@ class Consumer(ProcessingFace):
             partitions += [TopicPartition(name, index) for index in range(len(known.partitions))]
         await self.assign(partitions, start)
 
-    async def subscribe(
-        self,
-        topics: str | Sequence[str] = (),
-        pattern: str | None = None,
-        listener: RebalanceListener | None = None,
-    ) -> None:
-        """Have the group read these topics instead of those before. A `listener` takes the former one's place."""
-        group = self._in_group()
-        wanted = subscribed(topics, pattern)
-        if not wanted:
-            raise InvalidRequestError(Reason.INVALID_SUBSCRIPTION, "neither topics nor a pattern are given")
-        await group.subscribe(wanted, listener)
-
     def assignment(self) -> tuple[TopicPartition, ...]:
         """Give the partitions being read."""
         return tuple(self._fetcher.cursors) if self._is_open else ()
@@ -176,33 +158,6 @@ class Consumer(ProcessingFace):
     def position(self, partition: TopicPartition) -> int:
         """Give the offset of the next record to be given out."""
         return self._cursor(partition).position
-
-    # -- committing, in a group
-
-    async def commit(self, offsets: Offsets | None = None) -> None:
-        """Commit what was handed out, or these offsets; returns when they are durable.
-
-        Raises CommitFailedError for partitions that the member has no more (the others are committed then), and
-        OutcomeUnknownError or RequestTimeoutError after request_timeout_ms.
-        """
-        await self._in_group().commit(offsets)
-
-    def commit_soon(self, offsets: Offsets | None = None, on_done: OnCommit | None = None) -> None:
-        """Have the same committed in the background, in the order of the calls. Without `on_done` errors are logged."""
-        self._in_group().commit_soon(offsets, on_done)
-
-    async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, CommittedOffset | None]:
-        """Give what the group has committed, asked of its coordinator; None where there is nothing."""
-        return await self._in_group().fetch_committed(partitions)
-
-    @property
-    def group_member(self) -> GroupMembership | None:
-        """What this consumer is in its group; None where it has none."""
-        return None if self._group is None else self._group.membership
-
-    def _drive(self, drainer: Drainer | None) -> None:
-        """Hand revocations to a drainer, and leave committing to it; None: as before. For `process`."""
-        self._in_group().drive(drainer)
 
     # -- reading
 
@@ -270,6 +225,7 @@ class Consumer(ProcessingFace):
 
     async def _wait_for_data(self, timeout_s: float | None) -> bool:
         self._check_open()
+        self.processor.check_reader()
         await asyncio.sleep(0)  # the streams go on reading while the application is busy with what it got
         self._check_open()
         if self._group is not None:
@@ -315,6 +271,7 @@ class Consumer(ProcessingFace):
     async def _poll_ahead(self, max_records: int, timeout_s: float) -> list[Record]:
         """Poll in a group for another thread, which hands the records out one by one."""
         group = self._in_group()
+        self.processor.check_reader()
         if not await self._wait_in_group(group, timeout_s):
             return []
         self._hands_out = False
@@ -335,12 +292,12 @@ class Consumer(ProcessingFace):
         while True:
             if group.goes_on():
                 for record in self._left_in_group:
-                    group.positions.hand_out(TopicPartition(*record[:2]), record.offset + 1, record.leader_epoch)
+                    group.positions.hand_out(self._left_partition, record.offset + 1, record.leader_epoch)
                     return record
             if await self._wait_for_data(None):
                 records = self._take(1)
                 if records:
-                    self._left_in_group = self._turn[0].left
+                    self._left_in_group, self._left_partition = self._turn[0].left, self._turn[0].partition
                     return records[0]
 
     def _handed_out(self, cursor: Cursor) -> None:
@@ -402,13 +359,3 @@ class Consumer(ProcessingFace):
         if cursor is None:
             raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"{partition} is not assigned")
         return cursor
-
-    def _in_group(self) -> GroupReader:
-        self._check_open()
-        if self._group is None:
-            raise InvalidRequestError(Reason.INVALID_ARGUMENT, "the consumer has no group: give group=...")
-        return self._group
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise ClientClosedError(Reason.NOT_SERVING, "the consumer is not open")

@@ -160,7 +160,7 @@ class Deduplicator:
             if await asyncio.to_thread(self._is_duplicate, identity):
                 return None
             result = await handler(record)
-            await asyncio.to_thread(self._marks.put, identity)
+            await _to_the_end(asyncio.create_task(asyncio.to_thread(self._marks.put, identity)))
             return result
         finally:
             self._release(identity)
@@ -203,6 +203,15 @@ class Deduplicator:
         topic = record.topic.encode() if self._topic_id is None else self._topic_id(record.topic)
         place = _PLACE.pack(record.partition, record.offset, record.timestamp_ms, len(topic))
         return (b"n" if self._topic_id is None else b"i") + place + topic + self._scope
+
+
+async def _to_the_end(marking: "asyncio.Task[None]") -> None:
+    """Wait for a mark, also where the waiting is cancelled: what was handled is marked."""
+    try:
+        await asyncio.shield(marking)
+    except asyncio.CancelledError:
+        await asyncio.wait([marking])
+        raise
 
 
 def _where(record: Record) -> str:

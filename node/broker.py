@@ -389,4 +389,5 @@ class Broker:
         moved = await self._session.drain(self.config.limits.shutdown_grace_ms / 1000)
         if not moved:
             _log.warning("not all leaderships moved away in time")
+        self._groups.coordinators.close()
         await self._session.leave(LEAVE_TIMEOUT_S)

@@ -6,6 +6,7 @@ On the consensus thread only. Never: decides (`raft.state` applies, the controll
 from collections.abc import Callable
 
 from penstock.raft import state
+from penstock.raft.group_records import GroupEncoder
 from penstock.raft.image import EMPTY_IMAGE, MetadataImage
 from penstock.raft.records import decode_image, encode_image
 
@@ -16,6 +17,7 @@ class MetadataMachine:
     def __init__(self, publish: Callable[[MetadataImage], None]) -> None:
         self._publish = publish
         self.image = EMPTY_IMAGE
+        self._groups = GroupEncoder()
 
     def apply(self, index: int, command: bytes) -> bytes:
         """Apply a command; the serialized MetadataResult. Raises UnknownCommandError, on which the node stops."""
@@ -25,7 +27,7 @@ class MetadataMachine:
 
     def snapshot(self) -> bytes:
         """Return the whole state, deterministically encoded."""
-        return encode_image(self.image)
+        return encode_image(self.image, self._groups)
 
     def restore(self, index: int, data: bytes) -> None:
         """Replace the whole state. Raises SnapshotError, on which the node stops."""

@@ -6,7 +6,7 @@ from google.protobuf.message import DecodeError
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.raft.command import SUPPORTED_LEVEL
-from penstock.raft.group_records import group_of, group_record
+from penstock.raft.group_records import GroupEncoder, group_of
 from penstock.raft.image import Address, MetadataImage, NodeInfo, PartitionInfo, RememberedRequest, TopicInfo
 from penstock.raft.topic_config import TopicConfig
 
@@ -28,8 +28,8 @@ class SnapshotError(Exception):
     """The snapshot cannot be read; the node must not go on without it."""
 
 
-def encode_image(image: MetadataImage) -> bytes:
-    """Return the snapshot of an image."""
+def encode_image(image: MetadataImage, groups: GroupEncoder | None = None) -> bytes:
+    """Return the snapshot of an image. `groups`: of whoever encodes one image after the other."""
     snapshot = pb.MetadataSnapshot(
         format=FORMAT,
         version=image.version,
@@ -42,9 +42,9 @@ def encode_image(image: MetadataImage) -> bytes:
             pb.RequestRecord(request_id=request_id, topic_id=request.topic_id, name=request.name)
             for request_id, request in image.requests.items()
         ],
-        groups=[group_record(image.groups[group_id]) for group_id in sorted(image.groups)],
     )
-    return snapshot.SerializeToString(deterministic=True)
+    # the groups have the highest field number: this is what serializing them with the rest would give
+    return snapshot.SerializeToString(deterministic=True) + (groups or GroupEncoder()).encode(image.groups)
 
 
 def decode_image(data: bytes) -> MetadataImage:

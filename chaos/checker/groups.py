@@ -111,7 +111,7 @@ class GenerationBack:
 
 
 class GroupStalled:
-    """A group did not read everything within the time named, though the cluster was whole and nothing disturbed it.
+    """A group stood still for the time named in a partition that it had not read to its end, though all was well.
 
     The runner says so at the end of a run, when all faults are healed and every partition is served.
     """
@@ -126,9 +126,8 @@ class GroupStalled:
 
     def _anomaly(self, facts: Facts, drain: Drain) -> Anomaly:
         group = facts.groups.groups[drain.group]
-        text = (
-            f"group {group} had not read everything after {drain.waited_s:.0f} s in health: {', '.join(drain.unread)}"
-        )
+        unread = ", ".join(drain.unread) or "nobody says what is committed"
+        text = f"group {group} had not read everything after {drain.waited_s:.0f} s in health: {unread}"
         operation = Operation(f"line {drain.line}: group_drained", drain.at - drain.waited_s, drain.at)
         return Anomaly(self.kind, text, operations=(operation,))
 

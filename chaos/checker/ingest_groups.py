@@ -218,9 +218,11 @@ class GroupsReader:
         self._groups.backward.append(Backward(process, member.group, message, self._facts.line, entry["time"]))
 
     def _ask_past(self, member: _Member, spots: Iterable[int], at: float) -> None:
+        """By something that began at `at`: where that is the very poll that handed it out, nobody has asked since."""
         for spot in spots:
-            passed = member.unasked.pop(spot, None)
-            if passed is not None:
+            passed = member.unasked.get(spot)
+            if passed is not None and passed.at < at:
+                del member.unasked[spot]
                 self._groups.passed[Share(member.group, spot)].append(passed._replace(at=at))
 
     def _hand(self, member: _Member, spot: int, ranges: list[tuple[int, int]], began: float | None) -> None:

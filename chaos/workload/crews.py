@@ -1,21 +1,24 @@
 """Crews: the members of one consumer group, and what befalls them: they join, leave, are killed, frozen, take too long.
 
 One thing at a time, drawn from the seed, about `every_s` apart. When the workload stops and nobody writes any more, all
-places are filled, and the group has to read and commit everything within DRAIN_BOUND_S: the history says whether it
-has. Then all leave, and the coordinator is asked what is committed.
+places are filled, and the group has to read and commit everything: the history says whether it has, or has stood still
+for DRAIN_BOUND_S. Then all leave, and the coordinator is asked what is committed.
 """
 
 import asyncio
 from collections.abc import Mapping
 
-from penstock.chaos.workload.group_ends import GroupEnds
+from penstock.chaos.workload.group_ends import GroupEnds, Unread
 from penstock.chaos.workload.lives import Nursery
 from penstock.chaos.workload.options import Access, Members
 from penstock.chaos.workload.process import Common, Process
 from penstock.chaos.workload.slots import Slot
 
 DRAIN_BOUND_S = 60.0
-"""In health: longer than session and rebalance timeouts take together, and far longer than there is to read."""
+"""In health, no partition that is not read to its end stands still for longer than session and rebalance take together;
+nor for this."""
+DRAIN_PATIENCE_S = 300.0
+"""A group that goes on and has not come to the end by then is too slow for what was written: that proves nothing."""
 DRAIN_POLL_S = 0.25
 LEAVE_PATIENCE_S = 20.0
 """A member that has not left after this is killed."""
@@ -33,22 +36,27 @@ class Crew(Process):
         self._nursery = Nursery(options.program)
         self._thaws: set[asyncio.Task[None]] = set()
 
+    async def open(self) -> None:
+        """Bring the first members to life. Whoever opens it closes it."""
+        await self._nursery.open()
+        await asyncio.gather(*(slot.join(self._nursery) for slot in self._slots[: self._options.at_first]))
+
+    async def close(self) -> None:
+        """End everything that is left."""
+        for thaw in self._thaws:
+            thaw.cancel()
+        await self._nursery.close()
+
     async def run(self) -> None:
         """See Process. Drains where the workload has settled in health."""
-        async with self._nursery:
-            try:
-                await asyncio.gather(*(slot.join(self._nursery) for slot in self._slots[: self._options.at_first]))
-                await self._live()
-                await self.common.settled.wait()
-                await self._calm()
-                if self.common.is_sound:
-                    await self._drain()
-                await self._leave()
-                if self.common.is_sound:
-                    await self._ends().note_committed(self)
-            finally:
-                for thaw in self._thaws:
-                    thaw.cancel()
+        await self._live()
+        await self.common.settled.wait()
+        await self._calm()
+        if self.common.is_sound:
+            await self._drain()
+        await self._leave()
+        if self.common.is_sound:
+            await self._ends().note_committed(self)
 
     async def _live(self) -> None:
         every_s = self._options.every_s
@@ -95,17 +103,17 @@ class Crew(Process):
         await asyncio.gather(*(slot.join(self._nursery) for slot in self._slots if not slot.is_alive))
 
     async def _drain(self) -> None:
-        """Wait until the group has committed everything; note whether it has."""
-        ends = self._ends()
-        since = self.recorder.now()
-        unread = await ends.unread()
-        while unread != [] and self.recorder.now() - since < DRAIN_BOUND_S:
+        """Wait until the group has committed everything; note whether it has, or stands still."""
+        ends, pace = self._ends(), Pace(self.recorder.now())
+        while pace.goes_on(await ends.unread(), self.recorder.now()):
             await asyncio.sleep(DRAIN_POLL_S)
             await self._fill()  # who had been told to leave has left
-            unread = await ends.unread()
-        waited_s = round(self.recorder.now() - since, 3)
-        fields = {"group": self._options.group, "waited_s": waited_s, "unread": unread or []}
-        self.recorder.note("runner", "group_drained", drained=unread == [], **fields)
+        if pace.is_too_slow:
+            self.common.fault(f"group {self._options.group} reads, and was not at the end in time: {pace.unread}")
+            return
+        waited_s = round(pace.waited_s, 3)
+        fields = {"group": self._options.group, "waited_s": waited_s, "unread": pace.unread or []}
+        self.recorder.note("runner", "group_drained", drained=pace.unread == [], **fields)
 
     async def _leave(self) -> None:
         lives = [slot.life for slot in self._slots if slot.life is not None]
@@ -119,6 +127,38 @@ class Crew(Process):
     def _ends(self) -> GroupEnds:
         topics = [self.common.topic(name) for name in self._options.topics]
         return GroupEnds(self.access, self._options.group, topics)
+
+
+class Pace:
+    """Whether a group comes to the end. Pure."""
+
+    def __init__(self, since: float) -> None:
+        self.unread: Unread | None = None
+        self.waited_s = 0.0
+        """How long the partition that stands still longest has; in the end, how long it took."""
+        self.is_too_slow = False
+        self._since = since
+        self._moved: dict[tuple[str, int], tuple[int, float]] = {}
+        """What was committed, and since when."""
+
+    def goes_on(self, unread: Unread | None, now: float) -> bool:
+        """Take what is not read; None: nobody says. False: it has come to the end, or stands still, or is too slow."""
+        self.unread = unread
+        self.waited_s = now - self._since
+        if unread == []:
+            return False
+        for topic, partition, committed, _ in unread or []:
+            former, _ = self._moved.get((topic, partition), (-1, self._since))
+            if former != committed:
+                since = self._since if former < 0 else now
+                self._moved[topic, partition] = committed, since
+        stuck = {(topic, partition) for topic, partition, *_ in unread or []} or {("", 0)}
+        oldest = min(self._moved.get(one, (0, self._since))[1] for one in stuck)
+        self.is_too_slow = now - self._since >= DRAIN_PATIENCE_S
+        if now - oldest >= DRAIN_BOUND_S:
+            self.is_too_slow, self.waited_s = False, now - oldest
+            return False
+        return not self.is_too_slow
 
 
 def _place(hosts: list[tuple[str, Access]], index: int) -> tuple[str, int, Access]:

@@ -95,13 +95,22 @@ class Life:
 
 
 class Nursery:
-    """See the module. Use as an async context manager, from one event loop."""
+    """See the module. Use as an async context manager, or open and close it, from one event loop."""
 
     def __init__(self, program: Sequence[str] = ()) -> None:
         self._program = tuple(program) or PROGRAM
         self._lives: set[Life] = set()
+        self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> "Nursery":
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Start its process."""
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-")
         self._address = str(Path(self._folder.name) / "nursery")
         listener = socket.socket(socket.AF_UNIX)
@@ -111,14 +120,16 @@ class Nursery:
             self._process = subprocess.Popen(  # noqa: S603, ASYNC220  our own program, no shell; it returns at once
                 [*self._program, str(listener.fileno())], stdin=subprocess.PIPE, pass_fds=[listener.fileno()]
             )
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def close(self) -> None:
+        """End it, and all lives."""
+        if self._process is None:
+            return
         for life in self._lives:
             life.kill()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        await asyncio.to_thread(self._end)
+        await asyncio.to_thread(_end, self._process)
         await asyncio.gather(*(life.ended() for life in self._lives), return_exceptions=True)
         self._folder.cleanup()
 
@@ -134,9 +145,10 @@ class Nursery:
         self._lives = {one for one in self._lives if not one.is_over} | {life}
         return life
 
-    def _end(self) -> None:
-        try:
-            self._process.wait(END_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(END_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from penstock.chaos.history import Recorder
 from penstock.chaos.workload.appenders import Appender
 from penstock.chaos.workload.changers import Changer
-from penstock.chaos.workload.crews import DRAIN_BOUND_S, Crew
+from penstock.chaos.workload.crews import DRAIN_PATIENCE_S, Crew
 from penstock.chaos.workload.ends import EndWatcher
 from penstock.chaos.workload.final import FinalReading
 from penstock.chaos.workload.observers import Observer
@@ -27,7 +27,7 @@ PREPARE_PATIENCE_S = 120.0
 
 
 class Workload:
-    """See the module. Call prepare, start, stop, final, in this order; `stop` also when something failed."""
+    """See the module. Call prepare, start, stop, final, in this order; `stop` also when any of them failed."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Workload:
         self._access = dict(access)
         self._observed = dict(observed or {})
         self._tasks: dict[asyncio.Task[None], Process] = {}
+        self._crews: list[Crew] = []
 
     @property
     def progress(self) -> Progress:
@@ -60,9 +61,16 @@ class Workload:
         return next(iter(self._common.faults), None)
 
     async def prepare(self, patience_s: float = PREPARE_PATIENCE_S) -> None:
-        """Make the topics; return when each of their partitions has a leader. Raises WorkloadError."""
+        """Make the topics, with a leader for each partition, and the first members of groups. Raises WorkloadError."""
         host, access = next(iter(self._access.items()))
         await Preparer(self._common, host, access).prepare(patience_s)
+        for members in self._common.options.members:
+            crew = Crew(self._common, self._access, members)
+            self._crews.append(crew)
+            try:
+                await crew.open()
+            except (OSError, TimeoutError) as error:
+                raise WorkloadError(f"no member of group {members.group} comes to life: {error}") from error
 
     def start(self) -> None:
         """Start the clients."""
@@ -87,10 +95,11 @@ class Workload:
         await _wait(self._tasks.keys() - crews, patience_s + 5)
         self._common.is_sound = is_sound
         self._common.settled.set()
-        await _wait(crews, patience_s + DRAIN_BOUND_S)
+        await _wait(crews, patience_s + DRAIN_PATIENCE_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(crew.close() for crew in self._crews))
         if self.failure is not None:
             raise WorkloadError(self.failure)
 
@@ -121,8 +130,7 @@ class Workload:
             for index in range(count):
                 host, access = hosts[index % len(hosts)]
                 yield kind(common, host, index + 1, access)
-        for members in options.members:
-            yield Crew(common, self._access, members)
+        yield from self._crews
 
 
 async def _wait(tasks: AbstractSet[asyncio.Task[None]], timeout_s: float) -> None:

@@ -9,8 +9,8 @@ from penstock.client import consumer as _consumer
 from penstock.client.blocking.face import Face, soon
 from penstock.client.blocking.group import ITERATION_WAIT_S, LOOKAHEAD_RECORDS, InGroup
 from penstock.client.blocking.producer import Producer
-from penstock.client.consumer import Offsets, OnCommit
 from penstock.client.fetched import FetchedBatch
+from penstock.client.group.face import Offsets, OnCommit
 from penstock.client.group.listener import RebalanceListener
 from penstock.client.group.reader import GroupMembership
 from penstock.client.options import ConsumerOptions
@@ -156,6 +156,10 @@ class Consumer(Face):
     def statistics(self) -> ProcessingStatistics:
         """See penstock.client.Consumer.statistics. Any thread may call it."""
         return self._run(soon(self._inner.statistics))
+
+    def topic_id(self, topic: str) -> bytes:
+        """See penstock.client.Consumer.topic_id."""
+        return self._inner.topic_id(topic)
 
     def commit(self, offsets: Offsets | None = None) -> None:
         """See penstock.client.Consumer.commit."""

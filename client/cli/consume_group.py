@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from penstock.client import Admin, Consumer, Record, TopicPartition
+from penstock.client import Admin, Consumer, Record, RequestTimeoutError, TopicPartition
 from penstock.client.options import ConsumerOptions
+from penstock.protocol.reasons import Reason
 
 POLL_RECORDS = 5_000
 POLL_TIMEOUT_S = 0.5
@@ -60,13 +61,23 @@ async def _follow(
     ends: Mapping[TopicPartition, int] | None,
     write: Callable[[Sequence[Record]], None],
 ) -> None:
-    left = job.max_records
+    left, has_joined = job.max_records, False
+    until = asyncio.get_running_loop().time() + job.options["request_timeout_ms"] / 1000
     while left != 0 and (ends is None or not _at_end(consumer, ends)):
         records = await consumer.poll(POLL_RECORDS if left is None else min(left, POLL_RECORDS), POLL_TIMEOUT_S)
         if records:
             write(records)
+        has_joined = has_joined or _has_joined(consumer)
+        if not has_joined and asyncio.get_running_loop().time() > until:
+            text = f"group {job.group!r} could not be joined within {job.options['request_timeout_ms']} ms"
+            raise RequestTimeoutError(Reason.NOT_SERVING, f"{text}; see `penstock cluster health`")
         if left is not None:
             left -= len(records)
+
+
+def _has_joined(consumer: Consumer) -> bool:
+    member = consumer.group_member
+    return member is not None and member.joined
 
 
 async def _commit(job: GroupJob, consumer: Consumer) -> None:

@@ -156,7 +156,7 @@ def _show(settings: Settings, group: str, resets: Sequence[OffsetReset], verb: s
     rows: list[Sequence[Cell]] = [
         (*(one.topic, one.partition, one.previous_offset, one.offset, _change(one)), _reason(one)) for one in resets
     ]
-    errors = [one.error for one in resets if one.error is not None]
+    failed = [one for one in resets if one.error is not None]
     moved = sum(one.error is None and one.offset != one.previous_offset for one in resets)
     head = f"group {group} {verb} in {counted(moved, 'partition')}" if moved else f"group {group} does not move"
     table = Table(("topic", "partition", "former", "offset", "change", "error"), rows)
@@ -169,9 +169,9 @@ def _show(settings: Settings, group: str, resets: Sequence[OffsetReset], verb: s
     parts = [head, table] if rows else [f"group {group} has no committed offsets"]
     show(settings, document, *([table] if settings.format is Format.TSV else parts))
     if not settings.is_json:
-        for error in errors:
-            say(f"penstock: {error}")
-    return EXIT_FAILED if errors else EXIT_OK
+        for one in failed:
+            say(f"penstock: {one.topic}-{one.partition}: {one.error}")
+    return EXIT_FAILED if failed else EXIT_OK
 
 
 def _change(one: OffsetReset) -> str | None:

@@ -84,7 +84,8 @@ class Holds:
         again = [key for key in (*read, *revoked) if self._is_released(key, read.get(key))]
         again += [key for key in revoked if key not in self._held and key not in again]
         lost = self.drop([hold for key, hold in self._held.items() if not self._stays(hold, key, read, revoked)])
-        self._released = {key: at for key, at in self._released.items() if key in again}  # the others were heard of
+        # The others were heard of. What was lost by time is given up with this release: no older grant counts any more.
+        self._released = {key: self._released.get(key, assignment.generation - 1) for key in again}
         changes = [Change("lost", tuple(lost))] if lost else []
         changes += self._restore(read)
         changes += self._revoke(revoked, deadline_ms)

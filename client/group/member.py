@@ -10,7 +10,7 @@ Pure; one object a consumer, over all its streams and memberships. Invariants (r
 - A broken stream ends nothing; the next one continues the membership under the same member_id.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 from penstock.client.errors import is_retriable, is_unknown, make_error
@@ -168,12 +168,18 @@ class MemberCore:
         elif self.phase is Phase.JOINING:
             self.wants_new_stream = True
 
-    def release(self, hold: Hold) -> bool:
-        """The application has finished with a revoked partition; False where it is not held any more."""
-        if not self.holds.release(hold):
-            return False
-        self._send_release([hold.key])
-        return True
+    def waited(self, now_ms: int) -> None:
+        """The application waits for records no longer."""
+        self.tick(now_ms)
+        self._note_poll(now_ms)
+        self.waiting = False
+
+    def release(self, holds: Iterable[Hold]) -> list[Hold]:
+        """The application has finished with revoked partitions; gives those that were held still."""
+        released = [hold for hold in holds if self.holds.release(hold)]
+        if released:
+            self._send_release([hold.key for hold in released])
+        return released
 
     def leave(self, reason: str, *, returning: bool) -> bool:
         """Go for good; False where there is nobody to be told. What is held is lost without a word."""

@@ -100,7 +100,7 @@ class Positions:
         """Give what may be committed without a word of the application, and is not yet."""
         return {p: place.asked for p, place in self._chosen(partitions) if place.is_due()}
 
-    def unsettled(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, CommitPoint]:
+    def unsettled(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give where these began, as far as that is to be committed and is not yet."""
         return {p: place.asked for p, place in self._chosen(partitions) if place.settled is None}
 

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from penstock.client.checks import invalid
+from penstock.client.errors import BufferFullError
 from penstock.client.fetcher import Fetcher
 from penstock.client.group.commit_queue import Offsets
 from penstock.client.group.commits import Commits, Committer, commit_failed
@@ -78,6 +80,8 @@ class GroupReader:
         self.rebalances.listener = group.listener
         self._wake = asyncio.Event()
         self._asked_ms = 0
+        self._goes_on_until_ms = 0
+        """Until when records may be given out one by one without a look at anything else, by what was heard last."""
         self._tasks: list[asyncio.Task[None]] = []
         self._watchdog: Watchdog | None = None
         if seams.watchdog is not None:
@@ -92,14 +96,24 @@ class GroupReader:
 
     async def close(self, *, leave: bool, told: bool = False) -> None:
         """Tell the listener unless it was told, commit what was asked past, leave, end the tasks."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                change = self.rebalances.announced()
-                if change is not None and not told:
-                    await self.rebalances.tell(change)
-                points = self.positions.asked_past() if self.rebalances.auto_commit else {}
-                if points:
-                    log_failures(await self._commits.commit(points))
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._finish(told=told)
+        finally:
+            await self._depart(leave=leave)
+
+    async def _finish(self, *, told: bool) -> None:
+        change = self.rebalances.announced()
+        try:
+            if change is not None and not told:
+                await self.rebalances.tell(change)
+        finally:
+            positions = self.positions
+            points = positions.asked_past() if self.rebalances.auto_commit else positions.unsettled()
+            log_failures(await self._commits.commit(points))  # and those before it
+
+    async def _depart(self, *, leave: bool) -> None:
         await self.rebalances.close()
         if leave and self._core.leave("closed", returning=self.config.instance_id is not None):
             self._stream.poke()
@@ -151,11 +165,10 @@ class GroupReader:
 
     def goes_on(self) -> bool:
         """The same, once a record; False: there is more to do first."""
-        now_ms = self._session.clock.monotonic_ms()
-        if self.rebalances.is_pending or now_ms - self._asked_ms >= ASK_INTERVAL_MS:
+        if self._session.clock.monotonic_ms() >= self._goes_on_until_ms or self.rebalances.is_pending:
             return False
         self.positions.ask()
-        return now_ms < self._core.valid_until_ms
+        return True
 
     def may_give(self) -> bool:
         """Records may be given out now."""
@@ -186,8 +199,7 @@ class GroupReader:
         try:
             yield
         finally:
-            self._core.asked(self.now_ms())
-            self._core.waiting = False
+            self._core.waited(self.now_ms())
             self.changed()
 
     async def commit(self, offsets: Mapping[TopicPartition, int | CommitPoint] | None) -> None:
@@ -253,6 +265,7 @@ class GroupReader:
         error = self._core.take_error()
         if error is not None:
             self._fetcher.errors.append(error)
+        self._goes_on_until_ms = min(self._asked_ms + ASK_INTERVAL_MS, self._core.valid_until_ms)
         self._fetcher.wake()
         self._stream.poke()
         self._wake.set()
@@ -292,6 +305,10 @@ class GroupReader:
     ) -> tuple[dict[TopicPartition, CommitPoint], dict[TopicPartition, PenstockError]]:
         """What is to be committed, and what cannot be since the member does not have it."""
         if offsets is None:
+            if self.rebalances.drainer is not None:
+                raise invalid(
+                    "process() commits what its handlers have done: without offsets, so would what is not done"
+                )
             lost = self.rebalances.lost_uncommitted
             return self.positions.handed_out(), {p: commit_failed(why, f"{p[0]}-{p[1]}") for p, why in lost.items()}
         points, errors = {}, {}
@@ -330,8 +347,12 @@ class GroupReader:
         while True:
             await self._session.clock.sleep_ms(self.config.auto_commit_interval_ms)
             points = self.positions.asked_past() if self.rebalances.auto_commit else {}
-            if points:
+            if not points:
+                continue
+            try:
                 log_failures(await self._commits.commit(points))
+            except BufferFullError as error:  # the application's own commits are in the way, and go on
+                _LOG.warning("nothing is committed by itself now: %s", error)
 
 
 def raise_first(errors: Mapping[TopicPartition, PenstockError]) -> None:

@@ -92,9 +92,7 @@ class Rebalances:
         self.version += 1
         for hold in holds:
             self._parts.fetcher.remove(hold.partition)
-        for hold in holds:
-            if hold not in self._begun:
-                self._parts.core.release(hold)
+        self._parts.core.release(hold for hold in holds if hold not in self._begun)
         begun = tuple(hold for hold in holds if hold in self._begun)
         if self.drainer is not None and begun:
             self._settle_soon(begun, self.drainer)
@@ -246,12 +244,10 @@ class Rebalances:
         """Commit what was asked past, then release."""
         positions, partitions = self._parts.positions, [hold.partition for hold in holds]
         points = positions.asked_past(partitions) if auto_commit else positions.unsettled(partitions)
-        if points:
-            log_failures(await self._parts.commits.commit(points))
-        for hold in holds:
-            if self._parts.core.release(hold):
-                self._announced.discard(hold)
-                self._forget(hold)
+        log_failures(await self._parts.commits.commit(points))  # and those before it
+        for hold in self._parts.core.release(holds):
+            self._announced.discard(hold)
+            self._forget(hold)
         self._host.changed()
 
     # -- tasks

@@ -62,6 +62,7 @@ class ConsumerSource:
 
     def drive(self, drainer: Drainer | None) -> None:
         """See Source."""
+        self._consumer._left = iter(())  # noqa: SLF001 - its own part; nobody goes on iterating where he left off
         if self.group:
             self._consumer._drive(drainer)  # noqa: SLF001 - its own part
 
@@ -72,6 +73,10 @@ def processor_of(consumer: "Consumer") -> Processor:
     def make_producer() -> Producer:
         return producer_beside(consumer._bootstrap, consumer.config, consumer._seams)  # noqa: SLF001 - its own part
 
+    def topic_id(name: str) -> bytes | None:
+        known = consumer._session.metadata.catalog.topics.get(name)  # noqa: SLF001 - its own part
+        return None if known is None else known.topic_id
+
     check_topic = consumer._metadata_topic  # noqa: SLF001 - its own part
-    ground = Ground(lambda: consumer._seams, make_producer, check_topic)  # noqa: SLF001 - its own part
+    ground = Ground(lambda: consumer._seams, make_producer, check_topic, topic_id)  # noqa: SLF001 - its own part
     return Processor(ConsumerSource(consumer), ground)

@@ -32,3 +32,7 @@ class ProcessingFace:
     def statistics(self) -> ProcessingStatistics:
         """Give what process() has done so far, or the last one did."""
         return self.processor.statistics
+
+    def topic_id(self, topic: str) -> bytes:
+        """Give the id of a topic that is read, the last one known. Any thread may call it. Raises UnknownTopicError."""
+        return self.processor.topic_id(topic)

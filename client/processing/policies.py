@@ -98,7 +98,9 @@ class Again(NamedTuple):
 
 
 def decide(policy: Policy, failure: Failure, chance: float) -> Again | End:
-    """Say what to do; `chance` is in [0, 1)."""
+    """Say what to do; `chance` is in [0, 1). A handler that asks the program to end is never called again."""
+    if isinstance(failure.error, (SystemExit, KeyboardInterrupt)):
+        return Stop()
     if not isinstance(policy, Retry):
         return policy
     if failure.stage == "parse" or failure.attempts >= policy.attempts:

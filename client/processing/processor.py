@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from penstock.client.checks import invalid
+from penstock.client.errors import UnknownTopicError
 from penstock.client.processing.calls import HandlerCalls
 from penstock.client.processing.dead_letters import DeadLetters
 from penstock.client.processing.failing import Failures
@@ -14,6 +15,7 @@ from penstock.client.processing.source import Source
 from penstock.client.processing.statistics import Counters, ProcessingStatistics
 from penstock.client.producer import Producer
 from penstock.client.seams import Seams
+from penstock.protocol.reasons import Reason
 
 
 class Ground(NamedTuple):
@@ -24,6 +26,8 @@ class Ground(NamedTuple):
     """Makes a producer for dead letters, to the same cluster."""
     check_topic: Callable[[str], Awaitable[object]]
     """Raises UnknownTopicError."""
+    topic_id: Callable[[str], bytes | None]
+    """Of a topic that is known now."""
 
 
 class Processor:
@@ -34,6 +38,7 @@ class Processor:
         self._ground = ground
         self._run: Processing | None = None
         self._last = Counters().snapshot(0, 0)
+        self._topic_ids: dict[str, bytes] = {}
 
     @property
     def is_running(self) -> bool:
@@ -63,6 +68,19 @@ class Processor:
         finally:
             self._last, self._run = run.statistics, None
             run.finished.set()
+
+    def check_reader(self) -> None:
+        """Refuse others than process() to read meanwhile: its handlers would miss what they were given."""
+        if self._run is not None and not self._run.is_feeding():
+            raise invalid("process() is running: all records go to its handler")
+
+    def topic_id(self, topic: str) -> bytes:
+        """See Consumer.topic_id."""
+        found = self._ground.topic_id(topic) or self._topic_ids.get(topic)
+        if found is None:
+            raise UnknownTopicError(Reason.UNKNOWN_TOPIC, f"topic {topic!r} is not known to the consumer")
+        self._topic_ids[topic] = found  # for its records that are handled after its end
+        return found
 
     def stop(self) -> None:
         """End the run, if there is one, in order."""

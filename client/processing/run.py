@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from penstock.client.clock import Clock
+from penstock.client.errors import CommitFailedError
 from penstock.client.processing.calls import HandlerCalls
 from penstock.client.processing.core import Limits, ProcessingCore
 from penstock.client.processing.failing import Failures
@@ -28,6 +29,8 @@ from penstock.protocol.errors import PenstockError
 TICK_S = 0.25
 """How long a poll waits, and how often polling goes on where there is no room for records."""
 POLL_RECORDS = 500
+TURN_MS = 10
+"""How long handlers may keep the event loop for themselves, one after the other."""
 _LOG = logging.getLogger("penstock.client")
 
 
@@ -57,6 +60,9 @@ class Processing:
         """No handler begins any more."""
         self._is_cancelled = False
         self._error: BaseException | None = None
+        self._feeding: asyncio.Task[None] | None = None
+        self._turn_ms = 0
+        """When a worker let the event loop run last, for no other reason."""
         self.finished = asyncio.Event()
         """Set by who made it, once it is at its end."""
 
@@ -75,10 +81,14 @@ class Processing:
         """The caller is a handler of this run, or works for one."""
         return asyncio.current_task() in self._workers.values() or self._calls.are_waiting()
 
+    def is_feeding(self) -> bool:
+        """The caller is the one that polls for this run."""
+        return asyncio.current_task() is self._feeding
+
     async def run(self) -> ProcessingStatistics:
         """Run until the end. Raises HandlerError, and what polling raises."""
         self._source.drive(self)
-        feeding = asyncio.create_task(self._feed())
+        feeding = self._feeding = asyncio.create_task(self._feed())
         others = [asyncio.create_task(self._work()) for _ in range(self._config.concurrency)]
         others.append(asyncio.create_task(self._commit_often()))
         for task in (feeding, *others):
@@ -147,6 +157,15 @@ class Processing:
             finally:
                 del self._workers[work]
                 self._notify()
+            await self._take_turns()
+
+    async def _take_turns(self) -> None:
+        """Handlers that wait for nothing leave the event loop to others now and then."""
+        former_ms = self._turn_ms
+        if self._clock.monotonic_ms() - former_ms >= TURN_MS:
+            await asyncio.sleep(0)
+            if self._turn_ms == former_ms:  # the first worker of this turn of the loop
+                self._turn_ms = self._clock.monotonic_ms()
 
     async def _next(self) -> Work | None:
         """Wait for a record that may begin; None: none will."""
@@ -224,7 +243,7 @@ class Processing:
             if task is None or task.cancelling():
                 raise
             return error  # of the handler's own making
-        except Exception as error:  # noqa: BLE001 - the application's code; on_failure says what follows
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the application's code; see decide
             return error
         return None
 
@@ -279,9 +298,13 @@ class Processing:
 
     async def _commit(self) -> None:
         points = self._core.to_commit()
-        if points and self._source.group:
-            await self._source.commit(points)
-        self._core.committed(points)
+        try:
+            if points and self._source.group:
+                await self._source.commit(points)
+        except CommitFailedError as error:  # others are committed; they may be so again
+            _LOG.warning("some of what was processed comes again, to another member: %s", error)
+        else:
+            self._core.committed(points)
 
     # -- the end
 
@@ -322,6 +345,7 @@ class Processing:
                 self._source.move(partition, offset)
             except PenstockError as error:
                 _LOG.warning("%s-%d cannot be read from offset %d again: %s", *partition, offset, error)
+        self._core.lose(self._core.partitions)
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

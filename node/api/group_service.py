@@ -6,6 +6,7 @@ Owns nothing but the handlers. On the peer listener it answers what other nodes 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -19,8 +20,9 @@ from penstock.node.api.paging import page
 from penstock.node.api.reader import MetadataReader
 from penstock.node.api.status import Context
 from penstock.node.clock import loop_s, wall_ms
+from penstock.node.group.commit_form import unknown_group
 from penstock.node.group.coordinator import Coordinator
-from penstock.node.group.coordinators import Coordinators, unknown_group
+from penstock.node.group.coordinators import Coordinators
 from penstock.node.group.describing import group_state
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.limits import MAX_GROUP_OFFSETS
@@ -242,5 +244,5 @@ async def _requests(first: pb.JoinRequest, context: Context) -> AsyncIterator[pb
 
 
 def _host(context: Context) -> str:
-    """Where a member is, as the connection shows it: "ipv4:127.0.0.1:5000" without scheme and port."""
-    return context.peer().partition(":")[2].rpartition(":")[0]
+    """Where a member is, as the connection shows it: ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000."""
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")

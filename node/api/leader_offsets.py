@@ -17,8 +17,6 @@ from penstock.v1 import consumer_service_pb2 as pb
 from penstock.v1 import consumer_service_pb2_grpc as services
 
 RETRY_S = 0.05
-ANSWER_S = 1.0
-"""A node that is asked has this long: the others' answers wait for its."""
 QUERIES = 1_000
 """Asked in one call."""
 Found = pb.FoundOffset | PenstockError
@@ -42,16 +40,17 @@ class LeaderOffsets:
     async def find(self, queries: Sequence[pb.OffsetQuery], timeout_s: float) -> list[Found]:
         """One answer for each query, in order. What may succeed later is asked again until the time is over."""
         deadline = loop_s() + timeout_s
-        answers = await self.ask(queries)
+        answers = await self.ask(queries, timeout_s)
         while again := [at for at, answer in enumerate(answers) if _may_succeed(answer)]:
             if loop_s() + RETRY_S >= deadline:
                 break
             await asyncio.sleep(RETRY_S)
-            for at, answer in zip(again, await self.ask([queries[at] for at in again]), strict=True):
+            found = await self.ask([queries[at] for at in again], deadline - loop_s())
+            for at, answer in zip(again, found, strict=True):
                 answers[at] = answer
         return answers
 
-    async def ask(self, queries: Sequence[pb.OffsetQuery], timeout_s: float = ANSWER_S) -> list[Found]:
+    async def ask(self, queries: Sequence[pb.OffsetQuery], timeout_s: float) -> list[Found]:
         """Do as `find`, with one attempt for each."""
         answers: list[Found] = [PenstockError(Reason.LEADER_NOT_AVAILABLE, "not asked")] * len(queries)
         by_leader: dict[int, list[int]] = {}

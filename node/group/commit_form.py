@@ -3,21 +3,12 @@
 from collections.abc import Mapping
 
 from penstock.protocol.errors import PenstockError
-from penstock.protocol.limits import MAX_GROUP_ID, MAX_GROUP_OFFSETS, MAX_OFFSET_METADATA
+from penstock.protocol.limits import MAX_GROUP_OFFSETS, MAX_OFFSET_METADATA
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import TopicInfo
 from penstock.v1 import group_service_pb2 as pb
 
 TOPIC_ID_BYTES = 16
-
-
-def check_group_id(group_id: str) -> None:
-    """Raise INVALID_GROUP_ID."""
-    if not group_id:
-        raise PenstockError(Reason.INVALID_GROUP_ID, "the group id is empty")
-    if len(group_id) > MAX_GROUP_ID:
-        text = f"the group id has {len(group_id)} characters, the limit is {MAX_GROUP_ID}"
-        raise PenstockError(Reason.INVALID_GROUP_ID, text)
 
 
 def check_request(request: pb.CommitOffsetsRequest) -> None:
@@ -68,3 +59,8 @@ def unknown_topic(topic_id: bytes) -> PenstockError:
         return PenstockError(Reason.INVALID_ARGUMENT, f"topic_id has {len(topic_id)} bytes, not {TOPIC_ID_BYTES}")
     text = f"no topic has the id {topic_id.hex()}; it may have been deleted and created again"
     return PenstockError(Reason.UNKNOWN_TOPIC, text, {"topic_id": topic_id.hex()})
+
+
+def unknown_group(group_id: str) -> PenstockError:
+    """UNKNOWN_GROUP."""
+    return PenstockError(Reason.UNKNOWN_GROUP, f"there is no group {group_id!r}", {"group_id": group_id})

@@ -83,7 +83,8 @@ class Committer:
         What it is checked against is what holds now, not when the answer is awaited.
         """
         check_request(request)
-        self._forget_answered()
+        if len(self._calls) >= WAITING_CALLS:
+            self._calls = deque(waiting for waiting in self._calls if not waiting[1].answer.done())
         if len(self._calls) >= WAITING_CALLS:
             raise PenstockError(Reason.OVERLOADED, f"{WAITING_CALLS} commits wait for their answer")
         call = CommitCall(request, client_id, wall_ms(), self.membership.commit_ended)
@@ -151,10 +152,6 @@ class Committer:
         """Answer those that wait too long. Monotonic time."""
         while self._calls and (self._calls[0][0] <= now_ms or self._calls[0][1].answer.done()):
             self._calls.popleft()[1].expire()
-
-    def _forget_answered(self) -> None:
-        while self._calls and self._calls[0][1].answer.done():
-            self._calls.popleft()
 
     def close(self, error: PenstockError) -> None:
         """The log is closed: refuse what has not come to it, and answer what it does not answer."""

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any
 
 from penstock.node.cleanup.cleaner import WallClock
+from penstock.node.group.commit_form import unknown_group
 from penstock.node.group.commits import OffsetsLog
 from penstock.node.group.committer import Committer, Ends, committed_message
 from penstock.node.group.keeping import Keeper
@@ -106,6 +107,7 @@ class Coordinator:
             await asyncio.sleep(LOAD_AGAIN_S)
         image = self._node.image()
         strays = await asyncio.to_thread(table.strays, image.groups.keys(), image.topics.keys())
+        await asyncio.to_thread(self._groups)  # it takes long once: later it is remembered whose they are
         self._serve(table, strays)
 
     def _serve(self, table: OffsetTable, strays: Sequence[OffsetsRecord]) -> None:
@@ -155,7 +157,9 @@ class Coordinator:
         return None if commit is None else committed_message(commit)
 
     def commit(self, request: pb.CommitOffsetsRequest, client_id: str) -> "asyncio.Future[list[pb.OffsetCommitResult]]":
-        """See Committer.commit."""
+        """See Committer.commit. Raises UNKNOWN_GROUP where a group that nobody is in was deleted meanwhile."""
+        if not request.member_id and request.group_id not in self._node.image().groups:
+            raise unknown_group(request.group_id)
         return self._committer.commit(request, client_id)
 
     def rebalanced(self, group: GroupInfo) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from penstock.node.group.commit_form import check_group_id
+from penstock.node.group.commit_form import unknown_group
 from penstock.node.group.coordinator import Coordinator, State, Surroundings
+from penstock.node.group.joining import check_group_id
 from penstock.node.partition import Partition
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
@@ -43,6 +44,7 @@ class Coordinators:
         self._node = surroundings
         self._watched: dict[PartitionKey, tuple[Partition, Callable[[], None]]] = {}
         self._coordinators: dict[PartitionKey, Coordinator] = {}
+        self._closed = False
 
     # ---- who coordinates
 
@@ -109,6 +111,8 @@ class Coordinators:
 
     def look(self) -> None:
         """See which partitions this node leads. Called when metadata or registration change."""
+        if self._closed:
+            return
         image = self._node.image()
         topic = image.topics.get(image.topic_ids.get(OFFSETS_TOPIC, b""))
         infos = () if topic is None else topic.partitions
@@ -150,13 +154,9 @@ class Coordinators:
             coordinator.tick(now_ms)
 
     def close(self) -> None:
-        """The node stops."""
+        """The node stops: it coordinates no more."""
+        self._closed = True
         for key, (_, unsubscribe) in self._watched.items():
             unsubscribe()
             self._end(key)
         self._watched.clear()
-
-
-def unknown_group(group_id: str) -> PenstockError:
-    """UNKNOWN_GROUP."""
-    return PenstockError(Reason.UNKNOWN_GROUP, f"there is no group {group_id!r}", {"group_id": group_id})

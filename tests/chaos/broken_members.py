@@ -34,7 +34,7 @@ def _all_that_was_handed_out(
 
 BUGS: Mapping[str, Bug] = {
     "reads on after its session": Bug(
-        "a member that was frozen for longer than its session gives out what it had fetched ",
+        "a member that was frozen for longer than its session gives out what it had fetched",
         _no_session,
     ),
     "commits what was only handed out": Bug(

@@ -32,6 +32,9 @@ def test_valid(name: str, tmp_path: Path) -> None:
     if name == "quick-dropping":
         assert document["allowed"]["dropped"] > 0
         assert any('msg="compacted ' in log.read_text() for log in (tmp_path / "logs").iterdir())
+    if name == "quick-groups":
+        counts = document["counts"]
+        assert all(counts[f]["ok"] for f in ("group_commit", "handed", "group_released", "group_offset")), counts
     faults = document["measures"]["faults"]
     assert not [fault for fault in faults if fault["status"] == "failed"], tmp_path
     if name == "quick-control":

@@ -251,6 +251,19 @@ async def test_coroutines_too_and_who_waited_takes_over_where_the_first_fails(pa
     assert handled == [0, 1]
 
 
+async def test_who_is_cancelled_after_the_handler_leaves_a_mark(path: Path) -> None:
+    with Deduplicator(path) as made:
+
+        @made.wrap
+        async def handle(r: Record) -> None:
+            task.cancel()  # comes while the mark is written
+
+        task = asyncio.create_task(handle(record(1)))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert made.seen(record(1))
+
+
 def test_what_cannot_work_is_said(tmp_path: Path) -> None:
     with pytest.raises(DeduplicationError, match=r"missing/done\.db cannot be used: unable to open"):
         Deduplicator(tmp_path / "missing" / "done.db")

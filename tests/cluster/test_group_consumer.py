@@ -24,7 +24,9 @@ from penstock.client import (
     blocking,
 )
 from penstock.client.devcluster import DevCluster
+from penstock.client.errors import make_error
 from penstock.client.seams import Seams
+from penstock.protocol.reasons import Reason
 from tests.client.test_docs import IN_GROUPS
 
 _names = itertools.count()
@@ -92,6 +94,14 @@ class Heard(RebalanceListener):
 
     def on_lost(self, partitions: tuple[TopicPartition, ...]) -> None:
         self._note("lost", partitions)
+
+    @property
+    def held(self) -> set[int]:
+        """What it has, by what it was told."""
+        held: set[int] = set()
+        for what, partitions in self.events:
+            held = held | partitions if what == "assigned" else held - partitions
+        return held
 
     def _note(self, what: str, partitions: tuple[TopicPartition, ...]) -> None:
         self.events.append((what, {partition for _, partition in partitions}))
@@ -264,7 +274,7 @@ async def test_a_static_member_that_comes_back_has_its_partitions_and_nobody_not
     heard = Heard()
     async with Consumer(boot, group=group, topics=name, listener=heard) as other:
         async with Consumer(boot, group=group, topics=name, instance_id="i") as static:
-            await until(lambda: len(static.assignment()) == 2, other, static)
+            await until(lambda: len(static.assignment()) == len(heard.held) == 2, other, static)
             had = set(static.assignment())
             seen = list(heard.events)
             async with Consumer(boot, group=group, topics=name, instance_id="i") as twin:
@@ -392,6 +402,11 @@ def test_the_blocking_face_shares_and_hands_over_record_by_record(boot: str) -> 
             handled.append(record)
             if len(handled) == 5:
                 break
+        assert consumer._group is not None
+        assert consumer._inner._group is not None
+        ahead = {TopicPartition(*record[:2]) for record in consumer._group._lookahead}
+        assert ahead
+        assert all(consumer._inner._group.positions.is_in_hand(place) for place in ahead)
         other = Blocked(boot, group=group, topics=name)
         while (member := consumer.group_member) is None or member.generation < 2:
             pass
@@ -399,17 +414,37 @@ def test_the_blocking_face_shares_and_hands_over_record_by_record(boot: str) -> 
             handled.append(record)
             if heard.events[-1][0] == "revoked":
                 break
-        ahead = len(handled)
+        by_then = len(handled)
         while len(handled) + len(other.records) < 40:
             handled += consumer.poll(timeout=0.05)
         other.stop()
     every = sorted((record.partition, record.offset) for record in handled + other.records)
     assert every == [(partition, offset) for partition in range(2) for offset in range(20)]
-    assert ahead == 6
+    assert by_then == 6
     assert [what for what, _ in heard.events[:2]] == ["assigned", "revoked"]
     assert heard.threads == {threading.get_ident()}
     assert threading.get_ident() not in other.heard.threads
     assert len(other.heard.threads) == 1
+
+
+def test_the_blocking_face_gives_out_nothing_of_what_was_lost(boot: str) -> None:
+    name = asyncio.run(topic(boot, 1, records=20))
+    with blocking.Consumer(boot, group=new_group(), topics=name) as consumer:
+        records = iter(consumer)
+        assert next(records).offset == 0
+        assert next(records).offset == 1
+        assert consumer._group is not None
+        assert consumer._group._lookahead
+        consumer._run(_lose(consumer._inner))
+        assert next(records).offset == 0  # of the next membership: nothing was committed
+
+
+async def _lose(consumer: Consumer) -> None:
+    assert consumer._group is not None
+    core = consumer._group._core
+    core._lose_all(make_error(Reason.UNKNOWN_MEMBER, "it is a test"))
+    core.wants_new_stream = True
+    consumer._group.changed()
 
 
 def test_the_blocking_face_commits_and_closes(boot: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from penstock.client import (
     DeadLetter,
     Deduplicator,
     HandlerError,
+    InvalidRequestError,
     Producer,
     RebalanceListener,
     Record,
@@ -25,6 +27,8 @@ from penstock.client.processing.letters import PREFIX
 from tests.client.conftest import until
 
 _names = itertools.count()
+GUIDE = Path(__file__).parents[2] / "docs" / "delivery.md"
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +90,8 @@ async def test_auto_commit_does_not_commit_what_process_left_undone(boot: str) -
     async with Consumer(boot, group=group, topics=name, auto_commit_interval_ms=10) as consumer:
 
         async def handle(record: Record) -> None:
+            with pytest.raises(InvalidRequestError, match="what is not done"):
+                await consumer.commit()
             if record.offset == 4:
                 raise ValueError("stop here")
 
@@ -260,3 +266,31 @@ def test_the_blocking_face_in_a_group_with_a_listener_that_commits(boot: str) ->
     assert statistics.processed == 40
     assert heard == ["assigned 2"]
     assert asyncio.run(committed(boot, group, name, 2)) == [20, 20]
+
+
+@pytest.fixture(scope="module")
+def orders(boot: str) -> str:
+    """The topic of the guide: two partitions with a hundred records."""
+
+    async def make() -> None:
+        async with Admin(boot) as admin:
+            await admin.create_topic("orders", partitions=2)
+        async with Producer(boot) as producer:
+            for number in range(100):
+                await producer.send("orders", b"%d" % number, key=b"%d" % (number % 9))
+
+    asyncio.run(make())
+    return boot
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_of_the_guide_runs(number: int, orders: str, tmp_path: Path) -> None:
+    names: dict[str, object] = {"BOOTSTRAP": orders, "DIRECTORY": str(tmp_path)}
+    exec(compile(EXAMPLES[number], f"{GUIDE.name} example {number}", "exec"), names)
+    main = names["main"]
+    assert callable(main)
+    result = main()
+    if asyncio.iscoroutine(result):
+        asyncio.run(result)
+    (group,) = re.findall(r'group="([a-z-]+)"', EXAMPLES[number])
+    assert sum(offset or 0 for offset in asyncio.run(committed(orders, group, "orders", 2))) == 100

@@ -262,6 +262,7 @@ async def test_lag_in_offsets_and_seconds_for_a_group_without_members(nodes: Nod
     request = pb.DescribeGroupRequest(group_id="behind", include_lag=True)
     described = await nodes.any.DescribeGroup(request, timeout=TIMEOUT_S)
     late, level = described.partitions
+    assert results_of(described.partitions) == [None, None]
     assert (late.log_start_offset, late.log_end_offset, late.lag, late.HasField("error")) == (0, 10, 6, False)
     assert 0 < late.lag_time.ToMilliseconds() < TIMEOUT_S * 1000
     assert (level.log_end_offset, level.lag, level.lag_time.ToMilliseconds()) == (0, 0, 0)

@@ -67,6 +67,18 @@ def test_exact_also_after_cuts(tmp_path: Path, shape: str) -> None:
         check(log, range(-10, 260, 13))
 
 
+def test_the_first_record_at_an_offset_or_after_it_is_found_with_its_time(tmp_path: Path) -> None:
+    with contextlib.closing(new_store(tmp_path / "store")) as store:
+        log = new_log(store)
+        fill(store, log, [[at * 4 + step for step in range(3)] for at in range(10)])
+        done(store, MoveStart(log, 0, 7))
+        for offset in range(32):
+            for end in (30, 20, 7):
+                start = max(offset, 7)
+                expected = (start, start // 3 * 4 + start % 3) if start < end else None
+                assert log.find_offset(offset, end) == expected, (offset, end)
+
+
 @pytest.mark.parametrize("step", [0, 1, -1])
 def test_lookups_and_cuts_read_a_bounded_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """However the timestamps go; but a search for what nobody wrote before the end of a falling log reads one batch."""

@@ -22,7 +22,7 @@ DEFAULT_TIMESTAMP_AFTER_MAX_MS = 3_600_000
 MAX_TOPIC_NAME = 249
 MAX_PARTITIONS_PER_TOPIC = 10_000
 
-MAX_GROUPS = 50_000
+MAX_GROUPS = 10_000
 MAX_GROUP_MEMBERS = 2_000
 MAX_GROUP_PARTITIONS = 10_000
 """Partitions that the members of a group may be to have, and may own: all may change in one command."""

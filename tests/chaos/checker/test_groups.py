@@ -239,6 +239,27 @@ def test_by_itself_nothing_is_committed_that_was_not_asked_past(book: GroupBook)
     assert kinds(book.judge(8)) == {"commit-skip"}
 
 
+def test_who_leaves_has_not_asked_past_it(book: GroupBook) -> None:
+    book.join("a", "auto")
+    book.join("b", "auto")
+    book.assign_to("a", 1)
+    began = book.now
+    book.hand("a", 0, 4, began)
+    book.release("a", began)
+    book.leave("a")
+    book.assign_to("b", 2, 4)
+    assert kinds(book.judge(8)) == {"commit-skip"}
+
+
+def test_who_gives_it_up_in_the_next_poll_has_asked_past_it(book: GroupBook) -> None:
+    two_members(book, "auto")
+    book.release("a")
+    book.leave("a")
+    book.assign_to("b", 2, 4)
+    book.leave("b")
+    assert book.judge(8).valid is True
+
+
 def test_an_empty_poll_has_asked_past_it(book: GroupBook) -> None:
     two_members(book, "auto")
     book.hand("a", 4, 4)

@@ -58,9 +58,9 @@ async def running(
     with Recorder(path) as recorder:
         access = {host: Access(cluster.bootstrap) for host in ("c1", "c2")}
         workload = Workload(recorder, access, options, 7, nodes_of(cluster) if observed else None)
-        await workload.prepare()
-        workload.start()
         try:
+            await workload.prepare()
+            workload.start()
             yield Run(workload, path)
         finally:
             await workload.stop(STOP_PATIENCE_S, is_sound=is_sound)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from penstock.chaos.member.plan import MemberPlan
 from penstock.chaos.workload import ORDERS, Members, Senders, TopicPlan, WorkloadOptions
+from penstock.chaos.workload.crews import DRAIN_BOUND_S, DRAIN_PATIENCE_S, Pace
 from penstock.chaos.workload.lives import Nursery
 from penstock.client.devcluster import DevCluster
 from penstock.client.ports import free_ports
@@ -77,6 +78,38 @@ async def test_members_are_gone_with_the_nursery_frozen_ones_too() -> None:
     async with asyncio.timeout(10):
         while _is_there(frozen.pid):  # noqa: ASYNC110  another process's end
             await asyncio.sleep(0.01)
+
+
+def test_a_group_that_goes_on_is_waited_for() -> None:
+    pace = Pace(10.0)
+    assert pace.goes_on(None, 10.0)
+    assert pace.goes_on([("t", 0, 0, 9), ("t", 1, 0, 9)], 50.0)
+    assert pace.goes_on([("t", 0, 1, 9), ("t", 1, 8, 9)], 60.0)
+    assert pace.goes_on([("t", 0, 2, 9)], 119.0)
+    assert not pace.goes_on([], 130.0)
+    assert (pace.unread, pace.waited_s, pace.is_too_slow) == ([], 120.0, False)
+
+
+def test_a_partition_that_stands_still_is_not_hidden_by_the_others() -> None:
+    pace = Pace(0.0)
+    assert pace.goes_on([("t", 0, 1, 9), ("t", 1, 0, 9)], 0.0)
+    assert pace.goes_on([("t", 0, 1, 9), ("t", 1, 4, 9)], DRAIN_BOUND_S - 1)
+    assert not pace.goes_on([("t", 0, 1, 9), ("t", 1, 5, 9)], DRAIN_BOUND_S)
+    assert (pace.waited_s, pace.is_too_slow) == (DRAIN_BOUND_S, False)
+
+
+def test_where_nobody_says_what_is_committed_the_group_stands_still() -> None:
+    pace = Pace(0.0)
+    assert pace.goes_on(None, DRAIN_BOUND_S - 1)
+    assert not pace.goes_on(None, DRAIN_BOUND_S)
+    assert not pace.is_too_slow
+
+
+def test_a_group_that_is_too_slow_proves_nothing() -> None:
+    pace = Pace(0.0)
+    goes_on = [pace.goes_on([("t", 0, second, 10**6)], float(second)) for second in range(int(DRAIN_PATIENCE_S) + 1)]
+    assert goes_on.index(False) == DRAIN_PATIENCE_S
+    assert pace.is_too_slow
 
 
 def _is_there(pid: int) -> bool:

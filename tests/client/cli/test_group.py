@@ -12,6 +12,7 @@ from penstock.client.cli import run
 from penstock.client.cli.group_text import ranges
 from penstock.client.cli.times import duration_text, parse_time, time_text
 from penstock.protocol.batch import NewRecord, build
+from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
 from tests.client.conftest import ServedCluster
 from tests.client.reference_groups import Groups
@@ -279,3 +280,10 @@ def test_times_and_durations_are_written_to_be_read() -> None:
     assert [duration_text(ms) for ms in (0, 999, 1000, 59_949, 240_000, 3_600_000 * 36)] == [
         *("0 ms", "999 ms", "1.0 s", "59.9 s", "4.0 min", "1.5 d"),
     ]
+
+
+def test_who_cannot_join_is_told_so(penstock: Penstock, groups: Groups) -> None:
+    groups.faults.extend([Reason.LEADER_NOT_AVAILABLE] * 1_000)
+    done = penstock("consume", "orders", "--group", "g", "--timeout", "0.5", "--format", "json")
+    assert (done.code, done.json["error"]["reason"]) == (1, "NOT_SERVING"), done
+    assert "could not be joined within 500 ms" in done.json["error"]["message"]

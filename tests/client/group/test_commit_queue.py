@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.client.errors import BufferFullError
-from penstock.client.group.commit_queue import MAX_WAITING, CommitQueue
+from penstock.client.group import commit_queue
+from penstock.client.group.commit_queue import CommitQueue
 from penstock.client.records import CommitPoint, TopicPartition
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
@@ -71,15 +72,16 @@ def test_what_the_member_has_no_more_is_not_sent_and_not_repeated() -> None:
     assert q.settled == [("a", {P0}), ("b", {P0})]
 
 
-def test_too_many_are_refused() -> None:
+def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit_queue, "MAX_WAITING", 3)
     q = Queue()
-    for _ in range(MAX_WAITING):
+    for _ in range(3):
         q.add("x", p0=1)
     with pytest.raises(BufferFullError):
         q.add("y", p0=1)
 
 
-@given(st.lists(st.sampled_from(["add0", "add1", "take", "good", "bad", "drop0"]), max_size=60))
+@given(st.lists(st.sampled_from(["add0", "add1", "take", "good", "bad", "drop0"]), max_size=25))
 def test_every_commit_is_settled_once_and_in_order(steps: list[str]) -> None:
     q, added, sequences = Queue(), 0, [0]
     batch = None

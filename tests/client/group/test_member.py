@@ -66,6 +66,15 @@ def test_a_lost_member_continues_its_membership_on_a_new_stream_and_has_its_part
     assert member.core.member_id == "m1"
 
 
+def test_rule_21_a_loss_while_a_new_stream_is_not_answered_gives_that_up_too() -> None:
+    member = Member().join(0, read={0: 1})
+    member.core.ended(None, SESSION_MS - 1_000)
+    member.core.open(SESSION_MS - 500)
+    member.tick(SESSION_MS)
+    assert member.held == set()
+    assert member.core.wants_new_stream
+
+
 def test_a_broken_stream_costs_nothing() -> None:
     member = Member().join(0, read={0: 1})
     member.core.ended(None, 1_000)
@@ -126,6 +135,7 @@ def test_what_cannot_be_joined_is_told_once_and_tried_again_when_the_application
     assert error is not None
     assert error.reason is Reason.UNKNOWN_TOPIC
     assert member.core.take_error() is None
+    member.core.waited(15)
     assert not member.core.wants_stream
     member.core.asked(20)
     assert member.core.wants_stream
@@ -175,8 +185,8 @@ def test_a_release_tells_the_generation_and_ends_the_hold() -> None:
     member = Member().join(0, read={0: 1})
     member.hear(assignment(2, {}, revoked=(0,)), 100)
     (hold,) = member.core.holds
-    assert member.core.release(hold)
-    assert not member.core.release(hold)
+    assert member.core.release([hold]) == [hold]
+    assert member.core.release([hold]) == []
     ((kind, release),) = member.said()
     assert (kind, release.generation) == ("release", 2)
 
@@ -186,7 +196,7 @@ def test_rule_21_what_was_released_is_not_believed_until_it_is_granted_again() -
     member = Member().join(0, read={0: 1})
     member.hear(assignment(2, {}, revoked=(0,)), 100)
     (hold,) = member.core.holds
-    member.core.release(hold)
+    member.core.release([hold])
     member.said()
     member.hear(assignment(3, {0: 1}), 200)
     assert member.held == set()
@@ -201,12 +211,26 @@ def test_a_release_that_was_lost_with_its_stream_is_sent_again() -> None:
     member.hear(assignment(2, {}, revoked=(0,)), 100)
     (hold,) = member.core.holds
     member.core.ended(None, 110)
-    member.core.release(hold)
+    member.core.release([hold])
     member.core.open(120)
     member.hear(joined(2), 130)
     assert member.said() == []
     member.hear(assignment(2, {}, revoked=(0,)), 130)
     assert [kind for kind, _ in member.said()] == ["release"]
+
+
+def test_rule_21_what_was_lost_by_time_and_asked_for_then_is_not_believed_by_its_older_grant() -> None:
+    """The release crosses an assignment that gives it back: the coordinator may grant it to another at once."""
+    member = Member().join(0, read={0: 1})
+    member.tick(SESSION_MS)
+    member.core.ended(None, SESSION_MS)
+    member.core.open(SESSION_MS)
+    member.hear(joined(2), SESSION_MS)
+    member.hear(assignment(2, {}, revoked=(0,)), SESSION_MS)
+    member.hear(assignment(3, {0: 1}), SESSION_MS)
+    assert member.held == set()
+    member.hear(assignment(3, {0: 3}), SESSION_MS)
+    assert member.held == {0}
 
 
 def test_a_revocation_taken_back_before_anything_was_done_is_undone() -> None:
@@ -225,7 +249,7 @@ def test_a_revocation_that_is_being_settled_is_not_taken_back() -> None:
     hold.state = HoldState.SETTLING
     member.hear(assignment(3, {0: 1}), 200)
     assert member.changes[-1] == ("revoked", (0,))
-    assert member.core.release(hold)
+    assert member.core.release([hold])
 
 
 def test_rule_21_who_does_not_ask_for_records_loses_all_leaves_and_joins_when_it_asks_again() -> None:

@@ -110,7 +110,7 @@ def test_what_is_on_its_way_to_another_thread_is_in_hand() -> None:
     assert not positions.is_in_hand(P0)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["give", "ask", "commit"]), st.integers(1, 5)), max_size=40))
+@given(st.lists(st.tuples(st.sampled_from(["give", "ask", "commit"]), st.integers(1, 5)), max_size=20))
 def test_committed_by_itself_is_never_beyond_what_was_given_before_the_last_asking(
     steps: list[tuple[str, int]],
 ) -> None:

@@ -1,12 +1,15 @@
 """process() in the blocking face: handlers in threads, dead letters through a blocking producer, interrupts."""
 
+import inspect
 import signal
+import sys
 import threading
 
 import pytest
 
-from penstock.client import DeadLetter, Deduplicator, HandlerError, InvalidRequestError, Record, TopicPartition
+from penstock.client import DeadLetter, Deduplicator, HandlerError, InvalidRequestError, Record, Skip, TopicPartition
 from penstock.client.blocking import Consumer, Producer
+from penstock.client.processing.face import ProcessingFace
 from tests.client.conftest import ServedCluster
 
 P0 = TopicPartition("orders", 0)
@@ -17,6 +20,13 @@ def publish(served: ServedCluster, count: int) -> None:
     with Producer(served.cluster.bootstrap()) as producer:
         for number in range(count):
             producer.send("orders", b"%d" % number, key=b"%d" % (number % 3))
+
+
+def test_the_names_and_arguments_are_the_same() -> None:
+    for name, method in vars(ProcessingFace).items():
+        if inspect.isfunction(method):
+            there, here = inspect.signature(method), inspect.signature(getattr(Consumer, name))
+            assert list(there.parameters) == list(here.parameters)
 
 
 def test_plain_handlers_run_side_by_side_and_the_caller_waits(served: ServedCluster) -> None:
@@ -68,6 +78,15 @@ def test_closing_inside_a_handler_is_refused(served: ServedCluster) -> None:
             consumer.process(lambda record: consumer.close())
         with pytest.raises(InvalidRequestError, match="not between"):
             consumer.process(print, concurrency=0)
+
+
+def test_a_handler_that_exits_stops_process_and_leaves_the_client_alive(served: ServedCluster) -> None:
+    publish(served, 2)
+    with Consumer(served.cluster.bootstrap()) as consumer:
+        consumer.assign_topics("orders", start="earliest")
+        with pytest.raises(HandlerError, match="SystemExit: 3"):
+            consumer.process(lambda record: sys.exit(3), on_failure=Skip())
+        assert consumer.position(P0) == 0
 
 
 def test_ctrl_c_ends_process_and_what_was_done_stays_done(served: ServedCluster) -> None:

@@ -267,6 +267,7 @@ def test_retries_double_up_to_the_bound_and_then_the_end_comes(end: Stop | Skip 
     assert decide(policy, failure(4), 0.5) is end
     assert decide(policy, failure(0, "parse"), 0.5) is end
     assert decide(end, failure(1), 0.5) is end
+    assert decide(policy, failure(1, error=SystemExit(1)), 0.5) == Stop()
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ async def test_stop_is_the_default_and_the_record_comes_again(cluster: Cluster, 
         await consumer.process(fail_at_two, concurrency=1)
     assert raised.value.record.offset == 2
     assert isinstance(raised.value.__cause__, ValueError)
-    assert consumer.statistics()[:2] == (2, 1)
+    assert consumer.statistics() == (2, 1, 0, 0, 0, 0, 0, 0)
     assert consumer.position(P0) == 2
 
     async def handle(record: Record) -> None:
@@ -383,3 +383,39 @@ async def test_the_window_bounds_what_is_taken(cluster: Cluster, consumer: Consu
 
     await consumer.process(handle, max_in_flight=10)
     assert most == 10
+
+
+async def test_the_topics_id_outlives_the_topic_for_records_in_hand(cluster: Cluster, consumer: Consumer) -> None:
+    topic_id = cluster.topics["orders"].topic_id
+    assert consumer.topic_id("orders") == topic_id
+    cluster.drop("orders")
+    await until(lambda: "orders" not in consumer._session.metadata.catalog.topics)
+    assert consumer.topic_id("orders") == topic_id
+    with pytest.raises(UnknownTopicError, match="not known to the consumer"):
+        consumer.topic_id("missing")
+
+
+async def test_nobody_else_reads_meanwhile(cluster: Cluster, consumer: Consumer) -> None:
+    fill(cluster, [b"a"] * 3)
+    async for record in consumer:
+        assert record.offset == 0
+        break
+    entered, leave = asyncio.Event(), asyncio.Event()
+    seen: list[int] = []
+
+    async def handle(record: Record) -> None:
+        seen.append(record.offset)
+        with pytest.raises(InvalidRequestError, match=r"process\(\) is running"):
+            await consumer.poll()
+        entered.set()
+        await leave.wait()
+        if record.offset == 2:
+            consumer.stop()
+
+    task = asyncio.create_task(consumer.process(handle))
+    await entered.wait()
+    with pytest.raises(InvalidRequestError, match=r"process\(\) is running"):
+        await anext(consumer)
+    leave.set()
+    await task
+    assert seen == [1, 2]

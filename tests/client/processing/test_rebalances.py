@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from penstock.client import HandlerError, Record, RequestTimeoutError, Retry, TopicPartition
+from penstock.client import CommitFailedError, HandlerError, Record, RequestTimeoutError, Retry, TopicPartition
 from penstock.client.group.listener import Drainer
 from penstock.client.processing.options import Handler, ProcessConfig
 from penstock.client.processing.processor import Ground, Processor
@@ -99,7 +99,7 @@ class Run:
         def no_producer() -> "None":
             raise AssertionError
 
-        self.processor = Processor(source, Ground(lambda: Seams(clock=clock), no_producer, check))  # type: ignore[arg-type]
+        self.processor = Processor(source, Ground(lambda: Seams(clock=clock), no_producer, check, str.encode))  # type: ignore[arg-type]
         self.task: asyncio.Task[object]
 
     @asynccontextmanager
@@ -232,6 +232,17 @@ async def test_a_failed_commit_is_tried_again_and_is_an_error_only_at_the_end(ru
     assert run.source.moves[P0] == 2
 
 
+async def test_a_commit_for_what_was_lost_is_no_error_of_process(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def handle(record: Record) -> None: ...
+
+    run.source.commit_error = CommitFailedError(Reason.PARTITION_NOT_OWNED, "orders-0 is another's")
+    async with run.running(handle):
+        run.source.put(record(0))
+        await until(lambda: run.processor.statistics.processed == 1)
+    assert run.task.exception() is None
+    assert "orders-0 is another's" in caplog.text
+
+
 async def test_a_commit_that_fails_does_not_hide_the_handlers_error(run: Run) -> None:
     async def handle(record: Record) -> None:
         if record.offset == 1:
@@ -319,3 +330,24 @@ async def test_a_worker_whose_handler_was_cancelled_is_as_before(run: Run) -> No
         await asyncio.wait([run.task])
     with pytest.raises(HandlerError, match="CancelledError"):
         run.task.result()
+
+
+async def test_handlers_that_wait_for_nothing_leave_the_loop_to_others(run: Run) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def handle(record: Record) -> None:
+        run.clock.skip(5)
+
+    task = asyncio.create_task(others())
+    async with run.running(handle, ProcessConfig(concurrency=1)):
+        before = turns
+        run.source.put(*(record(offset) for offset in range(400)))
+        await until(lambda: run.processor.statistics.processed == 400)
+        assert turns - before >= 190
+    task.cancel()

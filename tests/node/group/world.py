@@ -98,7 +98,10 @@ class Beat:
 
 @dataclass
 class Seat:
-    """A coordinator in one leader epoch. `ends_ms`: when it will know that it is deposed."""
+    """A coordinator in one leader epoch.
+
+    `ends_ms`: from then on it knows that it may be deposed, and acknowledges nothing; it may decide for longer.
+    """
 
     place: tuple[int, int]
     core: GroupCore
@@ -158,7 +161,7 @@ class GroupWorld:
         self.seats.append(Seat(place, core, image=self.metadata.image))
 
     def elect(self, node_id: int, blind_ms: int, fates: random.Random) -> None:
-        """Another leadership; who led before finds out in `blind_ms`. What it has in flight is in the log, or not."""
+        """Another leadership; who led before serves for `blind_ms`. What it has in flight is in the log, or not."""
         former = self.present
         place = move_leadership(self.metadata, node_id)
         self.note("elect", place, "former blind for", blind_ms)
@@ -184,6 +187,9 @@ class GroupWorld:
             stream.is_known = False
         self.seats.remove(seat)
         self.commits = [commit for commit in self.commits if commit.seat is not seat]
+
+    def _is_cut_off(self, seat: Seat) -> bool:
+        return seat.ends_ms is not None and self.now_ms >= seat.ends_ms
 
     def show(self, seat: Seat) -> None:
         """It sees the metadata as they are."""
@@ -299,7 +305,8 @@ class GroupWorld:
         message = stream.up.popleft()
         if message.kind != "start" and not stream.is_known:
             return
-        if seat.over:
+        if seat.over or self._is_cut_off(seat):
+            stream.is_known = False
             stream.down.append(Message("end", PenstockError(Reason.NOT_COORDINATOR, "another")))
             return
         try:
@@ -390,7 +397,7 @@ class GroupWorld:
             return
         if beat.seat.paused_ms is not None:
             return
-        if beat.seat.over:
+        if beat.seat.over or self._is_cut_off(beat.seat):
             self.beats.remove(beat)
             return
         try:
