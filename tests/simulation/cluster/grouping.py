@@ -128,6 +128,8 @@ class MemberClient(ClientProcess):
                 self._group.given(tenure, record.offset)
                 reading.rows.append(row_of(record))
                 self.trace("read", record.partition, record.offset)
+            if self._group.world.options.cleanup:
+                self._pass_gaps(consumer)
             if self._is_manual and self.rng.random() < 0.3:
                 await self._commit(consumer)
             if self._former and self.rng.random() < 0.2:
@@ -139,6 +141,13 @@ class MemberClient(ClientProcess):
         stall_s, self.stall_s = self.stall_s, 0.0
         if stall_s:
             await self.pause(stall_s)
+
+    def _pass_gaps(self, consumer: Consumer) -> None:
+        """Where records are dropped, the position goes past them too."""
+        for partition in consumer.assignment():
+            if partition in self._readings:
+                tenure, _ = self._readings[partition]
+                tenure.handed = max(tenure.handed, consumer.position(partition))
 
     def _ask(self) -> None:
         """What was given out is done with."""
