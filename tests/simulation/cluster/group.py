@@ -39,6 +39,8 @@ class Tenure:
     """Where it must begin: what is committed, or the log start."""
     handed: int
     """Offset after the last record that the application was given."""
+    passed: int = 0
+    """The position after that, past records that are gone."""
     generation: int = 0
     """That the member knew when it was told."""
     asked: int = 0

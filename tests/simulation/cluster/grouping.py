@@ -147,12 +147,12 @@ class MemberClient(ClientProcess):
         for partition in consumer.assignment():
             if partition in self._readings:
                 tenure, _ = self._readings[partition]
-                tenure.handed = max(tenure.handed, consumer.position(partition))
+                tenure.passed = max(tenure.passed, consumer.position(partition))
 
     def _ask(self) -> None:
         """What was given out is done with."""
         for tenure, _ in self._readings.values():
-            tenure.asked = max(tenure.asked, tenure.handed)
+            tenure.asked = max(tenure.asked, tenure.handed, tenure.passed)
 
     async def _commit(self, consumer: Consumer) -> None:
         """Commit what was given out."""
