@@ -145,6 +145,21 @@ def test_a_broken_stream_removes_nobody_the_session_timeout_does() -> None:
     assert caught.value.reason is Reason.UNKNOWN_MEMBER
 
 
+def test_who_comes_back_on_a_new_stream_is_not_judged_by_polls_that_it_could_not_tell_of() -> None:
+    """Seed 211 of the simulated worlds: it was cut off, came back, and was removed before its first heartbeat."""
+    bench = Bench(t=1)
+    stream = bench.join("a", max_poll_interval_ms=9_500)
+    bench.settle()
+    bench.core.on_stream_gone("a", stream)
+    bench.pass_time(9_000)
+    again = bench.join("a", max_poll_interval_ms=9_500, generation=1)
+    bench.pass_time(1_000)
+    assert bench.is_joined(again)
+    assert not bench.is_ended(again)
+    bench.pass_time(9_000, "a", polls=-1)  # and now it could have told
+    assert bench.is_ended(again)
+
+
 def test_who_does_not_poll_is_told_at_once_and_taken_out_when_its_session_is_over() -> None:
     bench = Bench(t=4)
     bench.join("a", max_poll_interval_ms=30_000)

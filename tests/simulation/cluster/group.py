@@ -39,7 +39,11 @@ class Tenure:
     """Where it must begin: what is committed, or the log start."""
     handed: int
     """Offset after the last record that the application was given."""
-    asked: int
+    passed: int = 0
+    """The position after that, past records that are gone."""
+    generation: int = 0
+    """That the member knew when it was told."""
+    asked: int = 0
     """What a commit may name at most: what was given out before the application asked for more, or committed itself."""
 
 
@@ -91,7 +95,7 @@ class Group:
         start = 0 if committed is None else committed.offset
         former = self.tenures.get((member_id, spot))
         asked = start if former is None else max(start, former.asked)  # what is under way of that one may yet come
-        tenure = self.tenures[member_id, spot] = Tenure(member_id, spot, topic, start, start, asked)
+        tenure = self.tenures[member_id, spot] = Tenure(member_id, spot, topic, start, start, asked=asked)
         self.handed.setdefault(spot, set())
         self.world.checks.count("group: assigned")
         return tenure

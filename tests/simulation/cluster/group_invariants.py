@@ -104,7 +104,8 @@ class CommitsNeverGoBack(Invariant):
                 continue
             if known is not None and commit.offset < known.offset:
                 self.breach(f"{spot} went from {known} to {commit}")
-            if known is not None and commit.member_id == known.member_id and commit.sequence < known.sequence:
+            same = known is not None and commit.member_id == known.member_id
+            if known is not None and same and 0 < commit.sequence < known.sequence:
                 self.breach(f"{spot} went from {known} to {commit}")
             group.commits[spot] = commit
             self.checks.count("group: commits")

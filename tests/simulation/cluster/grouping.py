@@ -1,16 +1,21 @@
 """Clients that are members of the world's group: the real Consumer with all that it does by itself."""
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from penstock.client import CommitFailedError, Consumer, PenstockError, RebalanceListener, TopicPartition
 from penstock.client.group.member import MemberCore
 from penstock.client.options import ConsumerOptions
+from penstock.client.retry import CallPolicy
+from penstock.v1 import group_service_pb2 as pb
 from tests.simulation.cluster.consuming import row_of
 from tests.simulation.cluster.group import GROUP, Group, Tenure
 from tests.simulation.cluster.history import Reading, Spot
 from tests.simulation.cluster.process import ALLOWED, ClientProcess, LoopClock, Site, Topics
 
+FORMER = 8
+"""Tenures of which late commits may still come."""
 AWAY_S = 2.0
 """A member that leaves comes back within this."""
 
@@ -36,6 +41,8 @@ class MemberClient(ClientProcess):
         self._away_s: float | None = None
         self._subscribed: list[str] = []
         """Topics that it subscribes to; none: it does by a pattern."""
+        self._former: deque[Tenure] = deque(maxlen=FORMER)
+        """What it has no more. Kept over crashes: what was sent may come late."""
 
     # ---- from outside
 
@@ -95,7 +102,7 @@ class MemberClient(ClientProcess):
 
     async def _be_a_member(self) -> float | None:
         """Join, read, and leave in good order; gives how long to stay away."""
-        self._readings = {}
+        self.lost(tuple(self._readings))  # what it had when it left or crashed
         consumer = Consumer(self.site.bootstrap, **self._options())
         consumer._seams = self.seams()
         await consumer.open()
@@ -121,8 +128,12 @@ class MemberClient(ClientProcess):
                 self._group.given(tenure, record.offset)
                 reading.rows.append(row_of(record))
                 self.trace("read", record.partition, record.offset)
+            if self._group.world.options.cleanup:
+                self._pass_gaps(consumer)
             if self._is_manual and self.rng.random() < 0.3:
                 await self._commit(consumer)
+            if self._former and self.rng.random() < 0.2:
+                await self._commit_late(consumer, self._former.popleft())
         except PenstockError as error:
             self.tolerate(error, self.ALLOWED, "reading as a member")
             self.trace("member", str(error))
@@ -131,10 +142,17 @@ class MemberClient(ClientProcess):
         if stall_s:
             await self.pause(stall_s)
 
+    def _pass_gaps(self, consumer: Consumer) -> None:
+        """Where records are dropped, the position goes past them too."""
+        for partition in consumer.assignment():
+            if partition in self._readings:
+                tenure, _ = self._readings[partition]
+                tenure.passed = max(tenure.passed, consumer.position(partition))
+
     def _ask(self) -> None:
         """What was given out is done with."""
         for tenure, _ in self._readings.values():
-            tenure.asked = max(tenure.asked, tenure.handed)
+            tenure.asked = max(tenure.asked, tenure.handed, tenure.passed)
 
     async def _commit(self, consumer: Consumer) -> None:
         """Commit what was given out."""
@@ -149,6 +167,20 @@ class MemberClient(ClientProcess):
             for tenure in given:
                 self._group.acknowledged(tenure, tenure.handed)
 
+    async def _commit_late(self, consumer: Consumer, tenure: Tenure) -> None:
+        """A commit of what it has no more comes at last: it must be refused, unless nobody else was given it."""
+        member = consumer.group_member
+        is_last = self._group.tenures[tenure.member_id, tenure.spot] is tenure
+        if member is None or tenure.member_id == member.member_id or not is_last:
+            return  # it had, or may have, the same again, and has committed higher offsets since
+        request = pb.CommitOffsetsRequest(group_id=GROUP, member_id=tenure.member_id, generation=tenure.generation)
+        request.offsets.add(topic_id=tenure.spot.topic_id, partition=tenure.spot.partition, offset=tenure.handed)
+        tenure.asked = max(tenure.asked, tenure.handed)
+        answer = await consumer._session.caller.call(
+            lambda connection: connection.groups.CommitOffsets, request, pb.CommitOffsetsResponse, CallPolicy(1_000)
+        )
+        self.trace("late", tenure.spot.partition, tenure.handed, bool(answer.results[0].error.code))
+
     # ---- what the listener is told
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
@@ -159,6 +191,7 @@ class MemberClient(ClientProcess):
             hold = core.holds.find(partition)
             assert hold is not None
             tenure = self._group.assigned(core.member_id, Spot(*hold.key), partition.topic)
+            tenure.generation = core.generation
             reading = Reading(self.name, tenure.spot, partition.topic, tenure.start)
             self.history.readings.append(reading)
             self._readings[partition] = tenure, reading
@@ -170,7 +203,9 @@ class MemberClient(ClientProcess):
 
     def lost(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
-            self._readings.pop(partition, None)
+            tenure, _ = self._readings.pop(partition, (None, None))
+            if tenure is not None and tenure.handed > tenure.start:
+                self._former.append(tenure)
 
 
 class _Listener(RebalanceListener):

@@ -59,22 +59,3 @@ async def unanswered_is_committed(self: Commits, batch: Any, timeout_ms: float) 
     if error is not None:
         self._settle(batch, dict.fromkeys(batch.left))
     return None
-
-
-def keep_positions(self: Positions, partition: TopicPartition, position: int, *, is_settled: bool = True) -> None:
-    """What was handed out before a loss counts when the partition comes back."""
-    former = self.__dict__.setdefault("former", {})
-    point = former.get(partition, CommitPoint(position))
-    _add(self, partition, max(position, point.offset), is_settled=is_settled)
-
-
-_add = Positions.add
-_remove = Positions.remove
-
-
-def remember(self: Positions, partition: TopicPartition) -> None:
-    """See keep_positions."""
-    place = self._places.get(partition)
-    if place is not None:
-        self.__dict__.setdefault("former", {})[partition] = place.position
-    _remove(self, partition)
