@@ -1,5 +1,6 @@
 """Clusters of real penstockd processes on free ports, ended with the test; their logs are shown where a test fails."""
 
+import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -31,7 +32,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(scope="module")
-def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., DevCluster]]:
+def start_cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., DevCluster]]:
     """Start clusters that live as long as the module's tests."""
 
     def start(nodes: int = 3, **limits: int) -> DevCluster:
@@ -48,6 +51,9 @@ def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
         cluster.signal(node_id, signal.SIGKILL)
     for cluster, node_id in nodes:
         cluster.kill(node_id)
+    if not request.session.testsfailed:  # else the files may tell why
+        for cluster in _started:
+            shutil.rmtree(cluster.home)
     _started.clear()
 
 
