@@ -171,11 +171,11 @@ async def commits(arguments: argparse.Namespace, cluster: Cluster) -> None:
         tasks += [asyncio.create_task(_beats(member, 3.0)) for member in members]
         commit = [_of_member(member, arguments.size) for member in members]
     began_cpu, began = cluster.cpu_s(), time.perf_counter()
-    histogram = await _open_loop(commit, arguments.rate / arguments.size, arguments.seconds)
+    histogram, refused = await _open_loop(commit, arguments.rate / arguments.size, arguments.seconds)
     took, cpu = time.perf_counter() - began, cluster.cpu_s() - began_cpu
     done = histogram.count * arguments.size / took
     shown = ", ".join(f"p{share:g} {histogram.percentile(share):.1f} ms" for share in (50, 99, 99.9))
-    print(f"{done:.0f} offsets/s durable of {arguments.rate} asked for; {shown}; nodes {cpu / took:.2f} cores")
+    print(f"{done:.0f} offsets/s durable of {arguments.rate} asked for; {shown}; nodes {cpu / took:.2f} cores; {refused} refused")
     await _end(tasks)
 
 
@@ -200,14 +200,19 @@ async def _member(cluster: Cluster, group_id: str, topic: str, member_id: str) -
     return Member(services.GroupServiceStub(cluster.channel(node_id)).Join(), [topic], group_id, member_id)
 
 
-async def _open_loop(commit: Sequence[Callable[[], Any]], rate: float, seconds: float) -> Histogram:
-    """Begin a commit of the next group at a steady rate, whatever became of those before."""
-    histogram = Histogram()
+async def _open_loop(commit: Sequence[Callable[[], Any]], rate: float, seconds: float) -> tuple[Histogram, int]:
+    """Begin a commit of the next group at a steady rate, whatever became of those before. Also: how many failed."""
+    histogram, refused = Histogram(), 0
     loop = asyncio.get_running_loop()
     waiting: set[asyncio.Task[None]] = set()
 
     async def one(call: Callable[[], Any], due: float) -> None:
-        await call()
+        nonlocal refused
+        try:
+            await call()
+        except grpc.aio.AioRpcError:
+            refused += 1
+            return
         histogram.record(int((time.perf_counter() - due) * 1e6))
 
     began, number = time.perf_counter(), 0
@@ -218,7 +223,7 @@ async def _open_loop(commit: Sequence[Callable[[], Any]], rate: float, seconds: 
         task.add_done_callback(waiting.discard)
         number += 1
     await asyncio.gather(*waiting)
-    return histogram
+    return histogram, refused
 
 
 async def _beats(member: Member, interval: float) -> None:

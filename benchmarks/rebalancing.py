@@ -2,9 +2,10 @@
 
     python -m benchmarks.rebalancing [--members 8] [--partitions 48] [--rate 960] [--rounds 5] [--seconds 4]
 
-Each round: for --seconds nothing happens; one member more joins, and as long again is watched; it leaves. Printed is
-how many partitions moved, how many others were interrupted (given up, lost or given anew), and the longest gap between
-two deliveries of a partition: while nothing happened, of partitions that stayed, and of those that moved. Members are
+Each round: for --seconds nothing happens; a member of another group joins, which says what a new process on this
+machine costs by itself, and leaves; one member more joins, and as long again is watched; it leaves. Printed is how many
+partitions moved, how many others were interrupted (given up, lost or given anew), and the longest gap between two
+deliveries of a partition: in the two controls, of partitions that stayed, and of those that moved. Members are
 processes of their own, with the real consumer; a delivery counts when the line that tells of it arrives here.
 
 That nothing is lost, and nothing ever has two owners, while members come, go, die and freeze each second, is judged by
@@ -25,13 +26,13 @@ from statistics import median
 from typing import Any
 
 from penstock.chaos.member.plan import MemberPlan
-from penstock.chaos.workload.lives import Life, Nursery
+from penstock.chaos.workload.lives import Life, Nursery, Told
 from penstock.client import Admin, Producer
 from penstock.client.devcluster import DevCluster
 from penstock.client.devplan import make_plan
 from penstock.client.ports import free_ports
 
-TOPIC, GROUP = "shared", "readers"
+TOPIC, GROUP, OTHER_GROUP = "shared", "readers", "strangers"
 TICK_S = 0.02
 SETTLE_PATIENCE_S = 60.0
 POLL_S = 0.02
@@ -43,6 +44,8 @@ class Watch:
 
     owners: dict[int, int] = field(default_factory=dict)
     """By partition: the number of the member."""
+    granted: dict[int, int] = field(default_factory=dict)
+    """By partition: the last generation in which it was given to somebody. What two members tell may cross."""
     changes: list[tuple[float, int, int]] = field(default_factory=list)
     """When, which partition, which member: given, given up or lost."""
     deliveries: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -55,10 +58,11 @@ class Watch:
             for read in line["reads"]:
                 self.deliveries[read["partition"]].append(now)
         elif f in ("group_assigned", "group_released", "group_lost"):
-            for _, partition, *_ in line["partitions"]:
+            for _, partition, *given in line["partitions"]:
                 self.changes.append((now, partition, number))
                 if f == "group_assigned":
-                    self.owners[partition] = number
+                    if given[0] > self.granted.get(partition, 0):
+                        self.owners[partition], self.granted[partition] = number, given[0]
                 elif self.owners.get(partition) == number:
                     del self.owners[partition]
 
@@ -75,6 +79,8 @@ class Round:
     moved: int
     interrupted: int
     quiet: list[float]
+    another: list[float]
+    """While a member of another group joined."""
     staying: list[float]
     moving: list[float]
 
@@ -101,6 +107,11 @@ class Trial:
         partitions = range(self._arguments.partitions)
         quiet_s = time.monotonic()
         await asyncio.sleep(seconds)
+        another_s = time.monotonic()
+        stranger = await self._birth(OTHER_GROUP, lambda _: None)
+        await asyncio.sleep(seconds)
+        another_end_s = time.monotonic()
+        await _leaves(stranger)
         before, joined_s = dict(watch.owners), time.monotonic()
         number = self._born
         life = await self._join()
@@ -115,29 +126,40 @@ class Trial:
         result = Round(
             len(moved),
             len(touched - moved),
-            [watch.gap(partition, quiet_s, joined_s) for partition in partitions],
+            [watch.gap(partition, quiet_s, another_s) for partition in partitions],
+            [watch.gap(partition, another_s, another_end_s) for partition in partitions],
             staying,
             [watch.gap(partition, joined_s, end_s) for partition in moved],
         )
-        life.leave()
-        await life.ended()
+        await _leaves(life)
         await self._settled(self._arguments.members)
         return result
 
     async def _join(self) -> Life:
         number, self._born = self._born, self._born + 1
-        plan = MemberPlan(self._cluster.bootstrap, GROUP, (TOPIC,), clock_zero=0.0, pace_s=0.0, most_records=1_000)
-        return await self._nursery.birth(plan, lambda line: self._watch.told(number, line))
+        return await self._birth(GROUP, lambda line: self._watch.told(number, line))
+
+    async def _birth(self, group: str, told: Told) -> Life:
+        plan = MemberPlan(self._cluster.bootstrap, group, (TOPIC,), clock_zero=0.0, pace_s=0.0, most_records=1_000)
+        return await self._nursery.birth(plan, told)
 
     async def _settled(self, members: int) -> None:
         """Wait until so many members share all partitions."""
-        async with asyncio.timeout(SETTLE_PATIENCE_S):
-            while not self._is_settled(members):  # noqa: ASYNC110  it is other processes' state
-                await asyncio.sleep(POLL_S)
+        try:
+            async with asyncio.timeout(SETTLE_PATIENCE_S):
+                while not self._is_settled(members):  # noqa: ASYNC110  it is other processes' state
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError as error:
+            raise TimeoutError(f"{members} members do not share all partitions: {self._watch.owners}") from error
 
     def _is_settled(self, members: int) -> bool:
         owners = self._watch.owners
         return len(owners) == self._arguments.partitions and len(set(owners.values())) == members
+
+
+async def _leaves(life: Life) -> None:
+    life.leave()
+    await life.ended()
 
 
 async def _write(producer: Producer, partitions: int, rate: float) -> None:
@@ -187,6 +209,7 @@ def report(arguments: argparse.Namespace, rounds: list[Round]) -> None:
     print(f"interrupted though they stayed: {sum(one.interrupted for one in rounds)}")
     print("longest gap between deliveries of a partition:")
     print(_line("  nothing happens", (gap for one in rounds for gap in one.quiet)))
+    print(_line("  another group's member joins", (gap for one in rounds for gap in one.another)))
     print(_line("  partitions that stay", (gap for one in rounds for gap in one.staying)))
     print(_line("  partitions that move", (gap for one in rounds for gap in one.moving)))
 
