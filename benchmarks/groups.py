@@ -175,7 +175,8 @@ async def commits(arguments: argparse.Namespace, cluster: Cluster) -> None:
     took, cpu = time.perf_counter() - began, cluster.cpu_s() - began_cpu
     done = histogram.count * arguments.size / took
     shown = ", ".join(f"p{share:g} {histogram.percentile(share):.1f} ms" for share in (50, 99, 99.9))
-    print(f"{done:.0f} offsets/s durable of {arguments.rate} asked for; {shown}; nodes {cpu / took:.2f} cores; {refused} refused")
+    print(f"{done:.0f} offsets/s durable of {arguments.rate} asked for, {refused} requests failed; {shown}")
+    print(f"nodes {cpu / took:.2f} cores")
     await _end(tasks)
 
 
