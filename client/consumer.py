@@ -156,8 +156,12 @@ class Consumer(ProcessingFace, GroupFace):
         return tuple(partition for partition, cursor in self._fetcher.cursors.items() if cursor.paused)
 
     def position(self, partition: TopicPartition) -> int:
-        """Give the offset of the next record to be given out."""
-        return self._cursor(partition).position
+        """Give the offset of the next record to be given out; in a group also of what is being given up."""
+        cursor = self._cursor(partition)
+        if self._group is not None and cursor.partition in self._fetcher.aside:
+            handed_out = self._group.positions.position(cursor.partition)  # the cursor is after what another thread had
+            return cursor.position if handed_out is None else handed_out
+        return cursor.position
 
     # -- reading
 
@@ -252,7 +256,7 @@ class Consumer(ProcessingFace, GroupFace):
         is_over = False
         while True:
             if self._tells_changes:
-                await group.tell_changes()
+                await group.rebalances.tell_all()
             elif group.is_pending:
                 return False
             self._check_open()
@@ -355,7 +359,8 @@ class Consumer(ProcessingFace, GroupFace):
 
     def _cursor(self, partition: TopicPartition) -> Cursor:
         self._check_open()
-        cursor = self._fetcher.cursors.get(TopicPartition(*partition))
+        known = TopicPartition(*partition)
+        cursor = self._fetcher.cursors.get(known) or self._fetcher.aside.get(known)
         if cursor is None:
             raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"{partition} is not assigned")
         return cursor

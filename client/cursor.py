@@ -72,6 +72,14 @@ class Cursor:
         """Nothing was read yet: a record of this leader epoch stands before the position."""
         self.last_epoch = self._given_epoch = epoch
 
+    def again(self, position: int) -> "Cursor":
+        """Give another one in its place that begins at `position`, paused or stopped as this one is."""
+        cursor = Cursor(self.topic_id, self.partition, position)
+        if position == self.position and self._given_epoch != NO_EPOCH:
+            cursor.expect_after(self._given_epoch)
+        cursor.leader_epoch, cursor.paused, cursor.stopped = self.leader_epoch, self.paused, self.stopped
+        return cursor
+
     @property
     def has_data(self) -> bool:
         """There is something to give out."""

@@ -39,6 +39,8 @@ class Fetcher:
     def __init__(self, config: ConsumerConfig, session: ClientSession, *, deletions_are_normal: bool = False) -> None:
         """With `deletions_are_normal` a deleted topic is no error: somebody else takes its partitions away."""
         self.cursors: dict[TopicPartition, Cursor] = {}
+        self.aside: dict[TopicPartition, Cursor] = {}
+        """Where reading stands that was put aside: perhaps it goes on."""
         self.ready: dict[Cursor, None] = {}
         """Cursors that have something to give out."""
         self.errors: deque[PenstockError] = deque()
@@ -80,9 +82,24 @@ class Fetcher:
 
     def remove(self, partition: TopicPartition) -> None:
         """Read this partition no more; what was fetched of it is dropped. The others do not notice."""
+        self.aside.pop(partition, None)
         cursor = self.cursors.pop(partition, None)
         if cursor is not None:
             self._drop(cursor)
+
+    def put_aside(self, partition: TopicPartition) -> None:
+        """The same, but that it may go on: until it is removed it can be sought, paused and resumed."""
+        cursor = self.cursors.pop(partition, None)
+        if cursor is not None:
+            self._drop(cursor)
+            self.aside[partition] = cursor
+
+    def go_on(self, partition: TopicPartition, position: int) -> None:
+        """Read on what was put aside, from this position, before which stands what was given out before."""
+        former = self.aside.pop(partition, None)
+        if former is not None:
+            cursor = self.cursors[partition] = former.again(position)
+            self._place(cursor)
 
     def replace(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read these partitions from these offsets, and no others. Their topics are known to the metadata."""
@@ -208,7 +225,7 @@ class Fetcher:
 
     def _drop(self, cursor: Cursor) -> None:
         self._leave(cursor)
-        self.give_back(cursor, cursor.move(cursor.position))
+        self.give_back(cursor, cursor.rewind())
         self._backoffs.pop(cursor, None)
         self._end_mending(cursor)
 

@@ -12,7 +12,8 @@ class RebalanceListener:
     """Told when the member's partitions change. Subclass it; methods may be `async` in the asyncio consumer.
 
     The methods run inside poll, iteration and process, in the order of the changes, never at the same time, before any
-    record of what was assigned is given out. What one raises is raised there. They may commit, seek and pause.
+    record of what was assigned is given out. What one raises is raised there. They may commit, seek, pause and ask for
+    positions, also of what is being given up. What was given up again before it was told is not told at all.
     """
 
     def on_assigned(self, partitions: tuple[TopicPartition, ...]) -> Awaitable[None] | None:

@@ -179,19 +179,6 @@ class GroupReader:
         """The application has something to hear."""
         return self.rebalances.is_pending
 
-    async def tell_changes(self) -> None:
-        """Have the application hear of all changes of its partitions."""
-        while (change := self.rebalances.next_change()) is not None:
-            try:
-                await self.rebalances.tell(change)
-            except asyncio.CancelledError:
-                self.rebalances.put_back(change)
-                raise
-            except Exception:
-                await self.rebalances.finish(change)
-                raise
-            await self.rebalances.finish(change)
-
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """The application waits for records all the while."""

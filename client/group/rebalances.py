@@ -72,6 +72,8 @@ class Rebalances:
         self._announced: set[Hold] = set()
         """The application knows of them."""
         self._tasks: dict[asyncio.Task[None], tuple[Hold, ...]] = {}
+        self._telling = asyncio.Lock()
+        """The application hears of one change at a time."""
 
     # -- from the core
 
@@ -91,7 +93,7 @@ class Rebalances:
     def _revoke(self, holds: tuple[Hold, ...]) -> None:
         self.version += 1
         for hold in holds:
-            self._parts.fetcher.remove(hold.partition)
+            self._parts.fetcher.put_aside(hold.partition)
         self._parts.core.release(hold for hold in holds if hold not in self._begun)
         begun = tuple(hold for hold in holds if hold in self._begun)
         if self.drainer is not None and begun:
@@ -109,7 +111,7 @@ class Rebalances:
         for hold in holds:
             position = self._parts.positions.position(hold.partition)
             if position is not None:
-                self._parts.fetcher.add(hold.partition, position)
+                self._parts.fetcher.go_on(hold.partition, position)
 
     def _lose(self, change: Change) -> None:
         self.version += 1
@@ -184,7 +186,7 @@ class Rebalances:
             change = self._for_application.popleft()
             holds = change.holds
             if change.kind == "assigned":
-                holds = tuple(hold for hold in holds if self._parts.core.holds.has(hold))
+                holds = tuple(h for h in holds if self._parts.core.holds.has(h) and h.state is HoldState.READ)
                 self._announced.update(holds)
             elif change.kind == "revoked":
                 holds = tuple(h for h in holds if self._parts.core.holds.has(h) and h.state is HoldState.REVOKED)
@@ -205,6 +207,22 @@ class Rebalances:
     def is_pending(self) -> bool:
         """The application has something to hear before it is given more records."""
         return bool(self._for_application)
+
+    async def tell_all(self) -> None:
+        """Have the application hear of all changes of its partitions."""
+        if not self._for_application:
+            return  # and does not wait for what is told beside
+        async with self._telling:
+            while (change := self.next_change()) is not None:
+                try:
+                    await self.tell(change)
+                except asyncio.CancelledError:
+                    self.put_back(change)
+                    raise
+                except Exception:
+                    await self.finish(change)
+                    raise
+                await self.finish(change)
 
     async def tell(self, change: Change) -> None:
         """Call the listener."""
@@ -236,7 +254,10 @@ class Rebalances:
         if points:
             log_failures(await self._parts.commits.commit(points))
         try:
-            await self.tell(Change("revoked", holds))
+            async with self._telling:
+                told = tuple(hold for hold in holds if hold in self._announced)
+                if told:
+                    await self.tell(Change("revoked", told))
         finally:
             await self._settle(holds, auto_commit=False)
 

@@ -164,6 +164,19 @@ def test_a_compacted_batch_moves_the_position_to_its_end() -> None:
     assert cursor.position == 10
 
 
+def test_where_reading_goes_on_the_log_is_held_to_what_was_given_out() -> None:
+    former = Cursor(b"", HERE, 0)
+    accept(former, stored(0, 2, leader_epoch=3), leader_epoch=3)
+    assert len(former.take(2)[0]) == 2
+    former.paused = True
+    cursor = former.again(2)
+    assert cursor.paused
+    assert (cursor.position, cursor.given_epoch, cursor.leader_epoch) == (2, 3, 3)
+    with pytest.raises(LogDamagedError, match="leader epoch 2 after 3"):
+        accept(cursor, stored(2, 1, leader_epoch=2), leader_epoch=3)
+    accept(former.again(1), stored(1, 1, leader_epoch=2), leader_epoch=3)  # it was sought: what is before is not known
+
+
 def test_a_lower_leadership_is_stale() -> None:
     cursor = Cursor(b"", HERE, 0)
     accept(cursor, stored(0, 1), leader_epoch=4)

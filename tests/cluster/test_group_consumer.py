@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from penstock.client.devcluster import DevCluster
 from penstock.client.errors import make_error
 from penstock.client.seams import Seams
 from penstock.protocol.reasons import Reason
+from tests.client.conftest import until as happens
 from tests.client.test_docs import IN_GROUPS
 
 _names = itertools.count()
@@ -480,3 +482,77 @@ def test_the_examples_of_the_guide_run(boot: str, capsys: pytest.CaptureFixture[
     assert "CommittedOffset(offset=" in out
     assert out.count("mine now") == 1
     assert "another member" not in out
+
+
+async def test_of_what_was_given_up_before_it_was_told_the_listener_hears_nothing(boot: str) -> None:
+    name, group = await topic(boot, 4), new_group()
+    heard = Heard()
+    async with Consumer(boot, group=group, topics=name, listener=heard) as first:
+        await happens(lambda: len(first.assignment()) == 4)  # it does not poll: nothing is told
+        async with Consumer(boot, group=group, topics=name):
+            while len(first.assignment()) == 4:  # noqa: ASYNC110  another task's doing, of which nothing tells
+                await asyncio.sleep(0)
+            assert first._group is not None
+            await first._group.rebalances.tell_all()  # at once: they are not released yet
+            assert heard.events == [("assigned", {partition for _, partition in first.assignment()})]
+
+
+class Knows(Heard):
+    """Asks for positions while it hears of a revocation."""
+
+    def __init__(self, position: Callable[[TopicPartition], int]) -> None:
+        super().__init__()
+        self._position = position
+        self.positions: dict[TopicPartition, int] = {}
+
+    def on_revoked(self, partitions: tuple[TopicPartition, ...]) -> None:
+        super().on_revoked(partitions)
+        self.positions |= {place: self._position(place) for place in partitions}
+
+
+async def test_the_position_of_what_is_given_up_is_known_until_it_is(boot: str) -> None:
+    name, group = await topic(boot, 2, records=10), new_group()
+    knows = Knows(lambda place: first.position(place))  # noqa: PLW0108  it is not there yet
+    async with Consumer(boot, group=group, topics=name, listener=knows, auto_commit=False) as first:
+        given = Counter(record.partition for record in await read(first, 13))
+        async with Consumer(boot, group=group, topics=name) as second:
+            await until(lambda: len(first.assignment()) == 1, second)
+            await first.poll(timeout=0)
+            (revoked,) = {0, 1} - {partition for _, partition in first.assignment()}
+            assert knows.positions == {TopicPartition(name, revoked): given[revoked]}
+
+
+def test_the_blocking_face_knows_the_position_of_what_is_given_up(boot: str) -> None:
+    with blocking.Producer(boot) as producer, blocking.Admin(boot) as admin:
+        name, group = f"topic-{next(_names)}", new_group()
+        admin.create_topic(name, partitions=2)
+        for number in range(20):
+            producer.send_nowait(name, b"", partition=number % 2)
+        producer.flush()
+    knows = Knows(lambda place: first.position(place))  # noqa: PLW0108  it is not there yet
+    with blocking.Consumer(boot, group=group, topics=name, listener=knows, auto_commit=False) as first:
+        given = Counter(record.partition for _, record in zip(range(13), first, strict=False))
+        with blocking.Consumer(boot, group=group, topics=name) as second:
+            while len(first.assignment()) == 2:
+                second.poll(timeout=0.05)
+            first.poll(timeout=0)
+            (revoked,) = {0, 1} - {partition for _, partition in first.assignment()}
+            assert knows.positions == {TopicPartition(name, revoked): given[revoked]}
+
+
+async def test_what_is_not_given_up_after_all_is_as_it_was(boot: str) -> None:
+    name, group = await topic(boot, 2, records=10), new_group()
+    places = {TopicPartition(name, partition) for partition in range(2)}
+    heard = Heard()
+    async with Consumer(boot, group=group, topics=name, listener=heard) as first:
+        given = Counter(record.partition for record in await read(first, 13))
+        first.pause(*places)
+        async with Consumer(boot, group=group, topics=name) as second:
+            await until(lambda: len(first.assignment()) == 1, second)
+        await happens(lambda: len(first.assignment()) == 2)
+        assert set(first.paused()) == places
+        assert {place: first.position(place) for place in places} == {place: given[place.partition] for place in places}
+        assert await first.poll(timeout=0.1) == []
+        first.resume(*places)
+        assert len(await read(first, 7)) == 7
+        assert heard.events == [("assigned", {0, 1})]

@@ -294,3 +294,46 @@ def test_an_example_of_the_guide_runs(number: int, orders: str, tmp_path: Path) 
         asyncio.run(result)
     (group,) = re.findall(r'group="([a-z-]+)"', EXAMPLES[number])
     assert sum(offset or 0 for offset in asyncio.run(committed(orders, group, "orders", 2))) == 100
+
+
+class OneByOne(RebalanceListener):
+    """Takes its time, and notes what it is told and whether two things were told at once."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, set[int]]] = []
+        self.at_once = 0
+        self.gate = asyncio.Event()
+        self._inside = False
+
+    async def on_assigned(self, partitions: tuple[TopicPartition, ...]) -> None:
+        await self._note("assigned", partitions)
+
+    async def on_revoked(self, partitions: tuple[TopicPartition, ...]) -> None:
+        await self._note("revoked", partitions)
+
+    async def _note(self, what: str, partitions: tuple[TopicPartition, ...]) -> None:
+        self.at_once += self._inside
+        self._inside = True
+        self.events.append((what, {partition for _, partition in partitions}))
+        await self.gate.wait()
+        self._inside = False
+
+
+async def test_process_tells_the_listener_one_thing_after_another(boot: str) -> None:
+    name, group = await topic(boot, 4, records=1), new_group()
+    one = OneByOne()
+    async with Consumer(boot, group=group, topics=name, listener=one) as first:
+        working = asyncio.create_task(first.process(lambda _: None))
+        await until(lambda: bool(one.events))
+        async with Consumer(boot, group=group, topics=name) as second:
+            while len(first.assignment()) > 2:
+                await second.poll(timeout=0.05)
+            one.gate.set()
+            while len(second.assignment()) < 2:
+                await second.poll(timeout=0.05)
+            await until(lambda: len(one.events) == 2)
+            kept = {partition for _, partition in first.assignment()}
+            assert one.events == [("assigned", set(range(4))), ("revoked", set(range(4)) - kept)]
+            assert not one.at_once
+            first.stop()
+            await working
