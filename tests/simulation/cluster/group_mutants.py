@@ -23,6 +23,7 @@ __all__ = ["MUTANTS", "WORLDS", "caught"]
 WORLDS = "cluster"
 SOME = 100
 MANY = 300
+RARE = 1_000
 
 
 def _mutant(name: str, rule: str, what: str, budget: int, *puts: Put) -> Mutant:
@@ -109,7 +110,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "member: commits what is in hand",
         "commits",
         "auto-commit does not wait until it is asked past",
-        SOME,
+        RARE,
         (Positions, "asked_past", members.all_that_was_given),
     ),
     _mutant(
