@@ -27,10 +27,12 @@ class _Place:
     """`asked` when the application committed something else itself: that stands until it asks again."""
     ahead: bool = False
     """Records are on their way to the application, and nobody knows which of them it has."""
+    withheld: bool = False
+    """Somebody else knows how far it is done: what was handed out or asked past says nothing."""
 
     def is_due(self) -> bool:
         """What was asked past is to be committed: it is ahead of what is, or the application went back to it."""
-        if self.asked is self.overruled:
+        if self.asked is self.overruled or self.withheld:
             return False
         if self.settled is None or self.asked.offset > self.settled:
             return True
@@ -86,15 +88,23 @@ class Positions:
             place.sought = True
             self._in_hand.pop(partition, None)
 
+    def withhold(self, partition: TopicPartition) -> None:
+        """Of it counts only what is committed, from now on to its end."""
+        place = self._places.get(partition)
+        if place is not None:
+            place.withheld = True
+
     def is_in_hand(self, partition: TopicPartition) -> bool:
         """The application may have records of it that it has not asked past."""
         place = self._places.get(partition)
         return partition in self._in_hand or (place is not None and place.ahead)
 
     def position(self, partition: TopicPartition) -> int | None:
-        """Give the offset after what was handed out."""
+        """Give the offset after what was handed out; of what is withheld, after what is committed."""
         place = self._places.get(partition)
-        return None if place is None else place.position.offset
+        if place is None:
+            return None
+        return place.settled if place.withheld else place.position.offset
 
     def asked_past(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what may be committed without a word of the application, and is not yet."""
@@ -106,7 +116,8 @@ class Positions:
 
     def handed_out(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what the application means when it commits without saying what, as far as it is not committed."""
-        return {p: place.position for p, place in self._chosen(partitions) if place.position.offset != place.settled}
+        chosen = [(p, place) for p, place in self._chosen(partitions) if not place.withheld]
+        return {p: place.position for p, place in chosen if place.position.offset != place.settled}
 
     def overrule(self, partitions: Iterable[TopicPartition]) -> None:
         """The application commits these itself, and nobody takes that back before it asks for more records."""

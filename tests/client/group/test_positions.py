@@ -90,6 +90,18 @@ def test_a_lost_partition_leaves_nothing_behind() -> None:
     assert positions.asked_past() == {}
 
 
+def test_of_what_is_withheld_only_what_is_committed_counts() -> None:
+    positions = Positions()
+    positions.add(P0, 0)
+    positions.hand_out(P0, 100, 1)
+    positions.withhold(P0)
+    positions.ask()
+    assert positions.asked_past() == positions.handed_out() == {}
+    positions.committed(P0, 5)
+    assert positions.asked_past() == positions.handed_out() == {}
+    assert positions.position(P0) == 5
+
+
 def test_a_seek_moves_both() -> None:
     positions = Positions()
     positions.add(P0, 0)
