@@ -277,6 +277,28 @@ async def test_cancelling_cancels_handlers_and_keeps_what_was_not_done(cluster: 
     assert consumer.position(P0) == 1
 
 
+async def test_what_a_cancelled_handler_raises_is_no_failure_of_its_record(
+    cluster: Cluster, consumer: Consumer
+) -> None:
+    fill(cluster, [b"a"])
+    entered = asyncio.Event()
+
+    async def handle(record: Record) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError("aborted") from None  # as libraries do
+
+    task = asyncio.create_task(consumer.process(handle, on_failure=Skip()))
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert consumer.statistics().skipped == 0
+    assert consumer.position(P0) == 0
+
+
 async def test_cancelling_waits_for_plain_handlers_and_counts_them(cluster: Cluster, consumer: Consumer) -> None:
     fill(cluster, [b"a"])
     entered, leave = threading.Event(), threading.Event()
