@@ -201,8 +201,8 @@ class MemberCore:
         if self.phase is Phase.MEMBER and now_ms >= self._next_heartbeat_ms:
             self._heartbeat(now_ms)
 
-    def due_ms(self) -> int:
-        """When `tick` has something to do next, at the latest."""
+    def due_ms(self) -> int | None:
+        """When `tick` has something to do next, at the latest; None: not before there is news."""
         times = [self._lost_ms] if self.holds else []
         deadline_ms = self.holds.next_deadline_ms()
         if deadline_ms is not None:
@@ -213,7 +213,7 @@ class MemberCore:
             times.append(self._stall_ms)
         if not self.waiting and self.wants_stream:
             times.append(self._asked_ms + self.config.max_poll_interval_ms)
-        return min(times, default=self._opened_ms + self.config.session_timeout_ms * 1000)
+        return min(times, default=None)
 
     def take_changes(self) -> list[Change]:
         """Give what became of the holds, in order, once."""

@@ -316,8 +316,9 @@ class GroupReader:
             self.changed()
             self._beat(now_ms)
             self._wake.clear()
+            due_ms = self._core.due_ms()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(1, self._core.due_ms() - now_ms) / 1000):
+                async with asyncio.timeout(None if due_ms is None else max(1, due_ms - now_ms) / 1000):
                     await self._wake.wait()
 
     def _beat(self, now_ms: int) -> None:
