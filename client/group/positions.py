@@ -21,6 +21,7 @@ class _Place:
     """After what the application has asked past."""
     settled: int | None
     """What was committed last, by acknowledgement, or needs no commit: where it began."""
+    began: CommitPoint
     sought: bool = False
     """The application went elsewhere, perhaps back, and nothing was committed since."""
     overruled: CommitPoint | None = None
@@ -49,7 +50,7 @@ class Positions:
     def add(self, partition: TopicPartition, position: int, *, is_settled: bool = True) -> None:
         """Begin at `position`; unless that is settled, it is to be committed before anything was handed out."""
         point = CommitPoint(position)
-        self._places[partition] = _Place(point, point, position if is_settled else None)
+        self._places[partition] = _Place(point, point, position if is_settled else None, point)
         self._in_hand.pop(partition, None)
 
     def remove(self, partition: TopicPartition) -> None:
@@ -111,8 +112,9 @@ class Positions:
         return {p: place.asked for p, place in self._chosen(partitions) if place.is_due()}
 
     def unsettled(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
-        """Give where these began, as far as that is to be committed and is not yet."""
-        return {p: place.asked for p, place in self._chosen(partitions) if place.settled is None}
+        """Give where these began, as far as that is to be committed, and nothing is yet or was to be."""
+        chosen = self._chosen(partitions)
+        return {p: place.began for p, place in chosen if place.settled is None and place.overruled is None}
 
     def handed_out(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what the application means when it commits without saying what, as far as it is not committed."""

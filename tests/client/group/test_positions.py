@@ -33,6 +33,17 @@ def test_a_beginning_that_is_not_settled_is_to_be_committed() -> None:
     assert positions.asked_past() == positions.unsettled([P0]) == {}
 
 
+def test_of_a_beginning_that_is_not_settled_no_more_than_that_is_committed_without_a_word() -> None:
+    """Who commits for himself may have asked past what he is not done with."""
+    positions = Positions()
+    positions.add(P0, 10, is_settled=False)
+    positions.hand_out(P0, 15, 1)
+    positions.ask()
+    assert positions.unsettled() == {P0: CommitPoint(10)}
+    positions.overrule([P0])  # commit() of the application's own, which is under way
+    assert positions.unsettled() == {}
+
+
 def test_an_older_acknowledgement_settles_nothing_newer() -> None:
     positions = Positions()
     positions.add(P0, 0)
