@@ -148,10 +148,13 @@ class Rebalances:
         backoff = Backoff(self._session.rng)
         while left := [hold for hold in holds if self._parts.core.holds.has(hold) and hold not in self._begun]:
             try:
-                self._begin(await self._parts.starting.resolve(left, self._parts.core.first_generation or 0))
+                begins = await self._parts.starting.resolve(left, self._parts.core.first_generation or 0)
             except PenstockError as error:
                 passing = is_retriable(error) or is_unknown(error)
                 _LOG.log(logging.DEBUG if passing else logging.WARNING, "where to begin is not known: %s", error)
+                begins = {}
+            self._begin(begins)
+            if len(begins) < len(left):
                 await self._session.clock.sleep_ms(backoff.next_ms())
 
     def _begin(self, begins: dict[Hold, Begin]) -> None:

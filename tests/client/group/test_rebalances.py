@@ -177,3 +177,13 @@ async def test_who_did_not_hear_of_an_assignment_does_not_hear_of_its_end(bench:
     bench.commits.gate.set()
     await until(lambda: bench.held == set())
     assert bench.rebalances.next_change() is None
+
+
+async def test_a_partition_without_a_leader_keeps_no_other_from_beginning(bench: Bench, cluster: Cluster) -> None:
+    cluster.topics["orders"].partitions[1].ClearField("leader")
+    cluster.touch()
+    bench.assign(1, {0: 1, 1: 1, 2: 1})
+    await until(lambda: len(bench.fetcher.cursors) == 2)
+    assert set(bench.fetcher.cursors) == {P0, partition(2)}
+    cluster.lead("orders", 1, min(cluster.brokers))
+    await until(lambda: P1 in bench.fetcher.cursors)
