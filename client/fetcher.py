@@ -48,6 +48,7 @@ class Fetcher:
         self._config = config
         self._session = session
         self._deletions_are_normal = deletions_are_normal
+        self._is_closed = False
         self._news = asyncio.Event()
         self._streams: dict[str, ConsumeStream] = {}
         self._places: dict[Cursor, ConsumeStream] = {}
@@ -61,8 +62,8 @@ class Fetcher:
     # -- what the consumer calls
 
     async def wait(self, is_enough: Callable[[], bool]) -> None:
-        """Return when there is an error, or when this holds; it is looked at after each change."""
-        while not self.errors and not is_enough():
+        """Return when there is an error, when this holds (it is looked at after each change), or after `close`."""
+        while not (self.errors or self._is_closed or is_enough()):
             self._news.clear()
             await self._news.wait()
 
@@ -147,7 +148,8 @@ class Fetcher:
             self.ready.pop(cursor, None)
 
     async def close(self) -> None:
-        """End all tasks."""
+        """End all tasks, and every wait."""
+        self._is_closed = True
         self._session.metadata.listeners.remove(self._metadata_changed)
         await end([*self._mending.values(), *self._ending, *self._tasks])
         self._news.set()

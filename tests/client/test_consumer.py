@@ -363,6 +363,20 @@ async def test_what_cannot_be_assigned(cluster: Cluster) -> None:
         await consumer.poll()
 
 
+async def test_closing_ends_the_waits_of_others(cluster: Cluster) -> None:
+    cluster.create("orders")
+    async with Consumer(cluster.bootstrap()) as consumer:
+        await consumer.assign([P0])
+        iterating = asyncio.create_task(anext(consumer))
+        polling = asyncio.create_task(consumer.poll(timeout=60))
+        for _ in range(3):
+            await asyncio.sleep(0)  # both wait by now
+        await consumer.close()
+        for task in (iterating, polling):
+            with pytest.raises(ClientClosedError):
+                await task
+
+
 async def test_a_cancelled_poll_loses_nothing_and_closing_leaves_no_task(cluster: Cluster) -> None:
     cluster.create("orders")
     before = asyncio.all_tasks()
