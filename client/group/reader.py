@@ -325,7 +325,7 @@ class GroupReader:
         if self._watchdog is None:
             return
         core = self._core
-        address = (self._coordinator.known or "") if core.phase is Phase.MEMBER else ""
+        address = self._stream.address if core.phase is Phase.MEMBER else ""
         request = pb.HeartbeatRequest(
             group_id=core.config.group, member_id=core.member_id, generation=core.generation, polls=core.polls
         )

@@ -41,6 +41,8 @@ class JoinStream:
     """See the module. Used from one event loop."""
 
     def __init__(self, core: MemberCore, coordinator: Coordinator, session: ClientSession, host: StreamHost) -> None:
+        self.address = ""
+        """Of the coordinator that the present stream, or the last one, leads to."""
         self._core = core
         self._coordinator = coordinator
         self._session = session
@@ -77,6 +79,7 @@ class JoinStream:
                 await self._host.before_join()
             address = await self._coordinator.address(FIND_TIMEOUT_MS)
             connection = await self._session.connections.ready(address)
+            self.address = address
             served, error = await self._serve(connection.groups.Join())
         except PenstockError as raised:
             error = raised
