@@ -132,9 +132,10 @@ class JoinStream:
         await call.write(start)
         while not self._core.wants_new_stream:
             self._wake.clear()
-            for request in self._core.take_requests():
+            requests = self._core.take_requests()
+            for request in requests:
                 await call.write(request)
-            if not self._core.wants_stream:
-                await call.done_writing()
+            if not self._core.wants_stream or any(request.HasField("leave") for request in requests):
+                await call.done_writing()  # also where it wants the next one already
                 return
             await self._wake.wait()

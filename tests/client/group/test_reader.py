@@ -17,6 +17,8 @@ from penstock.client.options import ConsumerConfig
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.protocol.reasons import Reason
+from penstock.v1 import group_service_pb2 as pb
+from tests.client.conftest import until
 from tests.client.group.talk import joined
 from tests.client.reference_server import Cluster
 
@@ -32,6 +34,27 @@ class Told:
         self.beats.append(beat)
 
     def close(self) -> None: ...
+
+
+class Silent:
+    """A Join stream to a coordinator that takes everything and says nothing."""
+
+    def __init__(self) -> None:
+        self.written: list[str | None] = []
+
+    async def write(self, request: pb.JoinRequest) -> None:
+        self.written.append(request.WhichOneof("request"))
+
+    async def done_writing(self) -> None: ...
+
+    def cancel(self) -> None: ...
+
+    def __aiter__(self) -> "Silent":
+        return self
+
+    async def __anext__(self) -> pb.JoinResponse:
+        await asyncio.Event().wait()
+        raise StopAsyncIteration
 
 
 @pytest.fixture
@@ -60,3 +83,18 @@ async def test_the_threads_heartbeats_go_where_the_stream_leads_whatever_other_c
     ticking.cancel()
     watchdog: Any = reader._watchdog
     assert [beat.address for beat in watchdog.beats] == ["node-1:9000"]
+
+
+async def test_who_asks_again_at_once_does_not_wait_for_ever_on_the_stream_on_which_it_has_left(
+    reader: GroupReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.client.group.stream.END_TIMEOUT_S", 0.01)
+    core, call = reader._core, Silent()
+    serving = asyncio.create_task(reader._stream._serve(call))
+    await until(lambda: call.written == ["start"])
+    core.received(joined(), reader.now_ms())
+    core.asked(reader.now_ms() + core.config.max_poll_interval_ms)  # the application has blocked the loop for so long
+    assert core.wants_stream
+    reader._stream.poke()
+    await serving
+    assert call.written == ["start", "leave"]
