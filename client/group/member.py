@@ -61,6 +61,8 @@ class MemberCore:
         """The application waits for records right now."""
         self.wants_new_stream = False
         """The present stream is to be given up."""
+        self.fatal: PenstockError | None = None
+        """Why it cannot be a member any more."""
         self.first_generation: int | None = None
         """Of the first assignment after joining or subscribing; None until it has come."""
         self._unique = unique
@@ -131,8 +133,15 @@ class MemberCore:
         if error.reason in _ENDS_MEMBERSHIP:
             return
         self._error = error
-        self.phase = Phase.ENDED if error.reason is Reason.INSTANCE_FENCED else Phase.RESTING
+        self.phase = Phase.RESTING
+        if error.reason is Reason.INSTANCE_FENCED:
+            self.fail(error)
         self.tick(now_ms)
+
+    def fail(self, error: PenstockError) -> None:
+        """It cannot be a member any more."""
+        self.phase = Phase.ENDED
+        self.fatal = self._error = error
 
     def acknowledged(self, sent_ms: int) -> None:
         """A heartbeat that was sent then, on this stream or beside it, has reached the coordinator."""

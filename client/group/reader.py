@@ -162,6 +162,9 @@ class GroupReader:
         self._asked_ms = self.now_ms()
         self._core.asked(self._asked_ms)
         self.changed()
+        fatal, errors = self._core.fatal, self._fetcher.errors
+        if fatal is not None and not errors:  # each time, else the application would wait for records for ever
+            errors.append(type(fatal)(fatal.reason, fatal.message, fatal.metadata))
 
     def goes_on(self) -> bool:
         """The same, once a record; False: there is more to do first."""
@@ -283,8 +286,8 @@ class GroupReader:
             return
         _LOG.critical("group %s: the membership is looked after no more", self.config.group, exc_info=task.exception())
         text = f"a fault of the client ended the membership of group {self.config.group!r}: {task.exception()!r}"
-        self._fetcher.errors.append(PenstockError(Reason.INTERNAL, text))
         self._core.leave("a fault of the client", returning=False)
+        self._core.fail(PenstockError(Reason.INTERNAL, text))
         self.changed()
 
     def _points(

@@ -98,3 +98,14 @@ async def test_who_asks_again_at_once_does_not_wait_for_ever_on_the_stream_on_wh
     reader._stream.poke()
     await serving
     assert call.written == ["start", "leave"]
+
+
+async def test_who_was_fenced_is_told_whenever_it_asks(reader: GroupReader) -> None:
+    core, errors = reader._core, reader._fetcher.errors
+    core.open(reader.now_ms())
+    core.ended(make_error(Reason.INSTANCE_FENCED, "another process has joined"), reader.now_ms())
+    reader.changed()
+    for _ in range(2):
+        reader.ask()
+        assert [error.reason for error in errors] == [Reason.INSTANCE_FENCED]
+        errors.clear()
