@@ -87,12 +87,18 @@ class Consumer(ProcessingFace, GroupFace):
         """`told`: the listener knows that all partitions are given up."""
         if not self._is_open:
             return
-        await self.processor.end()
+        self.processor.check_ending()
+        group = self._group
         try:
-            if self._group is not None:
-                await self._group.close(leave=leave, told=told)
-        finally:
-            await self._end()
+            await self.processor.end()
+            if group is not None:
+                await group.finish(told=told)
+        finally:  # also where it is cancelled
+            try:
+                if group is not None:
+                    await group.depart(leave=leave)
+            finally:
+                await self._end()
 
     async def _end(self) -> None:
         self._is_open = False

@@ -59,7 +59,9 @@ class GroupFace:
 
     def _drive(self, drainer: Drainer | None) -> None:
         """Hand revocations to a drainer, and leave committing to it; None: as before. For `process`."""
-        self._in_group().drive(drainer)
+        group = self._group if drainer is None else self._in_group()
+        if group is not None:
+            group.drive(drainer)
 
     def _in_group(self) -> GroupReader:
         self._check_open()

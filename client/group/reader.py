@@ -34,9 +34,9 @@ from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
 
 CLOSE_TIMEOUT_S = 10.0
-"""How long `close` waits for the last commit."""
+"""How long closing waits for the listener and the last commit."""
 LEAVE_TIMEOUT_S = 3.0
-"""How long `close` waits for the coordinator to hear of the leaving."""
+"""How long closing waits for the coordinator to hear of the leaving."""
 ASK_INTERVAL_MS = 100
 """Asking for records more often than that is not told to the core."""
 _LOG = logging.getLogger("penstock.client")
@@ -94,14 +94,11 @@ class GroupReader:
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
 
-    async def close(self, *, leave: bool, told: bool = False) -> None:
-        """Tell the listener unless it was told, commit what was asked past, leave, end the tasks."""
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self._finish(told=told)
-        finally:
-            await self._depart(leave=leave)
+    async def finish(self, *, told: bool) -> None:
+        """The first half of closing: tell the listener unless it was told, and commit what was asked past."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._finish(told=told)
 
     async def _finish(self, *, told: bool) -> None:
         change = self.rebalances.announced()
@@ -113,7 +110,8 @@ class GroupReader:
             points = positions.asked_past() if self.rebalances.auto_commit else positions.unsettled()
             log_failures(await self._commits.commit(points))  # and those before it
 
-    async def _depart(self, *, leave: bool) -> None:
+    async def depart(self, *, leave: bool) -> None:
+        """The second half: leave, and end the tasks."""
         await self.rebalances.close()
         if leave and self._core.leave("closed", returning=self.config.instance_id is not None):
             self._stream.poke()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from penstock.client import (
+    ClientClosedError,
     Consumer,
     DeadLetter,
     Failure,
@@ -336,6 +337,33 @@ async def test_closing_ends_process_in_order(cluster: Cluster, consumer: Consume
     leave.set()
     await closing
     assert (await task).processed == 1
+
+
+async def test_a_close_that_is_cancelled_while_it_waits_for_handlers_closes_all_the_same(
+    cluster: Cluster, consumer: Consumer
+) -> None:
+    fill(cluster, [b"a"])
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handle(record: Record) -> None:
+        entered.set()
+        await leave.wait()
+
+    task = asyncio.create_task(consumer.process(handle))
+    await entered.wait()
+    closing = asyncio.create_task(consumer.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with pytest.raises(ClientClosedError):
+            await consumer.poll()
+    finally:
+        leave.set()
+    await asyncio.wait([task])
+    assert task.exception() is None or isinstance(task.exception(), ClientClosedError)
+    assert consumer.statistics().processed == 1
 
 
 async def test_a_handlers_own_cancelled_error_is_a_failure_like_any(cluster: Cluster, consumer: Consumer) -> None:
