@@ -101,6 +101,8 @@ class Fetcher:
         if former is not None:
             cursor = self.cursors[partition] = former.again(position)
             self._place(cursor)
+            if former.error is not None:
+                self._stop(cursor, former.error)  # which was taken back, and may not have been raised
 
     def replace(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read these partitions from these offsets, and no others. Their topics are known to the metadata."""
@@ -117,8 +119,10 @@ class Fetcher:
 
     def seek(self, cursor: Cursor, offset: int) -> None:
         """Read from elsewhere; an error of where it was read before means nothing any more."""
+        topic_id = self._known(cursor.partition).topic_id
         self._end_mending(cursor)
-        cursor.topic_id = self._known(cursor.partition).topic_id
+        self._take_error_back(cursor)
+        cursor.topic_id = topic_id
         self._move(cursor, offset)
 
     def pause(self, cursor: Cursor) -> None:
@@ -230,6 +234,12 @@ class Fetcher:
         self.give_back(cursor, cursor.rewind())
         self._backoffs.pop(cursor, None)
         self._end_mending(cursor)
+        self._take_error_back(cursor)
+
+    def _take_error_back(self, cursor: Cursor) -> None:
+        """It means nothing any more to the application, where that was not told yet."""
+        if cursor.error is not None and cursor.error in self.errors:
+            self.errors.remove(cursor.error)
 
     def _end_mending(self, cursor: Cursor) -> None:
         task = self._mending.pop(cursor, None)
@@ -248,6 +258,7 @@ class Fetcher:
         if isinstance(error, UnknownTopicError) and self._deletions_are_normal:
             _LOG.warning("%s", error)
             return
+        cursor.error = error
         self.errors.append(error)
         self._news.set()
 

@@ -363,6 +363,17 @@ async def test_what_cannot_be_assigned(cluster: Cluster) -> None:
         await consumer.poll()
 
 
+async def test_an_error_that_a_seek_came_before_is_not_raised(cluster: Cluster) -> None:
+    """The seek is the answer to it: of a listener that knows where to begin, say."""
+    cluster.create("orders")
+    fill(cluster)
+    async with Consumer(cluster.bootstrap()) as consumer:
+        await consumer.assign([P0], start=1000)
+        await until(lambda: bool(consumer._fetcher.errors))
+        await consumer.seek(P0, 7)
+        assert (await read(consumer, 1))[0].offset == 7
+
+
 async def test_closing_ends_the_waits_of_others(cluster: Cluster) -> None:
     cluster.create("orders")
     async with Consumer(cluster.bootstrap()) as consumer:

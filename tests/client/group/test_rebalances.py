@@ -18,6 +18,7 @@ from penstock.client.records import TopicPartition
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
 from tests.client.conftest import until
 from tests.client.group.talk import assignment, joined, partition
 from tests.client.reference_server import Cluster
@@ -177,6 +178,18 @@ async def test_who_did_not_hear_of_an_assignment_does_not_hear_of_its_end(bench:
     bench.commits.gate.set()
     await until(lambda: bench.held == set())
     assert bench.rebalances.next_change() is None
+
+
+async def test_an_error_of_what_is_revoked_is_told_only_where_it_stays_after_all(bench: Bench) -> None:
+    await bench.begin(0, 1)
+    cursors, errors = bench.fetcher.cursors, bench.fetcher.errors
+    bench.fetcher.stop(cursors[P0], PenstockError(Reason.INTERNAL, "nothing is committed, and start is 'error'"))
+    bench.hand_out(7, asked=False)  # in hand: the release waits for the application
+    bench.assign(2, {1: 1}, revoked=(0,))
+    assert not errors
+    bench.assign(3, {0: 1, 1: 1})
+    assert (cursors[P0].stopped, cursors[P0].position) == (True, 7)
+    assert len(errors) == 1
 
 
 async def test_a_partition_without_a_leader_keeps_no_other_from_beginning(bench: Bench, cluster: Cluster) -> None:
