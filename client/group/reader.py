@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from penstock.client.checks import invalid
+from penstock.client.checks import commit_point, invalid
 from penstock.client.errors import BufferFullError
 from penstock.client.fetcher import Fetcher
 from penstock.client.group.commit_queue import Offsets
@@ -301,7 +301,7 @@ class GroupReader:
             return self.positions.handed_out(), {p: commit_failed(why, f"{p[0]}-{p[1]}") for p, why in lost.items()}
         points, errors = {}, {}
         for given, at in offsets.items():
-            partition, point = TopicPartition(*given), at if isinstance(at, CommitPoint) else CommitPoint(at)
+            partition, point = TopicPartition(*given), commit_point(at)
             if self.key_of(partition) is not None:
                 points[partition] = point
                 continue

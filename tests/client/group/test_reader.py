@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 
 from penstock.client.connection import parse_bootstrap
-from penstock.client.errors import make_error
+from penstock.client.errors import InvalidRequestError, make_error
 from penstock.client.fetcher import Fetcher
 from penstock.client.group.options import GroupConfig
 from penstock.client.group.reader import GroupReader
 from penstock.client.group.watchdog import Beat
 from penstock.client.options import ConsumerConfig
+from penstock.client.records import CommitPoint
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
 from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
 from tests.client.conftest import until
-from tests.client.group.talk import joined
+from tests.client.group.talk import joined, partition
 from tests.client.reference_server import Cluster
 
 
@@ -53,8 +54,8 @@ class Silent:
         return self
 
     async def __anext__(self) -> pb.JoinResponse:
-        await asyncio.Event().wait()
-        raise StopAsyncIteration
+        never: asyncio.Future[pb.JoinResponse] = asyncio.get_running_loop().create_future()
+        return await never
 
 
 @pytest.fixture
@@ -109,3 +110,12 @@ async def test_who_was_fenced_is_told_whenever_it_asks(reader: GroupReader) -> N
         reader.ask()
         assert [error.reason for error in errors] == [Reason.INSTANCE_FENCED]
         errors.clear()
+
+
+@pytest.mark.parametrize("at", [-1, 1 << 63, None, 1.5, "7", CommitPoint(1, 1 << 31), CommitPoint(1, None, "\ud800")])
+async def test_what_no_commit_can_carry_is_refused_at_once(reader: GroupReader, at: Any) -> None:
+    """In the task that commits it would end the membership."""
+    with pytest.raises(InvalidRequestError):
+        await reader.commit({partition(0): at})
+    with pytest.raises(InvalidRequestError):
+        reader.commit_soon({partition(0): at}, None)
