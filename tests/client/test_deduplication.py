@@ -284,6 +284,26 @@ async def test_who_is_cancelled_after_the_handler_leaves_a_mark(path: Path) -> N
         assert made.seen(record(1))
 
 
+def test_who_opens_a_store_that_another_one_writes_to_waits_for_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes that begin together make the file together; the database may be the application's own, too."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE effects (value TEXT)")
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def end(wait_s: float) -> None:
+        waits.append(wait_s)
+        if other.in_transaction:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("penstock.client.marks.time.sleep", end)
+    with Deduplicator(path) as made:
+        made.done(record(1))
+        assert made.seen(record(1))
+    assert len(waits) == 1
+    other.close()
+
+
 def test_what_cannot_work_is_said(tmp_path: Path) -> None:
     with pytest.raises(DeduplicationError, match=r"missing/done\.db cannot be used: unable to open"):
         Deduplicator(tmp_path / "missing" / "done.db")
