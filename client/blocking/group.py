@@ -58,7 +58,7 @@ class InGroup:
 
     def poll(self, read: Callable[[float], Coroutine[Any, Any, list[T]]], timeout_s: float) -> list[T]:
         """Give what `read` gives within that time; it ends early when there is something to be told."""
-        self.put_back()
+        self._run(soon(self._rewind))  # asks: what is given up is committed as far as that was handed out
         until_s = time.monotonic() + timeout_s
         while True:
             self.tell_changes()
