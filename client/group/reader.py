@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock.client.checks import commit_point, invalid
-from penstock.client.errors import BufferFullError
 from penstock.client.fetcher import Fetcher
 from penstock.client.group.commit_queue import Offsets
 from penstock.client.group.commits import Commits, Committer, commit_failed
@@ -216,6 +215,7 @@ class GroupReader:
             except Exception:  # noqa: BLE001 - the application's code; its fault must not stop the consumer
                 _LOG.exception("a commit callback raised")
 
+        self._commits.check_room()
         self.positions.overrule(points)
         self._commits.add(points, settled)
 
@@ -336,12 +336,8 @@ class GroupReader:
         while True:
             await self._session.clock.sleep_ms(self.config.auto_commit_interval_ms)
             points = self.positions.asked_past() if self.rebalances.auto_commit else {}
-            if not points:
-                continue
-            try:
+            if points:
                 log_failures(await self._commits.commit(points))
-            except BufferFullError as error:  # the application's own commits are in the way, and go on
-                _LOG.warning("nothing is committed by itself now: %s", error)
 
 
 def raise_first(errors: Mapping[TopicPartition, PenstockError]) -> None:

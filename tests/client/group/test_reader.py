@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.client.connection import parse_bootstrap
-from penstock.client.errors import InvalidRequestError, make_error
+from penstock.client.errors import BufferFullError, InvalidRequestError, make_error
 from penstock.client.fetcher import Fetcher
 from penstock.client.group.options import GroupConfig
 from penstock.client.group.reader import GroupReader
@@ -119,3 +119,22 @@ async def test_what_no_commit_can_carry_is_refused_at_once(reader: GroupReader, 
         await reader.commit({partition(0): at})
     with pytest.raises(InvalidRequestError):
         reader.commit_soon({partition(0): at}, None)
+
+
+async def test_a_commit_that_finds_no_room_changes_nothing_and_those_of_a_rebalance_find_some(
+    reader: GroupReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.client.group.commit_queue.MAX_WAITING", 1)
+    positions, place = reader.positions, partition(0)
+    positions.add(place, 0)
+    positions.hand_out(place, 7, 1)
+    reader.commit_soon(None, None)
+    positions.hand_out(place, 9, 1)
+    positions.ask()
+    with pytest.raises(BufferFullError):
+        reader.commit_soon(None, None)
+    assert positions.asked_past() == {place: CommitPoint(9, 1)}
+    releasing = asyncio.create_task(reader._commits.commit(positions.asked_past()))
+    await asyncio.sleep(0)
+    assert not releasing.done()
+    releasing.cancel()
