@@ -81,6 +81,14 @@ class Positions:
                 place.asked = place.position
         self._in_hand.clear()
 
+    def take_back(self) -> dict[TopicPartition, int]:
+        """What is in hand has not reached the application; gives where that began."""
+        back = {partition: self._places[partition] for partition in self._in_hand if partition in self._places}
+        for place in back.values():
+            place.position = place.asked
+        self._in_hand.clear()
+        return {partition: place.asked.offset for partition, place in back.items()}
+
     def seek(self, partition: TopicPartition, position: int) -> None:
         """The application goes elsewhere."""
         place = self._places.get(partition)

@@ -542,6 +542,29 @@ def test_the_blocking_face_commits_what_is_in_hand_when_its_next_poll_gives_a_pa
             assert found.offset == 10  # nothing is repeated
 
 
+def test_what_a_poll_had_read_when_it_was_interrupted_comes_with_the_next_one(boot: str) -> None:
+    name, group = asyncio.run(topic(boot, 1, records=5)), new_group()
+    with blocking.Consumer(boot, group=group, topics=name) as consumer:
+        assert consumer._group is not None
+        run, positions = consumer._group._run, consumer._group._group.positions
+
+        def interrupted(coroutine: Any) -> Any:
+            result = run(coroutine)
+            if positions.is_in_hand(TopicPartition(name, 0)):
+                consumer._group._run = run  # type: ignore[union-attr]  # it is there
+                raise KeyboardInterrupt
+            return result
+
+        consumer._group._run = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            list(iter(consumer.poll, None))  # again and again
+        asyncio.run(produce(boot, name, 1, records=1))
+        records: list[Record] = []
+        while not records:
+            records = consumer.poll()
+        assert records[0].offset == 0
+
+
 def test_the_blocking_face_knows_the_position_of_what_is_given_up(boot: str) -> None:
     with blocking.Producer(boot) as producer, blocking.Admin(boot) as admin:
         name, group = f"topic-{next(_names)}", new_group()

@@ -101,6 +101,18 @@ def test_a_lost_partition_leaves_nothing_behind() -> None:
     assert positions.asked_past() == {}
 
 
+def test_what_did_not_reach_the_application_is_as_if_it_was_not_handed_out() -> None:
+    positions = Positions()
+    positions.add(P0, 0)
+    positions.add(P1, 0)
+    positions.hand_out(P0, 5, 1)
+    positions.ask()
+    positions.hand_out(P0, 9, 1)
+    assert positions.take_back() == {P0: 5}
+    positions.ask()
+    assert positions.asked_past() == positions.handed_out() == {P0: CommitPoint(5, 1)}
+
+
 def test_of_what_is_withheld_only_what_is_committed_counts() -> None:
     positions = Positions()
     positions.add(P0, 0)
