@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self, Unpack
 
 from penstock.client.catalog import KnownTopic
+from penstock.client.checks import MAX_OFFSET
 from penstock.client.connection import parse_bootstrap
 from penstock.client.cursor import Cursor
 from penstock.client.errors import InvalidRequestError, LogDamagedError
@@ -87,12 +88,18 @@ class Consumer(ProcessingFace, GroupFace):
         """`told`: the listener knows that all partitions are given up."""
         if not self._is_open:
             return
-        await self.processor.end()
+        self.processor.check_ending()
+        group = self._group
         try:
-            if self._group is not None:
-                await self._group.close(leave=leave, told=told)
-        finally:
-            await self._end()
+            await self.processor.end()
+            if group is not None:
+                await group.finish(told=told)
+        finally:  # also where it is cancelled
+            try:
+                if group is not None:
+                    await group.depart(leave=leave)
+            finally:
+                await self._end()
 
     async def _end(self) -> None:
         self._is_open = False
@@ -352,8 +359,9 @@ class Consumer(ProcessingFace, GroupFace):
         ask = {partition: at for partition, at in wanted.items() if not isinstance(at, int)}
         for partition, at in wanted.items():
             await self._metadata_topic(partition.topic)
-            if isinstance(at, int) and at < 0:
-                raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"offset {at} of {partition} is negative")
+            if isinstance(at, int) and not 0 <= at <= MAX_OFFSET:
+                text = f"offset {at} of {partition} is not 0 or more, and below 2**63"
+                raise InvalidRequestError(Reason.INVALID_ARGUMENT, text)
         found = await list_offsets(self._session, ask, self.config.isolation, self.config.request_timeout_ms)
         return {p: at if isinstance(at, int) else found[p].offset for p, at in wanted.items()}
 

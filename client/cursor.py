@@ -13,6 +13,7 @@ from operator import length_hint
 from penstock.client.errors import LogDamagedError
 from penstock.client.fetched import FetchedBatch
 from penstock.client.records import Record, TopicPartition
+from penstock.protocol.errors import PenstockError
 from penstock.v1 import consumer_service_pb2
 
 NO_EPOCH = -1
@@ -38,7 +39,9 @@ class Cursor:
         self.log_start_offset = -1
         self.paused = False
         self.stopped = False
-        """An error was raised; a seek starts it again."""
+        """There was an error; a seek starts it again."""
+        self.error: PenstockError | None = None
+        """Which one, for the application."""
         self.above_end = 0
         """Times in a row that the leader said that its log ends before `fetch_offset`."""
         self._faults = 0
@@ -176,16 +179,16 @@ class Cursor:
         self._stand_at(offset)
         self.fetch_offset = offset
         self.last_epoch = self._given_epoch = NO_EPOCH
-        self.stopped = False
+        self.stopped, self.error = False, None
         self.above_end = 0
         self._faults = 0
         return dropped
 
     def rewind(self) -> list[FetchedBatch]:
         """Fetch again what was not given out; gives what is dropped. The log is still held to what was given out."""
-        stopped, given_epoch = self.stopped, self._given_epoch
+        stopped, error, given_epoch = self.stopped, self.error, self._given_epoch
         dropped = self.move(self.position)
-        self.stopped = stopped
+        self.stopped, self.error = stopped, error
         self.last_epoch = self._given_epoch = given_epoch
         return dropped
 

@@ -22,6 +22,7 @@ from typing import Self, TypeAlias, TypeVar, cast
 from penstock.client.checks import between, invalid
 from penstock.client.clock import Clock, SystemClock
 from penstock.client.marks import Bounds, DeduplicationError, Marks
+from penstock.client.processing.calls import is_asynchronous
 from penstock.client.records import Record
 
 __all__ = ["DeduplicationError", "Deduplicator", "by_header"]
@@ -107,9 +108,10 @@ class Deduplicator:
     def wrap(self, handler: H) -> H:
         """Give a handler of records that calls this one for what is not done, and marks what it has returned for.
 
-        Of a coroutine function it makes a coroutine function. A handler that raises leaves no mark.
+        Of a coroutine function it makes a coroutine function. A handler that raises leaves no mark. A plain one that
+        gives back an awaitable has not done its work yet: DeduplicationError.
         """
-        if inspect.iscoroutinefunction(handler):
+        if is_asynchronous(handler):
             called = cast("Callable[[Record], Awaitable[object]]", handler)
 
             @functools.wraps(handler)
@@ -147,6 +149,8 @@ class Deduplicator:
             if self._is_duplicate(identity):
                 return None
             result = handler(record)
+            if inspect.isawaitable(result):
+                raise DeduplicationError("the handler gave back an awaitable: wrap the coroutine function itself")
             self._marks.put(identity)
             return result
         finally:

@@ -48,6 +48,7 @@ class Fetcher:
         self._config = config
         self._session = session
         self._deletions_are_normal = deletions_are_normal
+        self._is_closed = False
         self._news = asyncio.Event()
         self._streams: dict[str, ConsumeStream] = {}
         self._places: dict[Cursor, ConsumeStream] = {}
@@ -61,8 +62,8 @@ class Fetcher:
     # -- what the consumer calls
 
     async def wait(self, is_enough: Callable[[], bool]) -> None:
-        """Return when there is an error, or when this holds; it is looked at after each change."""
-        while not self.errors and not is_enough():
+        """Return when there is an error, when this holds (it is looked at after each change), or after `close`."""
+        while not (self.errors or self._is_closed or is_enough()):
             self._news.clear()
             await self._news.wait()
 
@@ -100,6 +101,8 @@ class Fetcher:
         if former is not None:
             cursor = self.cursors[partition] = former.again(position)
             self._place(cursor)
+            if former.error is not None:
+                self._stop(cursor, former.error)  # which was taken back, and may not have been raised
 
     def replace(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read these partitions from these offsets, and no others. Their topics are known to the metadata."""
@@ -116,8 +119,10 @@ class Fetcher:
 
     def seek(self, cursor: Cursor, offset: int) -> None:
         """Read from elsewhere; an error of where it was read before means nothing any more."""
+        topic_id = self._known(cursor.partition).topic_id
         self._end_mending(cursor)
-        cursor.topic_id = self._known(cursor.partition).topic_id
+        self._take_error_back(cursor)
+        cursor.topic_id = topic_id
         self._move(cursor, offset)
 
     def pause(self, cursor: Cursor) -> None:
@@ -147,7 +152,8 @@ class Fetcher:
             self.ready.pop(cursor, None)
 
     async def close(self) -> None:
-        """End all tasks."""
+        """End all tasks, and every wait."""
+        self._is_closed = True
         self._session.metadata.listeners.remove(self._metadata_changed)
         await end([*self._mending.values(), *self._ending, *self._tasks])
         self._news.set()
@@ -228,6 +234,12 @@ class Fetcher:
         self.give_back(cursor, cursor.rewind())
         self._backoffs.pop(cursor, None)
         self._end_mending(cursor)
+        self._take_error_back(cursor)
+
+    def _take_error_back(self, cursor: Cursor) -> None:
+        """It means nothing any more to the application, where that was not told yet."""
+        if cursor.error is not None and cursor.error in self.errors:
+            self.errors.remove(cursor.error)
 
     def _end_mending(self, cursor: Cursor) -> None:
         task = self._mending.pop(cursor, None)
@@ -246,6 +258,7 @@ class Fetcher:
         if isinstance(error, UnknownTopicError) and self._deletions_are_normal:
             _LOG.warning("%s", error)
             return
+        cursor.error = error
         self.errors.append(error)
         self._news.set()
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from penstock.client import group_messages as messages
 from penstock.client.admin_calls import PAGE_SIZE, AdminCalls
+from penstock.client.checks import MAX_OFFSET, commit_point
 from penstock.client.errors import InvalidRequestError, error_of
 from penstock.client.group_descriptions import (
     AlteredOffset,
@@ -22,7 +23,6 @@ from penstock.v1 import common_pb2
 from penstock.v1 import group_service_pb2 as pb
 
 _MAX_PARTITION = (1 << 32) - 1
-_MAX_OFFSET = (1 << 63) - 1
 
 
 class GroupAdmin(AdminCalls):
@@ -107,9 +107,7 @@ class GroupAdmin(AdminCalls):
 
         A GroupNotEmptyError in each result while it has members. Harmless to repeat.
         """
-        points = [point if isinstance(point, CommitPoint) else CommitPoint(point) for point in offsets.values()]
-        for point in points:
-            _check_point(point.offset)
+        points = [commit_point(at) for at in offsets.values()]
         partitions = await self._partitions(offsets)
         if not partitions:
             return []
@@ -185,9 +183,9 @@ class GroupAdmin(AdminCalls):
 
 def _check_point(to: ResetPoint) -> None:
     """Refuse what no message can carry."""
-    if isinstance(to, int) and not 0 <= to <= _MAX_OFFSET:
+    if isinstance(to, int) and not 0 <= to <= MAX_OFFSET:
         raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"an offset is 0 or more, and below 2**63; not {to}")
-    if isinstance(to, tuple) and not -_MAX_OFFSET <= to[0] <= _MAX_OFFSET:
+    if isinstance(to, tuple) and not -MAX_OFFSET <= to[0] <= MAX_OFFSET:
         raise InvalidRequestError(Reason.INVALID_ARGUMENT, f"{to} is outside 64 bits")
 
 

@@ -7,6 +7,7 @@ machine may share the file. Bounded by age and by number: the oldest marks go, s
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from penstock.client.clock import Clock
 
 LOCK_TIMEOUT_S = 30.0
 """How long another process may hold the database."""
+OPEN_AGAIN_S = 0.02
 PURGE_EVERY = 1_000
 PURGE_ROWS = 10_000
 """Rows that one purge drops, at most, for each of the two bounds."""
@@ -54,6 +56,18 @@ class Marks:
             self._connection = self._open()
 
     def _open(self) -> sqlite3.Connection:
+        """SQLite waits for others by itself, but not where a database that others write to gets a write-ahead log."""
+        deadline_ms = self._clock.monotonic_ms() + LOCK_TIMEOUT_S * 1000
+        while True:
+            try:
+                return self._connect()
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or self._clock.monotonic_ms() >= deadline_ms:
+                    raise
+            time.sleep(OPEN_AGAIN_S)
+
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()

@@ -30,6 +30,16 @@ class Led(NamedTuple):
     leader_epoch: int
 
 
+class Answer(NamedTuple):
+    """What leaders said."""
+
+    found: dict[TopicPartition, PartitionOffset]
+    passing: PenstockError | None
+    """Why something was not found that may be found later; the last reason."""
+    final: PenstockError | None
+    """Why something will not be found."""
+
+
 async def list_offsets(
     session: ClientSession,
     wanted: Mapping[TopicPartition, Literal["earliest", "latest"] | Timestamp],
@@ -45,13 +55,11 @@ async def list_offsets(
     last: PenstockError | None = None
     while True:
         missing = {partition: position for partition, position in wanted.items() if partition not in found}
-        rounds = [
-            _ask(session, address, [(led.partition, _query(led, missing[led.partition])) for led in group], isolation)
-            for address, group in by_leader(session, missing).items()
-        ]
-        for answer, error in await asyncio.gather(*rounds):
-            found |= answer
-            last = error or last
+        answer = await ask_leaders(session, missing, isolation)
+        if answer.final is not None:
+            raise answer.final
+        found |= answer.found
+        last = answer.passing or last
         if len(found) == len(wanted):
             return found
         left_ms = deadline - session.clock.monotonic_ms()
@@ -61,6 +69,23 @@ async def list_offsets(
         await session.clock.sleep_ms(min(left_ms, backoff.next_ms()))
         if not by_leader(session, missing) or last is not None:
             await refresh_leaders(session, left_ms)
+
+
+async def ask_leaders(
+    session: ClientSession, wanted: Mapping[TopicPartition, Literal["earliest", "latest"] | Timestamp], isolation: str
+) -> Answer:
+    """Ask all leaders that are known, each once. Topics that are not known are left out. Raises UnknownPartitionError.
+
+    No partition, and no leader, keeps the answers of others from being given.
+    """
+    rounds = [
+        _ask(session, address, [(led.partition, _query(led, wanted[led.partition])) for led in group], isolation)
+        for address, group in by_leader(session, wanted).items()
+    ]
+    whole = Answer({}, None, None)
+    for answer in await asyncio.gather(*rounds):
+        whole = Answer(whole.found | answer.found, answer.passing or whole.passing, whole.final or answer.final)
+    return whole
 
 
 async def refresh_leaders(session: ClientSession, left_ms: float) -> None:
@@ -106,27 +131,28 @@ def _query(led: Led, position: Literal["earliest", "latest"] | Timestamp) -> pb.
 
 async def _ask(
     session: ClientSession, address: str, group: list[tuple[TopicPartition, pb.OffsetQuery]], isolation: str
-) -> tuple[dict[TopicPartition, PartitionOffset], PenstockError | None]:
-    """Ask one leader. Retriable errors come back beside what was found; others are raised."""
+) -> Answer:
+    """Ask one leader."""
     request = pb.ListOffsetsRequest(queries=[query for _, query in group], isolation=ISOLATIONS[isolation])
     try:
         answer = await session.caller.once(
             lambda c: c.consumer.ListOffsets, request, pb.ListOffsetsResponse, address, ATTEMPT_TIMEOUT_MS
         )
     except PenstockError as error:
-        if is_retriable(error):
-            return {}, error
-        raise
+        return Answer({}, error, None) if is_retriable(error) else Answer({}, None, error)
     found: dict[TopicPartition, PartitionOffset] = {}
-    last: PenstockError | None = None
+    passing: PenstockError | None = None
+    final: PenstockError | None = None
     for (partition, query), result in zip(group, answer.results, strict=True):
         if result.HasField("found"):
             stamp = result.found.timestamp_ms if result.found.HasField("timestamp_ms") else None
             found[partition] = PartitionOffset(*partition, result.found.offset, stamp, result.found.leader_epoch)
             continue
-        last = error_of(result.error)
-        session.metadata.catalog.learn_leader(query.topic_id, query.partition, last.metadata)
-        gone = last.reason in {Reason.UNKNOWN_TOPIC, Reason.UNKNOWN_PARTITION}
-        if not (is_retriable(last) or (gone and session.metadata.catalog.topic_of(query.topic_id) is not None)):
-            raise last
-    return found, last
+        why = error_of(result.error)
+        session.metadata.catalog.learn_leader(query.topic_id, query.partition, why.metadata)
+        gone = why.reason in {Reason.UNKNOWN_TOPIC, Reason.UNKNOWN_PARTITION}
+        if is_retriable(why) or (gone and session.metadata.catalog.topic_of(query.topic_id) is not None):
+            passing = why
+        else:
+            final = why
+    return Answer(found, passing, final)

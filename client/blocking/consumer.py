@@ -55,8 +55,9 @@ class Consumer(Face):
     def close(self, *, leave: bool = True) -> None:
         """See penstock.client.Consumer.close."""
         if self._thread is not None:
-            self._run(self._inner.processor.end())  # first: it refuses what would wait for itself
+            self._run(soon(self._inner.processor.check_ending))
             try:
+                self._run(self._inner.processor.end())
                 self._tell_closing()
             finally:
                 try:

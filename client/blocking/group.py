@@ -58,11 +58,15 @@ class InGroup:
 
     def poll(self, read: Callable[[float], Coroutine[Any, Any, list[T]]], timeout_s: float) -> list[T]:
         """Give what `read` gives within that time; it ends early when there is something to be told."""
-        self.put_back()
+        self._run(soon(self._rewind))  # asks: what is given up is committed as far as that was handed out
         until_s = time.monotonic() + timeout_s
         while True:
             self.tell_changes()
-            found = self._run(read(max(0.0, until_s - time.monotonic())))
+            try:
+                found = self._run(read(max(0.0, until_s - time.monotonic())))
+            except BaseException:
+                self._run(soon(self._take_back))  # what was read for who was interrupted just then
+                raise
             if found or (time.monotonic() >= until_s and not self._group.is_pending):
                 return found
 
@@ -137,6 +141,10 @@ class InGroup:
         partition = TopicPartition(record.topic, record.partition)
         cursor = self._cursors.get(partition)
         return cursor is not None and present.get(partition) is cursor
+
+    def _take_back(self) -> None:
+        for partition, offset in self._group.positions.take_back().items():
+            self._inner._rewind(partition, offset)  # noqa: SLF001 - its other face
 
     def _rewind(self) -> None:
         self._look_again()

@@ -14,7 +14,7 @@ from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 
 MAX_WAITING = 10_000
-"""Commits that may wait for the request under way."""
+"""Commits that may wait for the request under way, before more that nobody waits for are refused."""
 Offsets: TypeAlias = Mapping[TopicPartition, CommitPoint]
 OnSettled: TypeAlias = Callable[[dict[TopicPartition, PenstockError]], None]
 """Called with the partitions that failed."""
@@ -49,10 +49,13 @@ class CommitQueue:
         return bool(self._waiting) or self._batch is not None
 
     def add(self, offsets: Offsets, on_settled: OnSettled) -> None:
-        """Commit these; BufferFullError where too many commits wait already."""
+        """Commit these. Those that nobody waits for need `check_room` before; others bound themselves."""
+        self._waiting.append(_Entry(dict(offsets), on_settled))
+
+    def check_room(self) -> None:
+        """BufferFullError where too many commits wait already."""
         if len(self._waiting) >= MAX_WAITING:
             raise BufferFullError(Reason.OVERLOADED, f"{MAX_WAITING} commits wait for the one under way")
-        self._waiting.append(_Entry(dict(offsets), on_settled))
 
     def take(self) -> CommitBatch | None:
         """Begin the next request; None where there is nothing, or one is under way."""

@@ -75,6 +75,10 @@ class Commits:
         self._queue.add(offsets, on_settled)
         self._news.set()
 
+    def check_room(self) -> None:
+        """BufferFullError where too many commits wait for one more that nobody waits for."""
+        self._queue.check_room()
+
     async def commit(self, offsets: Offsets) -> dict[TopicPartition, PenstockError]:
         """Commit these; gives those that failed, with why. Cancelling ends the waiting only."""
         done: asyncio.Future[dict[TopicPartition, PenstockError]] = asyncio.get_running_loop().create_future()

@@ -45,7 +45,10 @@ class GroupFace:
         await self._in_group().commit(offsets)
 
     def commit_soon(self, offsets: Offsets | None = None, on_done: OnCommit | None = None) -> None:
-        """Have the same committed in the background, in the order of the calls. Without `on_done` errors are logged."""
+        """Have the same committed in the background, in the order of the calls. Without `on_done` errors are logged.
+
+        Raises BufferFullError, and commits nothing, where 10,000 wait already.
+        """
         self._in_group().commit_soon(offsets, on_done)
 
     async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, CommittedOffset | None]:
@@ -59,7 +62,9 @@ class GroupFace:
 
     def _drive(self, drainer: Drainer | None) -> None:
         """Hand revocations to a drainer, and leave committing to it; None: as before. For `process`."""
-        self._in_group().drive(drainer)
+        group = self._group if drainer is None else self._in_group()
+        if group is not None:
+            group.drive(drainer)
 
     def _in_group(self) -> GroupReader:
         self._check_open()

@@ -61,6 +61,8 @@ class MemberCore:
         """The application waits for records right now."""
         self.wants_new_stream = False
         """The present stream is to be given up."""
+        self.fatal: PenstockError | None = None
+        """Why it cannot be a member any more."""
         self.first_generation: int | None = None
         """Of the first assignment after joining or subscribing; None until it has come."""
         self._unique = unique
@@ -131,8 +133,15 @@ class MemberCore:
         if error.reason in _ENDS_MEMBERSHIP:
             return
         self._error = error
-        self.phase = Phase.ENDED if error.reason is Reason.INSTANCE_FENCED else Phase.RESTING
+        self.phase = Phase.RESTING
+        if error.reason is Reason.INSTANCE_FENCED:
+            self.fail(error)
         self.tick(now_ms)
+
+    def fail(self, error: PenstockError) -> None:
+        """It cannot be a member any more."""
+        self.phase = Phase.ENDED
+        self.fatal = self._error = error
 
     def acknowledged(self, sent_ms: int) -> None:
         """A heartbeat that was sent then, on this stream or beside it, has reached the coordinator."""
@@ -201,8 +210,8 @@ class MemberCore:
         if self.phase is Phase.MEMBER and now_ms >= self._next_heartbeat_ms:
             self._heartbeat(now_ms)
 
-    def due_ms(self) -> int:
-        """When `tick` has something to do next, at the latest."""
+    def due_ms(self) -> int | None:
+        """When `tick` has something to do next, at the latest; None: not before there is news."""
         times = [self._lost_ms] if self.holds else []
         deadline_ms = self.holds.next_deadline_ms()
         if deadline_ms is not None:
@@ -213,7 +222,7 @@ class MemberCore:
             times.append(self._stall_ms)
         if not self.waiting and self.wants_stream:
             times.append(self._asked_ms + self.config.max_poll_interval_ms)
-        return min(times, default=self._opened_ms + self.config.session_timeout_ms * 1000)
+        return min(times, default=None)
 
     def take_changes(self) -> list[Change]:
         """Give what became of the holds, in order, once."""

@@ -21,16 +21,19 @@ class _Place:
     """After what the application has asked past."""
     settled: int | None
     """What was committed last, by acknowledgement, or needs no commit: where it began."""
+    began: CommitPoint
     sought: bool = False
     """The application went elsewhere, perhaps back, and nothing was committed since."""
     overruled: CommitPoint | None = None
     """`asked` when the application committed something else itself: that stands until it asks again."""
     ahead: bool = False
     """Records are on their way to the application, and nobody knows which of them it has."""
+    withheld: bool = False
+    """Somebody else knows how far it is done: what was handed out or asked past says nothing."""
 
     def is_due(self) -> bool:
         """What was asked past is to be committed: it is ahead of what is, or the application went back to it."""
-        if self.asked is self.overruled:
+        if self.asked is self.overruled or self.withheld:
             return False
         if self.settled is None or self.asked.offset > self.settled:
             return True
@@ -47,7 +50,7 @@ class Positions:
     def add(self, partition: TopicPartition, position: int, *, is_settled: bool = True) -> None:
         """Begin at `position`; unless that is settled, it is to be committed before anything was handed out."""
         point = CommitPoint(position)
-        self._places[partition] = _Place(point, point, position if is_settled else None)
+        self._places[partition] = _Place(point, point, position if is_settled else None, point)
         self._in_hand.pop(partition, None)
 
     def remove(self, partition: TopicPartition) -> None:
@@ -78,6 +81,14 @@ class Positions:
                 place.asked = place.position
         self._in_hand.clear()
 
+    def take_back(self) -> dict[TopicPartition, int]:
+        """What is in hand has not reached the application; gives where that began."""
+        back = {partition: self._places[partition] for partition in self._in_hand if partition in self._places}
+        for place in back.values():
+            place.position = place.asked
+        self._in_hand.clear()
+        return {partition: place.asked.offset for partition, place in back.items()}
+
     def seek(self, partition: TopicPartition, position: int) -> None:
         """The application goes elsewhere."""
         place = self._places.get(partition)
@@ -86,27 +97,37 @@ class Positions:
             place.sought = True
             self._in_hand.pop(partition, None)
 
+    def withhold(self, partition: TopicPartition) -> None:
+        """Of it counts only what is committed, from now on to its end."""
+        place = self._places.get(partition)
+        if place is not None:
+            place.withheld = True
+
     def is_in_hand(self, partition: TopicPartition) -> bool:
         """The application may have records of it that it has not asked past."""
         place = self._places.get(partition)
         return partition in self._in_hand or (place is not None and place.ahead)
 
     def position(self, partition: TopicPartition) -> int | None:
-        """Give the offset after what was handed out."""
+        """Give the offset after what was handed out; of what is withheld, after what is committed."""
         place = self._places.get(partition)
-        return None if place is None else place.position.offset
+        if place is None:
+            return None
+        return place.settled if place.withheld else place.position.offset
 
     def asked_past(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what may be committed without a word of the application, and is not yet."""
         return {p: place.asked for p, place in self._chosen(partitions) if place.is_due()}
 
     def unsettled(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
-        """Give where these began, as far as that is to be committed and is not yet."""
-        return {p: place.asked for p, place in self._chosen(partitions) if place.settled is None}
+        """Give where these began, as far as that is to be committed, and nothing is yet or was to be."""
+        chosen = self._chosen(partitions)
+        return {p: place.began for p, place in chosen if place.settled is None and place.overruled is None}
 
     def handed_out(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what the application means when it commits without saying what, as far as it is not committed."""
-        return {p: place.position for p, place in self._chosen(partitions) if place.position.offset != place.settled}
+        chosen = [(p, place) for p, place in self._chosen(partitions) if not place.withheld]
+        return {p: place.position for p, place in chosen if place.position.offset != place.settled}
 
     def overrule(self, partitions: Iterable[TopicPartition]) -> None:
         """The application commits these itself, and nobody takes that back before it asks for more records."""

@@ -10,8 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from penstock.client.checks import invalid
-from penstock.client.errors import BufferFullError
+from penstock.client.checks import commit_point, invalid
 from penstock.client.fetcher import Fetcher
 from penstock.client.group.commit_queue import Offsets
 from penstock.client.group.commits import Commits, Committer, commit_failed
@@ -34,9 +33,9 @@ from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
 
 CLOSE_TIMEOUT_S = 10.0
-"""How long `close` waits for the last commit."""
+"""How long closing waits for the listener and the last commit."""
 LEAVE_TIMEOUT_S = 3.0
-"""How long `close` waits for the coordinator to hear of the leaving."""
+"""How long closing waits for the coordinator to hear of the leaving."""
 ASK_INTERVAL_MS = 100
 """Asking for records more often than that is not told to the core."""
 _LOG = logging.getLogger("penstock.client")
@@ -94,14 +93,11 @@ class GroupReader:
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
 
-    async def close(self, *, leave: bool, told: bool = False) -> None:
-        """Tell the listener unless it was told, commit what was asked past, leave, end the tasks."""
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self._finish(told=told)
-        finally:
-            await self._depart(leave=leave)
+    async def finish(self, *, told: bool) -> None:
+        """The first half of closing: tell the listener unless it was told, and commit what was asked past."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._finish(told=told)
 
     async def _finish(self, *, told: bool) -> None:
         change = self.rebalances.announced()
@@ -113,7 +109,8 @@ class GroupReader:
             points = positions.asked_past() if self.rebalances.auto_commit else positions.unsettled()
             log_failures(await self._commits.commit(points))  # and those before it
 
-    async def _depart(self, *, leave: bool) -> None:
+    async def depart(self, *, leave: bool) -> None:
+        """The second half: leave, and end the tasks."""
         await self.rebalances.close()
         if leave and self._core.leave("closed", returning=self.config.instance_id is not None):
             self._stream.poke()
@@ -162,6 +159,9 @@ class GroupReader:
         self._asked_ms = self.now_ms()
         self._core.asked(self._asked_ms)
         self.changed()
+        fatal, errors = self._core.fatal, self._fetcher.errors
+        if fatal is not None and not errors:  # each time, else the application would wait for records for ever
+            errors.append(type(fatal)(fatal.reason, fatal.message, fatal.metadata))
 
     def goes_on(self) -> bool:
         """The same, once a record; False: there is more to do first."""
@@ -215,6 +215,7 @@ class GroupReader:
             except Exception:  # noqa: BLE001 - the application's code; its fault must not stop the consumer
                 _LOG.exception("a commit callback raised")
 
+        self._commits.check_room()
         self.positions.overrule(points)
         self._commits.add(points, settled)
 
@@ -283,8 +284,8 @@ class GroupReader:
             return
         _LOG.critical("group %s: the membership is looked after no more", self.config.group, exc_info=task.exception())
         text = f"a fault of the client ended the membership of group {self.config.group!r}: {task.exception()!r}"
-        self._fetcher.errors.append(PenstockError(Reason.INTERNAL, text))
         self._core.leave("a fault of the client", returning=False)
+        self._core.fail(PenstockError(Reason.INTERNAL, text))
         self.changed()
 
     def _points(
@@ -300,7 +301,7 @@ class GroupReader:
             return self.positions.handed_out(), {p: commit_failed(why, f"{p[0]}-{p[1]}") for p, why in lost.items()}
         points, errors = {}, {}
         for given, at in offsets.items():
-            partition, point = TopicPartition(*given), at if isinstance(at, CommitPoint) else CommitPoint(at)
+            partition, point = TopicPartition(*given), commit_point(at)
             if self.key_of(partition) is not None:
                 points[partition] = point
                 continue
@@ -316,15 +317,16 @@ class GroupReader:
             self.changed()
             self._beat(now_ms)
             self._wake.clear()
+            due_ms = self._core.due_ms()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(1, self._core.due_ms() - now_ms) / 1000):
+                async with asyncio.timeout(None if due_ms is None else max(1, due_ms - now_ms) / 1000):
                     await self._wake.wait()
 
     def _beat(self, now_ms: int) -> None:
         if self._watchdog is None:
             return
         core = self._core
-        address = (self._coordinator.known or "") if core.phase is Phase.MEMBER else ""
+        address = self._stream.address if core.phase is Phase.MEMBER else ""
         request = pb.HeartbeatRequest(
             group_id=core.config.group, member_id=core.member_id, generation=core.generation, polls=core.polls
         )
@@ -334,12 +336,8 @@ class GroupReader:
         while True:
             await self._session.clock.sleep_ms(self.config.auto_commit_interval_ms)
             points = self.positions.asked_past() if self.rebalances.auto_commit else {}
-            if not points:
-                continue
-            try:
+            if points:
                 log_failures(await self._commits.commit(points))
-            except BufferFullError as error:  # the application's own commits are in the way, and go on
-                _LOG.warning("nothing is committed by itself now: %s", error)
 
 
 def raise_first(errors: Mapping[TopicPartition, PenstockError]) -> None:

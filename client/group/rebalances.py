@@ -1,9 +1,10 @@
 """What follows from changes of the member's partitions, on the event loop and in the application.
 
 What is lost or revoked is read no more at once. Then a revoked partition is settled: the application finishes and
-hears of it (RebalanceListener) or a Drainer finishes, what was asked past is committed, and the partition is released.
-Without a listener, and with nothing in hand, that is done in the background; else it waits in a queue until the
-application asks for records. Each change of a partition is told once, and a loss only of what was announced.
+hears of it (RebalanceListener), what was asked past is committed, and the partition is released. Where there is a
+Drainer it finishes first, and what it has done is committed, nothing else. Without a listener, and with nothing in
+hand, all that is done in the background; else it waits in a queue until the application asks for records. Each change
+of a partition is told once, and a loss or a revocation only of what was announced.
 """
 
 import asyncio
@@ -97,7 +98,7 @@ class Rebalances:
         self._parts.core.release(hold for hold in holds if hold not in self._begun)
         begun = tuple(hold for hold in holds if hold in self._begun)
         if self.drainer is not None and begun:
-            self._settle_soon(begun, self.drainer)
+            self._drain_soon(begun, self.drainer)
             return
         told = tuple(hold for hold in begun if hold in self._announced and self._must_hear(hold))
         self._settle_soon(tuple(hold for hold in begun if hold not in told))
@@ -147,10 +148,13 @@ class Rebalances:
         backoff = Backoff(self._session.rng)
         while left := [hold for hold in holds if self._parts.core.holds.has(hold) and hold not in self._begun]:
             try:
-                self._begin(await self._parts.starting.resolve(left, self._parts.core.first_generation or 0))
+                begins = await self._parts.starting.resolve(left, self._parts.core.first_generation or 0)
             except PenstockError as error:
                 passing = is_retriable(error) or is_unknown(error)
                 _LOG.log(logging.DEBUG if passing else logging.WARNING, "where to begin is not known: %s", error)
+                begins = {}
+            self._begin(begins)
+            if len(begins) < len(left):
                 await self._session.clock.sleep_ms(backoff.next_ms())
 
     def _begin(self, begins: dict[Hold, Begin]) -> None:
@@ -189,7 +193,7 @@ class Rebalances:
                 holds = tuple(h for h in holds if self._parts.core.holds.has(h) and h.state is HoldState.READ)
                 self._announced.update(holds)
             elif change.kind == "revoked":
-                holds = tuple(h for h in holds if self._parts.core.holds.has(h) and h.state is HoldState.REVOKED)
+                holds = tuple(h for h in holds if self._parts.core.holds.has(h) and h.state is not HoldState.READ)
                 for hold in holds:
                     hold.state = HoldState.SETTLING
             if holds:
@@ -198,9 +202,6 @@ class Rebalances:
 
     def put_back(self, change: Change) -> None:
         """The application was interrupted while it was told: it is told again."""
-        for hold in change.holds:
-            if hold.state is HoldState.SETTLING:
-                hold.state = HoldState.REVOKED
         self._for_application.appendleft(change)
 
     @property
@@ -240,26 +241,30 @@ class Rebalances:
         holds = tuple(hold for hold in self._parts.core.holds if hold in self._announced)
         return Change("revoked", holds) if holds else None
 
-    def _settle_soon(self, holds: tuple[Hold, ...], drainer: Drainer | None = None) -> None:
+    def _settle_soon(self, holds: tuple[Hold, ...]) -> None:
         for hold in holds:
             hold.state = HoldState.SETTLING
         if holds:
-            work = self._settle(holds, self.auto_commit) if drainer is None else self._drain(holds, drainer)
-            self._run(work, holds)
+            self._run(self._settle(holds, self.auto_commit), holds)
+
+    def _drain_soon(self, holds: tuple[Hold, ...], drainer: Drainer) -> None:
+        for hold in holds:
+            hold.state = HoldState.SETTLING
+            self._parts.positions.withhold(hold.partition)
+        self._run(self._drain(holds, drainer), holds)
 
     async def _drain(self, holds: tuple[Hold, ...], drainer: Drainer) -> None:
-        """Have the drainer finish, the listener hear of it, and commit what was done."""
-        done = await drainer.drain(tuple(hold.partition for hold in holds))
-        points = {p: at if isinstance(at, CommitPoint) else CommitPoint(at) for p, at in done.items()}
-        if points:
-            log_failures(await self._parts.commits.commit(points))
-        try:
-            async with self._telling:
-                told = tuple(hold for hold in holds if hold in self._announced)
-                if told:
-                    await self.tell(Change("revoked", told))
-        finally:
-            await self._settle(holds, auto_commit=False)
+        """Have the drainer finish, commit what was done, and have the listener hear of it before the release."""
+        partitions = tuple(hold.partition for hold in holds)
+        done = await drainer.drain(partitions)
+        points = self._parts.positions.unsettled(partitions)
+        points |= {p: at if isinstance(at, CommitPoint) else CommitPoint(at) for p, at in done.items()}
+        log_failures(await self._parts.commits.commit(points))
+        told = () if self.listener is None else tuple(hold for hold in holds if hold in self._announced)
+        if told:
+            self._for_application.append(Change("revoked", told))
+            self._host.changed()
+        self._settle_soon(tuple(hold for hold in holds if hold not in told))
 
     async def _settle(self, holds: tuple[Hold, ...], auto_commit: bool) -> None:
         """Commit what was asked past, then release."""

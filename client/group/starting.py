@@ -5,14 +5,15 @@ what it was granted in its first generation after that: so what is added later i
 that join together begin alike.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from penstock.client.connection import Connection
-from penstock.client.errors import InvalidRequestError, UnknownTopicError
+from penstock.client.errors import InvalidRequestError
 from penstock.client.group.holds import Hold
 from penstock.client.group.options import GroupConfig
-from penstock.client.offsets import list_offsets
+from penstock.client.offsets import ask_leaders
 from penstock.client.options import ConsumerConfig
 from penstock.client.records import TopicPartition
 from penstock.client.retry import CallPolicy
@@ -20,6 +21,8 @@ from penstock.client.session import ClientSession
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
+
+_LOG = logging.getLogger("penstock.client")
 
 
 class Begin(NamedTuple):
@@ -53,21 +56,30 @@ class Starting:
             self._begun = frozenset(offset.topic_id for offset in answer.offsets)
 
     async def resolve(self, holds: Sequence[Hold], first_generation: int) -> dict[Hold, Begin]:
-        """Find where to begin. Raises PenstockError: try again."""
-        await self._know_topics(holds)
-        begins = {hold: Begin(hold.committed.offset, hold.committed.leader_epoch) for hold in holds if hold.committed}
+        """Find where to begin in those of which that can be known now: no partition waits for another one's leader.
+
+        They are in the metadata when this returns. Raises PenstockError. Try again for those that are missing.
+        """
+        there = await self._known(holds)
+        begins = {hold: Begin(hold.committed.offset, hold.committed.leader_epoch) for hold in there if hold.committed}
         ends: dict[TopicPartition, Literal["earliest", "latest"]] = {}
-        for hold in holds:
+        for hold in there:
             if hold.committed is None and self._group.start == "error":
                 begins[hold] = Begin(0, error=self._nothing_committed(hold))
             elif hold.committed is None:
                 ends[hold.partition] = "latest" if self._is_latest(hold, first_generation) else "earliest"
-        found = await list_offsets(self._session, ends, self._client.isolation, self._client.request_timeout_ms)
-        for hold in holds:
-            if hold not in begins:
+        answer = await ask_leaders(self._session, ends, self._client.isolation)
+        for hold in there:
+            if hold.partition in answer.found and hold not in begins:
                 is_latest = ends[hold.partition] == "latest"
-                begins[hold] = Begin(found[hold.partition].offset, is_settled=not is_latest)
-        return begins
+                begins[hold] = Begin(answer.found[hold.partition].offset, is_settled=not is_latest)
+        found = {hold: begin for hold, begin in begins.items() if self._is_known(hold)}
+        if len(found) < len(holds):
+            why = answer.final or answer.passing or "the leader, or the topic, is not known"
+            level = logging.DEBUG if answer.final is None else logging.WARNING
+            _LOG.log(level, "where to begin in %d partitions is not known yet: %s", len(holds) - len(found), why)
+            self._session.metadata.refresh_soon()
+        return found
 
     def _is_latest(self, hold: Hold, first_generation: int) -> bool:
         was_there = hold.granted_generation <= first_generation
@@ -78,19 +90,18 @@ class Starting:
         text = f"group {self._group.group!r} has no committed offset for {topic}-{partition}, and start is 'error'"
         return InvalidRequestError(Reason.INVALID_ARGUMENT, f"{text}: seek it, or set start to 'earliest' or 'latest'")
 
-    async def _know_topics(self, holds: Sequence[Hold]) -> None:
-        """Have all topics in the metadata, as new as the assignment is."""
+    async def _known(self, holds: Sequence[Hold]) -> list[Hold]:
+        """Those that the metadata has, as new as the assignment is."""
         metadata = self._session.metadata
-        timeout_ms = self._client.request_timeout_ms
         metadata.want(hold.partition.topic for hold in holds)
-        for hold in holds:
-            (topic_id, partition), name = hold.key, hold.partition.topic
-            known = await metadata.topic(name, timeout_ms)
-            if known.topic_id != topic_id or partition >= len(known.partitions):
-                await metadata.refresh(timeout_ms)
-                known = await metadata.topic(name, timeout_ms)
-            if known.topic_id != topic_id or partition >= len(known.partitions):
-                raise UnknownTopicError(Reason.UNKNOWN_TOPIC, f"{name}-{partition} is not in the metadata yet, or gone")
+        if not all(map(self._is_known, holds)):
+            await metadata.refresh(self._client.request_timeout_ms)
+        return [hold for hold in holds if self._is_known(hold)]
+
+    def _is_known(self, hold: Hold) -> bool:
+        topic_id, partition = hold.key
+        known = self._session.metadata.catalog.topics.get(hold.partition.topic)
+        return known is not None and known.topic_id == topic_id and partition < len(known.partitions)
 
 
 async def fetch_offsets(

@@ -41,6 +41,8 @@ class JoinStream:
     """See the module. Used from one event loop."""
 
     def __init__(self, core: MemberCore, coordinator: Coordinator, session: ClientSession, host: StreamHost) -> None:
+        self.address = ""
+        """Of the coordinator that the present stream, or the last one, leads to."""
         self._core = core
         self._coordinator = coordinator
         self._session = session
@@ -77,6 +79,7 @@ class JoinStream:
                 await self._host.before_join()
             address = await self._coordinator.address(FIND_TIMEOUT_MS)
             connection = await self._session.connections.ready(address)
+            self.address = address
             served, error = await self._serve(connection.groups.Join())
         except PenstockError as raised:
             error = raised
@@ -129,9 +132,10 @@ class JoinStream:
         await call.write(start)
         while not self._core.wants_new_stream:
             self._wake.clear()
-            for request in self._core.take_requests():
+            requests = self._core.take_requests()
+            for request in requests:
                 await call.write(request)
-            if not self._core.wants_stream:
-                await call.done_writing()
+            if not self._core.wants_stream or any(request.HasField("leave") for request in requests):
+                await call.done_writing()  # also where it wants the next one already
                 return
             await self._wake.wait()

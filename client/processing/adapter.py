@@ -62,7 +62,8 @@ class ConsumerSource:
 
     def drive(self, drainer: Drainer | None) -> None:
         """See Source."""
-        self._consumer._left = iter(())  # noqa: SLF001 - its own part; nobody goes on iterating where he left off
+        # nobody goes on iterating where he left off
+        self._consumer._left = self._consumer._left_in_group = iter(())  # noqa: SLF001 - its own part
         if self.group:
             self._consumer._drive(drainer)  # noqa: SLF001 - its own part
 

@@ -18,15 +18,19 @@ class UnparsableError(Exception):
     """`parse` raised; the cause is `__cause__`."""
 
 
+def is_asynchronous(handler: Handler) -> bool:
+    """Say whether it is a coroutine function, or an object whose call is one."""
+    call = getattr(handler, "__call__", None)  # noqa: B004 - the call itself is looked at
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
+
+
 class HandlerCalls:
     """See the module. Made and used on the event loop."""
 
     def __init__(self, handler: Handler, parse: Parse | None, concurrency: int) -> None:
         self._handler = handler
         self._parse = parse
-        self.is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-            getattr(handler, "__call__", None)  # noqa: B004 - an object whose __call__ is a coroutine function
-        )
+        self.is_async = is_asynchronous(handler)
         self._pool = None if self.is_async else ThreadPoolExecutor(concurrency, "penstock-handler")
 
     async def call(self, record: Record) -> None:

@@ -87,15 +87,19 @@ class Processor:
         if self._run is not None:
             self._run.stop()
 
+    def check_ending(self) -> None:
+        """Refuse a handler, or a listener that is called by the run, to wait for the run's end."""
+        run = self._run
+        if run is not None and (run.is_within() or run.is_feeding()):
+            raise invalid("close() inside a handler or listener of process() would wait for itself: call stop()")
+
     async def end(self) -> None:
         """End the run, if there is one, and wait for that: the consumer closes."""
+        self.check_ending()
         run = self._run
-        if run is None:
-            return
-        if run.is_within():
-            raise invalid("close() inside a handler of process() would wait for itself: call stop()")
-        run.stop()
-        await run.finished.wait()
+        if run is not None:
+            run.stop()
+            await run.finished.wait()
 
     def _letters(self, config: ProcessConfig) -> DeadLetters | None:
         letter = end_of(config.on_failure)

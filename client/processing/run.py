@@ -220,8 +220,8 @@ class Processing:
             self._core.finish(work, self._clock.monotonic_ms())
             return
         self.counters.failed += 1
-        if work.progress.is_lost or self._error is not None:
-            return  # it comes again: elsewhere, or the next time
+        if work.progress.is_lost or self._error is not None or work in self._interrupted:
+            return  # it comes again, elsewhere or the next time; and what comes of being cancelled is no failure
         self._settling[work] = None
         try:
             outcome = await self._failures.settle(work.record, work.attempts, error)

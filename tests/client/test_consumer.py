@@ -355,12 +355,38 @@ async def test_what_cannot_be_assigned(cluster: Cluster) -> None:
         for start in ("latest", 0):
             with pytest.raises(UnknownPartitionError):
                 await consumer.assign([P1], start=start)
-        with pytest.raises(InvalidRequestError):
-            await consumer.assign([P0], start=-1)
+        for start in (-1, 1 << 63):
+            with pytest.raises(InvalidRequestError):
+                await consumer.assign([P0], start=start)
         with pytest.raises(InvalidRequestError, match="not assigned"):
             consumer.position(P0)
     with pytest.raises(ClientClosedError):
         await consumer.poll()
+
+
+async def test_an_error_that_a_seek_came_before_is_not_raised(cluster: Cluster) -> None:
+    """The seek is the answer to it: of a listener that knows where to begin, say."""
+    cluster.create("orders")
+    fill(cluster)
+    async with Consumer(cluster.bootstrap()) as consumer:
+        await consumer.assign([P0], start=1000)
+        await until(lambda: bool(consumer._fetcher.errors))
+        await consumer.seek(P0, 7)
+        assert (await read(consumer, 1))[0].offset == 7
+
+
+async def test_closing_ends_the_waits_of_others(cluster: Cluster) -> None:
+    cluster.create("orders")
+    async with Consumer(cluster.bootstrap()) as consumer:
+        await consumer.assign([P0])
+        iterating = asyncio.create_task(anext(consumer))
+        polling = asyncio.create_task(consumer.poll(timeout=60))
+        for _ in range(3):
+            await asyncio.sleep(0)  # both wait by now
+        await consumer.close()
+        for task in (iterating, polling):
+            with pytest.raises(ClientClosedError):
+                await task
 
 
 async def test_a_cancelled_poll_loses_nothing_and_closing_leaves_no_task(cluster: Cluster) -> None:

@@ -251,6 +251,26 @@ async def test_coroutines_too_and_who_waited_takes_over_where_the_first_fails(pa
     assert handled == [0, 1]
 
 
+async def test_a_mark_is_never_made_before_an_asynchronous_handler_has_ended(path: Path) -> None:
+    class Mailer:
+        async def __call__(self, r: Record) -> None:
+            assert not made.seen(r)
+            raise ValueError("no")
+
+    with Deduplicator(path) as made:
+        with pytest.raises(ValueError, match="no"):
+            await made.wrap(Mailer())(record(1))
+        assert not made.seen(record(1))
+
+        async def mail() -> None: ...
+
+        coroutine = mail()
+        with pytest.raises(DeduplicationError, match="wrap the coroutine function"):
+            _ = made.wrap(lambda _: coroutine)(record(2))
+        coroutine.close()
+        assert not made.seen(record(2))
+
+
 async def test_who_is_cancelled_after_the_handler_leaves_a_mark(path: Path) -> None:
     with Deduplicator(path) as made:
 
@@ -262,6 +282,26 @@ async def test_who_is_cancelled_after_the_handler_leaves_a_mark(path: Path) -> N
         with pytest.raises(asyncio.CancelledError):
             await task
         assert made.seen(record(1))
+
+
+def test_who_opens_a_store_that_another_one_writes_to_waits_for_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes that begin together make the file together; the database may be the application's own, too."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE effects (value TEXT)")
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def end(wait_s: float) -> None:
+        waits.append(wait_s)
+        if other.in_transaction:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("penstock.client.marks.time.sleep", end)
+    with Deduplicator(path) as made:
+        made.done(record(1))
+        assert made.seen(record(1))
+    assert len(waits) == 1
+    other.close()
 
 
 def test_what_cannot_work_is_said(tmp_path: Path) -> None:

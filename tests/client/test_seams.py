@@ -4,11 +4,14 @@ import ast
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
+import pytest
 
 from penstock.client import Admin, Consumer, Producer
+from penstock.client.clock import SystemClock
 from penstock.client.seams import ChannelOptions, Seams, dial
 from tests.client.reference_server import Cluster
 
@@ -40,6 +43,16 @@ def test_nothing_of_the_machine_is_called_past_the_seams() -> None:
                 if called.startswith(FORBIDDEN) or called.endswith((".run_in_executor", ".add_reader")):
                     found.append(f"{name}:{node.lineno} {called}")
     assert found == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the clocks that Linux has")
+def test_time_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop or a virtual machine that wakes must not take its former membership for fresh."""
+    awake_ns, asleep_ns = 5_000_000_000, 60_000_000_000
+    now = {time.CLOCK_MONOTONIC: awake_ns, time.CLOCK_BOOTTIME: awake_ns + asleep_ns}
+    monkeypatch.setattr(time, "clock_gettime_ns", now.__getitem__)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: awake_ns)
+    assert SystemClock().monotonic_ms() == 65_000
 
 
 class Names:

@@ -522,6 +522,49 @@ async def test_the_position_of_what_is_given_up_is_known_until_it_is(boot: str) 
             assert knows.positions == {TopicPartition(name, revoked): given[revoked]}
 
 
+def test_the_blocking_face_commits_what_is_in_hand_when_its_next_poll_gives_a_partition_up(boot: str) -> None:
+    name, group = asyncio.run(topic(boot, 2, records=10)), new_group()
+    with blocking.Consumer(boot, group=group, topics=name) as first:
+        while len(first.poll()) < 20:  # until one poll gives all
+            for place in first.assignment():
+                first.seek(place, 0)
+            first.end_offsets(first.assignment())  # some time passes
+        with blocking.Consumer(boot, group=group, topics=name) as second:
+            while len(first.assignment()) == 2:  # it does not ask: it works
+                second.poll(timeout=0.05)
+            (revoked,) = {0, 1} - {partition for _, partition in first.assignment()}
+            first.poll(timeout=0)
+            while not second.assignment():
+                second.poll(timeout=0.05)
+            place = TopicPartition(name, revoked)
+            found = second.committed([place])[place]
+            assert found is not None
+            assert found.offset == 10  # nothing is repeated
+
+
+def test_what_a_poll_had_read_when_it_was_interrupted_comes_with_the_next_one(boot: str) -> None:
+    name, group = asyncio.run(topic(boot, 1, records=5)), new_group()
+    with blocking.Consumer(boot, group=group, topics=name) as consumer:
+        assert consumer._group is not None
+        run, positions = consumer._group._run, consumer._group._group.positions
+
+        def interrupted(coroutine: Any) -> Any:
+            result = run(coroutine)
+            if positions.is_in_hand(TopicPartition(name, 0)):
+                consumer._group._run = run  # type: ignore[union-attr]  # it is there
+                raise KeyboardInterrupt
+            return result
+
+        consumer._group._run = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            list(iter(consumer.poll, None))  # again and again
+        asyncio.run(produce(boot, name, 1, records=1))
+        records: list[Record] = []
+        while not records:
+            records = consumer.poll()
+        assert records[0].offset == 0
+
+
 def test_the_blocking_face_knows_the_position_of_what_is_given_up(boot: str) -> None:
     with blocking.Producer(boot) as producer, blocking.Admin(boot) as admin:
         name, group = f"topic-{next(_names)}", new_group()

@@ -101,6 +101,28 @@ async def test_auto_commit_does_not_commit_what_process_left_undone(boot: str) -
     assert await committed(boot, group, name) == [4]
 
 
+async def test_nobody_goes_on_iterating_meanwhile(boot: str) -> None:
+    """What he took would lie below what process() commits."""
+    name, group = await topic(boot, 1, records=3), new_group()
+    entered, leave = asyncio.Event(), asyncio.Event()
+    async with Consumer(boot, group=group, topics=name) as consumer:
+        assert (await anext(consumer)).offset == 0
+
+        async def handle(record: Record) -> None:
+            entered.set()
+            await leave.wait()
+            if record.offset == 2:
+                consumer.stop()
+
+        task = asyncio.create_task(consumer.process(handle, max_in_flight=1))
+        await entered.wait()
+        with pytest.raises(InvalidRequestError, match=r"process\(\) is running"):
+            await anext(consumer)
+        leave.set()
+        assert (await task).processed == 2
+    assert await committed(boot, group, name) == [3]
+
+
 class Moves(RebalanceListener):
     def __init__(self) -> None:
         self.revoked: list[TopicPartition] = []

@@ -55,6 +55,18 @@ def test_rule_21_after_a_pause_of_the_process_nothing_said_before_is_believed() 
     assert member.core.valid_until_ms <= late_ms
 
 
+def test_nothing_is_due_where_only_news_can_change_something() -> None:
+    """A time that lies back would have the consumer look without a pause, for as long as no coordinator is there."""
+    member = Member().join(0, read={0: 1})
+    member.core.waiting = True
+    member.core.ended(None, 1_000)
+    member.tick(SESSION_MS)
+    assert (member.held, member.core.phase) == (set(), Phase.AWAY)
+    assert member.core.due_ms() is None
+    member.core.leave("closed", returning=False)
+    assert member.core.due_ms() is None
+
+
 def test_a_lost_member_continues_its_membership_on_a_new_stream_and_has_its_partitions_again() -> None:
     member = Member().join(0, read={0: 1})
     member.tick(SESSION_MS)

@@ -33,6 +33,17 @@ def test_a_beginning_that_is_not_settled_is_to_be_committed() -> None:
     assert positions.asked_past() == positions.unsettled([P0]) == {}
 
 
+def test_of_a_beginning_that_is_not_settled_no_more_than_that_is_committed_without_a_word() -> None:
+    """Who commits for himself may have asked past what he is not done with."""
+    positions = Positions()
+    positions.add(P0, 10, is_settled=False)
+    positions.hand_out(P0, 15, 1)
+    positions.ask()
+    assert positions.unsettled() == {P0: CommitPoint(10)}
+    positions.overrule([P0])  # commit() of the application's own, which is under way
+    assert positions.unsettled() == {}
+
+
 def test_an_older_acknowledgement_settles_nothing_newer() -> None:
     positions = Positions()
     positions.add(P0, 0)
@@ -88,6 +99,30 @@ def test_a_lost_partition_leaves_nothing_behind() -> None:
     positions.add(P0, 2)
     assert not positions.is_in_hand(P0)
     assert positions.asked_past() == {}
+
+
+def test_what_did_not_reach_the_application_is_as_if_it_was_not_handed_out() -> None:
+    positions = Positions()
+    positions.add(P0, 0)
+    positions.add(P1, 0)
+    positions.hand_out(P0, 5, 1)
+    positions.ask()
+    positions.hand_out(P0, 9, 1)
+    assert positions.take_back() == {P0: 5}
+    positions.ask()
+    assert positions.asked_past() == positions.handed_out() == {P0: CommitPoint(5, 1)}
+
+
+def test_of_what_is_withheld_only_what_is_committed_counts() -> None:
+    positions = Positions()
+    positions.add(P0, 0)
+    positions.hand_out(P0, 100, 1)
+    positions.withhold(P0)
+    positions.ask()
+    assert positions.asked_past() == positions.handed_out() == {}
+    positions.committed(P0, 5)
+    assert positions.asked_past() == positions.handed_out() == {}
+    assert positions.position(P0) == 5
 
 
 def test_a_seek_moves_both() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from penstock.client import (
+    ClientClosedError,
     Consumer,
     DeadLetter,
     Failure,
@@ -277,6 +278,28 @@ async def test_cancelling_cancels_handlers_and_keeps_what_was_not_done(cluster: 
     assert consumer.position(P0) == 1
 
 
+async def test_what_a_cancelled_handler_raises_is_no_failure_of_its_record(
+    cluster: Cluster, consumer: Consumer
+) -> None:
+    fill(cluster, [b"a"])
+    entered = asyncio.Event()
+
+    async def handle(record: Record) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError("aborted") from None  # as libraries do
+
+    task = asyncio.create_task(consumer.process(handle, on_failure=Skip()))
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert consumer.statistics().skipped == 0
+    assert consumer.position(P0) == 0
+
+
 async def test_cancelling_waits_for_plain_handlers_and_counts_them(cluster: Cluster, consumer: Consumer) -> None:
     fill(cluster, [b"a"])
     entered, leave = threading.Event(), threading.Event()
@@ -314,6 +337,33 @@ async def test_closing_ends_process_in_order(cluster: Cluster, consumer: Consume
     leave.set()
     await closing
     assert (await task).processed == 1
+
+
+async def test_a_close_that_is_cancelled_while_it_waits_for_handlers_closes_all_the_same(
+    cluster: Cluster, consumer: Consumer
+) -> None:
+    fill(cluster, [b"a"])
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handle(record: Record) -> None:
+        entered.set()
+        await leave.wait()
+
+    task = asyncio.create_task(consumer.process(handle))
+    await entered.wait()
+    closing = asyncio.create_task(consumer.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with pytest.raises(ClientClosedError):
+            await consumer.poll()
+    finally:
+        leave.set()
+    await asyncio.wait([task])
+    assert task.exception() is None or isinstance(task.exception(), ClientClosedError)
+    assert consumer.statistics().processed == 1
 
 
 async def test_a_handlers_own_cancelled_error_is_a_failure_like_any(cluster: Cluster, consumer: Consumer) -> None:
