@@ -102,5 +102,10 @@ class LeaderOffsets:
             raise (PenstockError(Reason.LEADER_NOT_AVAILABLE, text) if unanswered else failed) from error
 
 
+def query_of(topic_id: bytes, partition: int, **position: object) -> pb.OffsetQuery:
+    """Ask for one place in a log: `earliest`, `latest`, `timestamp_ms` or `offset`, as in OffsetQuery."""
+    return pb.OffsetQuery(topic_id=topic_id, partition=partition, **position)  # type: ignore[arg-type]  # one of these
+
+
 def _may_succeed(answer: Found) -> bool:
     return isinstance(answer, PenstockError) and answer.outcome is Outcome.RETRIABLE
