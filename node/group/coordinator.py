@@ -117,7 +117,7 @@ class Coordinator:
         self._committer = Committer(log, node.ends, node.image, self._spawn, timeout_ms=node.commit_timeout_ms)
         self.members = self._committer.membership = node.members(self)
         self.state = State.ACTIVE
-        self._keeper.delete(strays)
+        self._keeper.delete(strays, self._node.image().groups)
         if self._removed:
             self._keeper.forget_topics(self._removed)
         self._keeper.note_missing(self._groups())
@@ -212,9 +212,10 @@ class Coordinator:
 
     def tick(self, now_ms: int) -> None:
         """Every few hundred ms. Monotonic time."""
-        if self.state is not State.ACTIVE:
+        if self.state is not State.ACTIVE or self._log is None:
             return
         self._committer.expire(now_ms)
+        self._log.try_again()
         if now_ms >= self._expire_ms:
             self._expire_ms = now_ms + min(EXPIRY_MAX_MS, max(EXPIRY_MIN_MS, self._node.retention_ms // 10))
             self._expire()

@@ -323,6 +323,44 @@ async def test_a_deleted_groups_offsets_are_gone_at_once_also_those_under_way() 
     assert [world.committed(partition) for partition in range(3)] == [None, None, 7]
 
 
+async def test_a_deleted_groups_offsets_do_not_come_back_where_their_deletion_cannot_be_written_at_once() -> None:
+    world = World()
+    world.commit({0: 5})
+    await world.settle()
+    world.refuse_append = PenstockError(Reason.NOT_ENOUGH_REPLICAS, "no")
+    world.keeper.forget("g")
+    await turn()
+    assert world.committed(0) is None  # of a group that is made anew by this name
+    refused = world.commit({1: 6})
+    await turn()
+    assert reasons(refused) == [Reason.NOT_ENOUGH_REPLICAS]
+    world.refuse_append = None
+    anew = world.commit({2: 7})
+    deleted, committed = await world.settle()
+    assert deleted == CommitRecord("g", GroupPartition(TOPIC, 0), None)  # before what came later
+    assert isinstance(committed, CommitRecord)
+    assert reasons(anew) == [None]
+    assert [world.committed(partition) for partition in range(3)] == [None, None, 7]
+
+
+async def test_a_deletion_that_is_owed_is_written_as_soon_as_the_log_takes_it_and_once() -> None:
+    world = World()
+    world.commit({0: 5})
+    await world.settle()
+    world.refuse_append = PenstockError(Reason.STORE_FULL, "no")
+    world.keeper.forget_topics([TOPIC])
+    await turn()
+    world.log.try_again()
+    await turn()
+    world.refuse_append = None
+    world.log.try_again()
+    world.log.try_again()
+    assert await world.settle() == [CommitRecord("g", GroupPartition(TOPIC, 0), None)]
+    world.log.try_again()
+    await turn()
+    assert world.appends == []
+
+
 async def test_a_rebalance_that_was_not_noted_is_noted_once() -> None:
     world = World()
     group = GroupInfo("g", group_epoch=4, generation=2, cause="because", rebalanced_ms=9)

@@ -75,6 +75,7 @@ class PlayedPartition:
         self.log_start_offset = 0
         self.high_watermark = 0
         self.end_is_known = True
+        self.refuses: PenstockError | None = None
         self.batches: list[LogBatch] = []
         self.watchers: list[Callable[[], None]] = []
 
@@ -100,6 +101,8 @@ class PlayedPartition:
 
     def append(self, request: AppendRequest, done: Done) -> None:
         self._check(request.leader_epoch)
+        if self.refuses is not None:
+            raise self.refuses
         base = self.high_watermark
         last = base + request.header.record_count - 1
         self.batches.append(LogBatch(base, last, self.leader_epoch, request.now_ms, request.header, request.payload))
@@ -295,6 +298,19 @@ async def test_what_belongs_to_no_group_or_topic_of_the_metadata_is_deleted_by_t
         CommitRecord("deleted", PARTITION, None),
     }
     assert list(coordinator.offsets("g")) == [PARTITION]
+
+
+async def test_what_a_former_coordinator_could_not_delete_is_not_shown_to_a_group_that_is_made_anew(node: Node) -> None:
+    node.partition.holds(CommitRecord("deleted", PARTITION, Commit(6)))
+    node.partition.refuses = PenstockError(Reason.NOT_ENOUGH_REPLICAS, "no")
+    coordinator = await leading(node, image_of())
+    node.show(image_of(groups=("g", "deleted")))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert coordinator.offsets("deleted") == {}
+    node.partition.refuses = None
+    node.coordinators.tick(0)
+    assert node.partition.written()[1:] == [CommitRecord("deleted", PARTITION, None)]
 
 
 async def test_a_generation_that_a_former_coordinator_did_not_note_is_noted(node: Node) -> None:
