@@ -184,6 +184,7 @@ class Members:
         self._touch(core)
         if core.failure is not None:
             self._tell_change()
+        self._drop_idle(core)
 
     # ---- unary calls
 
@@ -250,15 +251,21 @@ class Members:
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         """The metadata changed."""
-        del old
         if self._error is not None:
             return
         self._look_at_topics(new)
+        if new.groups is not old.groups:
+            self._look_at_groups(old, new)
+        self._tell_change()
+
+    def _look_at_groups(self, old: MetadataImage, new: MetadataImage) -> None:
         for core in list(self._cores.values()):
             group = new.groups.get(core.group_id)
             if group is not core.group and (group is not None or core.exists):
                 self._show(core, group)
-        self._tell_change()
+        for group_id in sorted(new.groups.keys() - old.groups.keys() - self._cores.keys()):
+            if self._is_here(group_id, new):  # made by a change whose outcome was unknown, and nobody waited any more
+                self._add(new.groups[group_id])
 
     def _look_at_topics(self, image: MetadataImage) -> None:
         if image.topics is self._topics:
@@ -284,13 +291,16 @@ class Members:
         """Return the core of a group; what it takes in is kept, even where there is no such group yet."""
         if self._error is not None:
             raise self._error
-        return self._cores.get(group_id) or self._add(GroupInfo(group_id, group_epoch=0))
+        return self._cores.get(group_id) or self._add(self._group(group_id))
 
     def _seen(self, group_id: str) -> GroupCore:
         """Return the core of a group, to be asked only."""
         if self._error is not None:
             raise self._error
-        return self._cores.get(group_id) or self._made(GroupInfo(group_id, group_epoch=0))
+        return self._cores.get(group_id) or self._made(self._group(group_id))
+
+    def _group(self, group_id: str) -> GroupInfo:
+        return self._seat.image().groups.get(group_id) or GroupInfo(group_id, group_epoch=0)
 
     def _drop_idle(self, core: GroupCore) -> None:
         if core.is_idle and self._cores.get(core.group_id) is core:

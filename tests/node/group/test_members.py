@@ -87,6 +87,7 @@ class Stand:
         self.gate.set()
         self.requests: list[int] = []
         """Numbers of changes."""
+        self.proposed: list[metadata_pb2.GroupChange] = []
         self.failures: list[BaseException] = []
         self.offsets = Offsets()
         node_id, leader_epoch = leadership(world)
@@ -104,6 +105,7 @@ class Stand:
 
     async def _propose(self, changes: Sequence[metadata_pb2.GroupChange]) -> list[metadata_pb2.ChangeResult]:
         self.requests.append(len(changes))
+        self.proposed += changes
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop()
@@ -133,8 +135,7 @@ class Stand:
         self.now_ms += time_ms
         self.members._ticked_ms += time_ms  # the event loop did not stand still
         self.members._look.set()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns()
 
     async def close(self) -> None:
         self.members.close(PenstockError(Reason.NOT_COORDINATOR, "over"))
@@ -148,6 +149,12 @@ async def stand() -> AsyncIterator[Stand]:
     stand = Stand(metadata(t=4))
     yield stand
     await stand.close()
+
+
+async def turns() -> None:
+    """Let the loop do what it has to do now."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def indexes(assigned: Sequence[object]) -> list[int]:
@@ -322,6 +329,7 @@ async def test_what_the_controller_refuses_for_good_ends_the_stream(stand: Stand
     stand.failures.append(PenstockError(Reason.UNSUPPORTED, "node 3 is too old"))
     with pytest.raises(PenstockError, match="too old"):
         await stand.members.ensure_group("other")
+    assert not stand.members._cores
 
 
 async def test_what_has_an_unknown_outcome_is_tried_again(stand: Stand) -> None:
@@ -334,6 +342,34 @@ async def test_what_has_an_unknown_outcome_is_tried_again(stand: Stand) -> None:
         await stand.pass_time(100)
     await stream.next("joined")
     assert len(stand.requests) == 4
+
+
+async def test_who_joined_by_a_change_that_came_late_is_looked_after_though_nobody_waited(stand: Stand) -> None:
+    stand.failures.append(TimeoutError())
+    stream = stand.stream()
+    stream.start("a")
+    await turns()
+    stream.sent.put_nowait(None)
+    await stream.task
+    assert not stand.members._cores
+    (change,) = stand.proposed
+    stand.do(lambda: alter(stand.world, [change]))
+    assert list(group_of(stand.world).members) == ["a"]
+    await stand.pass_time(GroupLimits().takeover_grace_ms + 10_000)
+    assert not group_of(stand.world).members
+
+
+async def test_a_group_that_came_to_nothing_leaves_nothing_behind(stand: Stand) -> None:
+    stand.gate.clear()
+    stand.failures.append(PenstockError(Reason.UNSUPPORTED, "node 3 is too old"))
+    stream = stand.stream()
+    stream.start("a")
+    await turns()
+    stream.sent.put_nowait(None)
+    await stream.task
+    stand.gate.set()
+    await turns()
+    assert not stand.members._cores
 
 
 async def test_a_group_is_made_and_deleted(stand: Stand) -> None:
