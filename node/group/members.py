@@ -222,7 +222,10 @@ class Members:
             await self._until(core, lambda: core.exists)
 
     async def delete_group(self, group_id: str, *, validate_only: bool) -> int:
-        """Delete a group without members; the metadata version without it. Raises UNKNOWN_GROUP, GROUP_NOT_EMPTY."""
+        """Delete a group without members; the metadata version without it.
+
+        Raises UNKNOWN_GROUP, GROUP_NOT_EMPTY; OUTCOME_UNKNOWN where the leadership ends or the time is over meanwhile.
+        """
         core = self._core(group_id)
         try:
             core.delete(validate_only=validate_only)
@@ -230,16 +233,21 @@ class Members:
             self._drop_idle(core)
         if not validate_only:
             self._touch(core)
-            await self._until(core, lambda: not core.is_deleting)
+            await self._until(core, lambda: not core.is_deleting, may_be_done=True)
             if core.exists:
-                core.delete(validate_only=True)  # raises what came between
+                text = f"somebody came to join group {group_id!r} before it was deleted"
+                raise PenstockError(Reason.GROUP_NOT_EMPTY, text)
         return self._seat.image().version
 
-    async def _until(self, core: GroupCore, condition: Callable[[], bool]) -> None:
+    async def _until(self, core: GroupCore, condition: Callable[[], bool], *, may_be_done: bool = False) -> None:
+        """Wait for a change. `may_be_done`: who asks again elsewhere, when this leadership is over, might harm."""
         deadline = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
         while not condition():
             if self._error is not None:
-                raise self._error
+                if not may_be_done:
+                    raise self._error
+                text = f"it is not known whether group {core.group_id!r} was changed: {self._error.message}"
+                raise PenstockError(Reason.OUTCOME_UNKNOWN, text)
             if core.failure is not None:
                 raise core.failure
             left_s = deadline - asyncio.get_running_loop().time()

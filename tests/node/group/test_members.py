@@ -397,6 +397,35 @@ async def test_a_group_that_is_joined_while_it_is_to_be_deleted_stays(stand: Sta
     assert caught.value.reason is Reason.GROUP_NOT_EMPTY
 
 
+async def test_a_deletion_under_way_when_the_leadership_ends_has_an_unknown_outcome(stand: Stand) -> None:
+    await stand.members.ensure_group(GROUP)
+    stand.gate.clear()
+    deleting = asyncio.create_task(stand.members.delete_group(GROUP, validate_only=False))
+    await turns()
+    stand.members.close(PenstockError(Reason.NOT_COORDINATOR, "node 2 is"))
+    with pytest.raises(PenstockError) as caught:
+        await deleting
+    assert caught.value.reason is Reason.OUTCOME_UNKNOWN  # the change is on its way
+
+
+async def test_a_group_that_somebody_wanted_to_join_while_it_was_to_be_deleted_is_not_said_to_be_gone(
+    stand: Stand,
+) -> None:
+    await stand.members.ensure_group(GROUP)
+    stand.members.commit_began(GROUP, list(parts("t", 0)))
+    deleting = asyncio.create_task(stand.members.delete_group(GROUP, validate_only=False))
+    await turns()
+    stand.failures.append(PenstockError(Reason.UNSUPPORTED, "no"))
+    stream = stand.stream()
+    stream.start("a")
+    await stream.error()
+    stand.do(lambda: create(stand.world, "other", 1))  # nobody is there any more when the deletion is looked at again
+    with pytest.raises(PenstockError) as caught:
+        await deleting
+    assert caught.value.reason is Reason.GROUP_NOT_EMPTY
+    assert group_of(stand.world).group_epoch
+
+
 async def test_questions_about_unknown_groups_leave_nothing_behind(stand: Stand) -> None:
     (error,) = stand.members.check_commit("x", "m", 1, list(parts("t", 0)))
     assert error is not None
