@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from penstock.node.cleanup.cleaner import WallClock
@@ -225,11 +226,25 @@ class Coordinator:
         wall = self._node.wall
         if not wall.is_trusted():
             return
+        now_ms, retention_ms = wall.now_ms(), self._node.retention_ms
         for group in self._groups():
-            if not group.members and self._keeper.expire(group, wall.now_ms(), self._node.retention_ms):
-                self._spawn(self._delete_expired(group.group_id))
+            if group.members:
+                continue
+            if self._keeper.may_go(group, now_ms, retention_ms):
+                self._spawn(self._delete_expired(group.group_id, now_ms))
+            else:
+                self._keeper.expire(partial(self._group, group.group_id), now_ms, retention_ms)
 
-    async def _delete_expired(self, group_id: str) -> None:
+    def _group(self, group_id: str) -> GroupInfo | None:
+        return self._node.image().groups.get(group_id)
+
+    async def _delete_expired(self, group_id: str, now_ms: int) -> None:
+        """Delete the group, unless something is committed since it was looked at, or is about to be."""
+        group = self._group(group_id)
+        if group is None or not self._keeper.may_go(group, now_ms, self._node.retention_ms):
+            return
+        if self.members.is_committing(group_id):
+            return
         try:
             await self.delete(group_id, validate_only=False)
         except PenstockError as error:

@@ -92,13 +92,19 @@ class Keeper:
         if strays:
             self._hide({record.group_id for record in strays} - set(groups), lambda: strays)
 
-    def expire(self, group: GroupInfo, now_ms: int, retention_ms: int) -> bool:
-        """Delete what has expired of an empty group; whether the group itself is to go."""
-        if self._table.may_go(group, now_ms, retention_ms):
-            return True
-        if self._table.expired(group, now_ms, retention_ms):
-            self._log.submit_own(_Work(lambda: self._table.expired(group, now_ms, retention_ms), owed=False))
-        return False
+    def may_go(self, group: GroupInfo, now_ms: int, retention_ms: int) -> bool:
+        """Whether an empty group is to go, for its time is over and it has no offset."""
+        return self._table.may_go(group, now_ms, retention_ms)
+
+    def expire(self, group: Callable[[], GroupInfo | None], now_ms: int, retention_ms: int) -> None:
+        """Delete what has expired of an empty group. `group`: as it is when that is asked."""
+
+        def expired() -> Sequence[OffsetsRecord]:
+            present = group()
+            return [] if present is None else self._table.expired(present, now_ms, retention_ms)
+
+        if expired():
+            self._log.submit_own(_Work(expired, owed=False))
 
     def _hide(self, groups: Collection[str], make: Callable[[], Sequence[OffsetsRecord]]) -> None:
         """Delete offsets of groups that show none from now on, be they made anew before that is written."""

@@ -213,6 +213,11 @@ class Members:
                 self._touch(core)
             self._drop_idle(core)
 
+    def is_committing(self, group_id: str) -> bool:
+        """Whether a commit of the group is in flight."""
+        core = self._cores.get(group_id)
+        return core is not None and core.is_committing
+
     async def ensure_group(self, group_id: str) -> None:
         """Make a group without members, if there is none. Raises GROUP_FULL, OUTCOME_UNKNOWN."""
         core = self._core(group_id)

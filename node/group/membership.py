@@ -88,6 +88,11 @@ class GroupCore:
         return self.group.group_epoch > 0
 
     @property
+    def is_committing(self) -> bool:
+        """A commit is in flight."""
+        return bool(self._committing)
+
+    @property
     def is_idle(self) -> bool:
         """Nothing is known of it that would be lost with this object."""
         return not (self.exists or self._joins or self._is_wanted or self._committing or self._proposal.is_under_way)

@@ -134,6 +134,7 @@ class Node:
         self.serving = True
         self.trusted = True
         self.now_ms = WALL_MS
+        self.proposed: list[metadata_pb2.GroupChange] = []
         surroundings = Surroundings(
             image=lambda: self.image,
             ends=KnownEnds(lambda _: 1_000, self._find),
@@ -163,7 +164,7 @@ class Node:
         return Members(seat, coordinator, GroupLimits())
 
     async def _propose(self, changes: Sequence[metadata_pb2.GroupChange]) -> list[metadata_pb2.ChangeResult]:
-        del changes
+        self.proposed += changes
         await asyncio.Event().wait()
         return []
 
@@ -339,6 +340,36 @@ async def test_rule_30_nothing_expires_while_the_clock_is_not_trusted(node: Node
         await asyncio.sleep(0)
     assert coordinator.offsets("g") == {}
     assert node.partition.written()[-1] == CommitRecord("g", PARTITION, None)
+
+
+async def test_a_group_whose_time_is_over_stays_where_something_is_being_committed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = await leading(node, image_of())
+    appended: list[Done] = []
+    monkeypatch.setattr(node.partition, "append", lambda _, done: appended.append(done))
+    node.now_ms = WALL_MS + 5_000
+    request = pb.CommitOffsetsRequest(group_id="g", offsets=[pb.OffsetCommit(topic_id=TOPIC, offset=9)])
+    answer = coordinator.commit(request, "")
+    node.coordinators.tick(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    appended[0](AppendResult(0, 7, 0, 0, common_pb2.DURABILITY_COMMIT, duplicate=False))
+    (result,) = await answer
+    assert not result.HasField("error")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert node.proposed == []  # what was acknowledged would go with the group
+    assert coordinator.offsets("g")[PARTITION].offset == 9
+
+
+async def test_a_group_whose_time_is_over_is_deleted(node: Node) -> None:
+    await leading(node, image_of())
+    node.now_ms = WALL_MS + 5_000
+    node.coordinators.tick(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [(change.group_id, change.delete) for change in node.proposed] == [("g", True)]
 
 
 async def test_a_node_that_stops_coordinates_no_more_whatever_it_is_told(node: Node) -> None:
