@@ -1,7 +1,7 @@
 """What a member says on its Join stream after its JoinStart, handed to its group's core. Loop thread only."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from penstock.node.group.membership import GroupCore
 from penstock.node.group.seat import CommittedOffsets
 from penstock.node.group.stream import MemberStream
 from penstock.node.group.subscription import check_subscription
+from penstock.protocol.errors import PenstockError, to_status
+from penstock.protocol.reasons import Reason
 from penstock.raft.image import GroupPartition
 from penstock.v1 import group_service_pb2 as pb
 
@@ -73,6 +75,7 @@ class MemberRequests:
         self._stream.acknowledge(heartbeat.sequence)
 
     def _commit(self, commit: pb.MemberCommit) -> None:
+        self._stream.check_room()
         request = pb.CommitOffsetsRequest(
             group_id=self._stream.group_id,
             member_id=self._stream.member_id,
@@ -80,8 +83,18 @@ class MemberRequests:
             sequence=commit.sequence,
             offsets=commit.offsets,
         )
-        results = self._offsets.commit(request, self._stream.member.client_id)
-        self._stream.commit(commit.sequence, asyncio.ensure_future(results))
+        self._stream.commit(commit.sequence, asyncio.ensure_future(self._results(request)))
+
+    def _results(self, request: pb.CommitOffsetsRequest) -> Awaitable[list[pb.OffsetCommitResult]]:
+        """Begin a commit. A coordinator that has too many refuses it, and keeps the stream: joining anew costs more."""
+        try:
+            return self._offsets.commit(request, self._stream.member.client_id)
+        except PenstockError as error:
+            if error.reason is not Reason.OVERLOADED:
+                raise
+            refused: asyncio.Future[list[pb.OffsetCommitResult]] = asyncio.get_running_loop().create_future()
+            refused.set_result([pb.OffsetCommitResult(error=to_status(error)) for _ in request.offsets])
+            return refused
 
     def _subscribe(self, subscription: pb.Subscription) -> None:
         subscribed = check_subscription(subscription.topics, subscription.pattern)

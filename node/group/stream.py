@@ -65,10 +65,13 @@ class MemberStream:
         self._acknowledged = sequence
         self._changed.set()
 
-    def commit(self, sequence: int, results: "asyncio.Future[list[pb.OffsetCommitResult]]") -> None:
-        """Send what becomes of a commit, after the earlier ones' results. Raises OVERLOADED."""
+    def check_room(self) -> None:
+        """Raise OVERLOADED where too many commits wait: before one more is begun."""
         if len(self._commits) >= MAX_COMMITS:
             raise PenstockError(Reason.OVERLOADED, f"more than {MAX_COMMITS} commits of one stream wait")
+
+    def commit(self, sequence: int, results: "asyncio.Future[list[pb.OffsetCommitResult]]") -> None:
+        """Send what becomes of a commit, after the earlier ones' results."""
         self._commits.append((sequence, results))
         results.add_done_callback(lambda _: self._changed.set())
 

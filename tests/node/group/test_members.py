@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from penstock.internal.v1 import metadata_pb2
+from penstock.node.group import stream as stream_module
 from penstock.node.group.joining import GroupLimits
 from penstock.node.group.members import Members
 from penstock.node.group.seat import Seat
-from penstock.protocol.errors import PenstockError
+from penstock.protocol.errors import PenstockError, from_status
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import GroupInfo, GroupPartition
 from penstock.v1 import group_service_pb2 as pb
@@ -25,11 +26,14 @@ class Offsets:
     def __init__(self) -> None:
         self.commits: list[tuple[pb.CommitOffsetsRequest, asyncio.Future[list[pb.OffsetCommitResult]]]] = []
         self.generations: list[int] = []
+        self.error: PenstockError | None = None
 
     def committed(self, group_id: str, partition: GroupPartition) -> pb.CommittedOffset | None:
         return COMMITTED if partition.partition == 0 else None
 
     def commit(self, request: pb.CommitOffsetsRequest, client_id: str) -> "asyncio.Future[list[pb.OffsetCommitResult]]":
+        if self.error is not None:
+            raise self.error
         answer: asyncio.Future[list[pb.OffsetCommitResult]] = asyncio.get_running_loop().create_future()
         self.commits.append((request, answer))
         return answer
@@ -241,6 +245,29 @@ async def test_commits_are_answered_in_their_order_and_before_what_follows(stand
     for sequence in (1, 2):
         assert (await stream.next("commit_result")).commit_result.sequence == sequence
     assert second.sequence == 2
+
+
+async def test_a_coordinator_that_has_too_many_commits_refuses_one_and_keeps_the_stream(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    await stream.assignment()
+    stand.offsets.error = PenstockError(Reason.OVERLOADED, "too many")
+    stream.send(commit=pb.MemberCommit(generation=1, sequence=4, offsets=[pb.OffsetCommit(), pb.OffsetCommit()]))
+    refused = (await stream.next("commit_result")).commit_result
+    assert refused.sequence == 4
+    assert [from_status(result.error).reason for result in refused.results] == [Reason.OVERLOADED] * 2
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=1))
+    await stream.next("heartbeat_ack")
+
+
+async def test_a_commit_above_what_a_stream_may_have_unanswered_is_not_begun(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "MAX_COMMITS", 2)
+    stream = await stand.joined("a")
+    for sequence in range(3):
+        stream.send(commit=pb.MemberCommit(generation=1, sequence=sequence, offsets=[pb.OffsetCommit()]))
+    assert (await stream.error()).reason is Reason.OVERLOADED
+    assert len(stand.offsets.commits) == 2
 
 
 async def test_a_silent_member_is_told_and_removed(stand: Stand) -> None:
