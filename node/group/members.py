@@ -33,7 +33,7 @@ PAUSE_MS = 500
 CALL_TIMEOUT_S = 10.0
 """Longest wait for a group to be made or deleted."""
 TOPIC_PATIENCE_S = 1.0
-"""How long a topic that a member names may be missing: this node's metadata may be a moment behind."""
+"""How long a topic that a member names may be missing, at most: this node's metadata may be a moment behind."""
 
 
 class Members:
@@ -112,19 +112,13 @@ class Members:
             self._gone(stream)
 
     async def _admit(self, stream: MemberStream, wish: Wish) -> None:
-        """Begin to join. A topic that is not there is waited for a moment: it may just have been made elsewhere."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + TOPIC_PATIENCE_S
-        while True:
-            try:
-                core = self._core(stream.group_id)
-                self.perform(core, core.on_join(wish, stream.number, self._seat.now_ms()))
-            except PenstockError as error:
-                if error.reason is not Reason.UNKNOWN_TOPIC or loop.time() >= deadline:
-                    raise
-                await occasion(self._changed, deadline - loop.time())
-            else:
-                return
+        """Begin to join."""
+
+        def join() -> None:
+            core = self._core(stream.group_id)
+            self.perform(core, core.on_join(wish, stream.number, self._seat.now_ms()))
+
+        await self.patiently(join, wish.member.session_timeout_ms)
 
     async def _serve(self, stream: MemberStream, requests: AsyncIterator[pb.JoinRequest], send: Send) -> None:
         """Read and write until either ends. Who has left is told when the group has it no more."""
@@ -164,6 +158,23 @@ class Members:
         if not self._seat.serving():
             raise PenstockError(Reason.NOT_SERVING, "the coordinator is cut off from the controller")
         return self._seen(group_id)
+
+    async def patiently(self, act: Callable[[], None], session_timeout_ms: int) -> None:
+        """Do what names topics. One that is not there is waited for a moment: it may just have been made elsewhere.
+
+        The member's heartbeats wait too: so it takes no more than half of its session.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(TOPIC_PATIENCE_S, session_timeout_ms / 2000)
+        while True:
+            try:
+                act()
+            except PenstockError as error:
+                if error.reason is not Reason.UNKNOWN_TOPIC or loop.time() >= deadline:
+                    raise
+                await occasion(self._changed, deadline - loop.time())
+            else:
+                return
 
     def now_ms(self) -> int:
         """The monotonic time."""

@@ -1,7 +1,7 @@
 """What a member says on its Join stream after its JoinStart, handed to its group's core. Loop thread only."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,6 +22,10 @@ class Shell(Protocol):
 
     def serving_core(self, group_id: str) -> GroupCore:
         """Return the core of a group. Raises NOT_SERVING."""
+        ...
+
+    async def patiently(self, act: Callable[[], None], session_timeout_ms: int) -> None:
+        """Do what names topics, which may be missing for a moment."""
         ...
 
     def now_ms(self) -> int:
@@ -47,9 +51,9 @@ class MemberRequests:
             if self._stream.is_ended:
                 return
             if not self._stream.has_left:
-                self._take(request)
+                await self._take(request)
 
-    def _take(self, request: pb.JoinRequest) -> None:
+    async def _take(self, request: pb.JoinRequest) -> None:
         kind = request.WhichOneof("request")
         if kind == "heartbeat":  # the most of them
             self._heartbeat(request.heartbeat)
@@ -61,7 +65,7 @@ class MemberRequests:
             core.on_release(self._stream.member_id, request.release.generation, given_up)
             self._shell.perform(core, [])
         elif kind == "subscribe":
-            self._subscribe(request.subscribe)
+            await self._subscribe(request.subscribe)
         elif kind == "leave":
             self._leave(request.leave)
         else:
@@ -96,13 +100,19 @@ class MemberRequests:
             refused.set_result([pb.OffsetCommitResult(error=to_status(error)) for _ in request.offsets])
             return refused
 
-    def _subscribe(self, subscription: pb.Subscription) -> None:
+    async def _subscribe(self, subscription: pb.Subscription) -> None:
         subscribed = check_subscription(subscription.topics, subscription.pattern)
         member = replace(self._stream.member, topics=subscribed.topics, pattern=subscribed.pattern)
-        core = self._shell.serving_core(self._stream.group_id)
-        core.on_subscribe(Wish(member, generation=0))
-        self._stream.member = member
-        self._shell.perform(core, [])
+
+        def subscribe() -> None:
+            if self._stream.is_ended:
+                return
+            core = self._shell.serving_core(self._stream.group_id)
+            core.on_subscribe(Wish(member, generation=0))
+            self._stream.member = member
+            self._shell.perform(core, [])
+
+        await self._shell.patiently(subscribe, member.session_timeout_ms)
 
     def _leave(self, leave: pb.LeaveGroup) -> None:
         core = self._shell.serving_core(self._stream.group_id)

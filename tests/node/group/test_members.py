@@ -348,6 +348,17 @@ async def test_a_topic_that_this_node_does_not_know_yet_is_waited_for(stand: Sta
     await stream.next("joined")
 
 
+async def test_so_is_one_that_a_member_subscribes_to_later(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    await stream.assignment()
+    stream.send(subscribe=pb.Subscription(topics=["late"]))
+    await turns()
+    assert not stream.task.done()
+    stand.do(lambda: create(stand.world, "late", 1))
+    assert [partition.topic for partition in (await stream.assignment()).partitions] == ["late"]
+    assert group_of(stand.world).members["a"].topics == ("late",)
+
+
 async def test_what_the_controller_refuses_for_good_ends_the_stream(stand: Stand) -> None:
     stand.failures.append(PenstockError(Reason.UNSUPPORTED, "node 3 is too old"))
     stream = stand.stream()
