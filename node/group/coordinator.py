@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from penstock.node.cleanup.cleaner import WallClock
-from penstock.node.group.commit_form import unknown_group
+from penstock.node.group.commit_form import is_any_good, unknown_group
 from penstock.node.group.commits import OffsetsLog
 from penstock.node.group.committer import Committer, Ends, committed_message
 from penstock.node.group.keeping import Keeper
@@ -171,8 +171,11 @@ class Coordinator:
 
     async def commit_alone(self, request: pb.CommitOffsetsRequest) -> pb.CommitOffsetsResponse:
         """Commit what comes outside of a stream. By no member: makes the group where there is none."""
-        group = self._node.image().groups.get(request.group_id)
+        image = self._node.image()
+        group = image.groups.get(request.group_id)
         if group is None and not request.member_id:
+            if not is_any_good(request, image.topics):  # what is refused as a whole makes no group
+                return pb.CommitOffsetsResponse(results=await self._committer.commit(request, ""))
             await self.members.ensure_group(request.group_id)
         member = None if group is None else group.members.get(request.member_id)
         results = await self.commit(request, "" if member is None else member.client_id)

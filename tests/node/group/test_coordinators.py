@@ -263,6 +263,18 @@ async def test_what_one_coordinator_committed_the_next_one_knows(node: Node) -> 
     assert later.offsets("g")[PARTITION].offset == 9
 
 
+async def test_a_commit_that_is_refused_as_a_whole_makes_no_group(node: Node) -> None:
+    coordinator = await leading(node, image_of(groups=()))
+    with pytest.raises(PenstockError) as caught:
+        await coordinator.commit_alone(pb.CommitOffsetsRequest(group_id="g"))
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    request = pb.CommitOffsetsRequest(group_id="g", offsets=[pb.OffsetCommit(topic_id=bytes(16), offset=9)])
+    (result,) = (await coordinator.commit_alone(request)).results
+    assert from_status(result.error).reason is Reason.UNKNOWN_TOPIC
+    await asyncio.sleep(0)
+    assert node.proposed == []
+
+
 async def test_a_leadership_that_ends_refuses_what_waits_and_says_where_to_go(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
