@@ -24,6 +24,8 @@ from penstock.node.group.ends import KnownEnds
 from penstock.node.group.joining import GroupLimits
 from penstock.node.group.members import Members
 from penstock.node.group.seat import Seat
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
 from penstock.raft.image import OFFSETS_TOPIC, GroupPartition
 from penstock.raft.view import View
 from penstock.storage import PartitionKey
@@ -103,4 +105,8 @@ class Groups:
     async def _ensure(self, timeout_s: float) -> None:
         """Make the internal topic, and wait until this node knows it."""
         response = await self._parts.controller.ensure_internal_topic(OFFSETS_TOPIC, timeout_s)
-        await self._parts.view.wait_for(response.metadata_version, timeout_s)
+        try:
+            await self._parts.view.wait_for(response.metadata_version, timeout_s)
+        except TimeoutError:
+            text = f"this node's metadata does not show {OFFSETS_TOPIC} yet, which has just been made"
+            raise PenstockError(Reason.METADATA_BEHIND, text) from None
