@@ -128,15 +128,16 @@ class Committer:
         }
 
     async def _ask_in_turn(self, group_id: str) -> None:
+        """Ask for all that waits by then at once: a leader that is silent holds the group up once, not for each."""
         held = self._held[group_id]
         while held:
-            call = held[0]
-            beyond = self._beyond(call)
-            if beyond:
-                ends = await self._ends.ask(list(beyond.values()))
-                call.refuse(_above_end(call, beyond, ends) | _vanished(call, self._image()), in_flight=True)
-            held.popleft()
-            self._submit(call)
+            beyond = [self._beyond(call) for call in held]
+            unknown = list(dict.fromkeys(partition for one in beyond for partition in one.values()))
+            ends = await self._ends.ask(unknown) if unknown else {}
+            for one in beyond:
+                call = held.popleft()
+                call.refuse(_above_end(call, one, ends) | _vanished(call, self._image()), in_flight=True)
+                self._submit(call)
         self._held.pop(group_id, None)
 
     def _submit(self, call: CommitCall) -> None:

@@ -252,6 +252,18 @@ async def test_an_offset_beyond_what_is_known_waits_for_the_leader_and_what_come
     assert world.in_flight == []
 
 
+async def test_what_waits_behind_a_question_about_ends_is_asked_in_one() -> None:
+    world = World()
+    world.commit({0: 5_000})
+    await turn()
+    waiting = [world.commit({partition: 5_000}) for partition in (1, 2, 2)]
+    world.answer_ends.set()
+    await turn()
+    assert [sorted(partition for _, partition in asked) for asked in world.asked] == [[0], [1, 2]]
+    await world.settle()
+    assert [reasons(answer) for answer in waiting] == [[None]] * 3
+
+
 async def test_an_offset_whose_end_nobody_tells_is_taken() -> None:
     world = World()
     world.answer_ends.set()
