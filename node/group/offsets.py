@@ -4,6 +4,7 @@ Invariant: the table is the replay of the log up to some offset, and of nothing 
 same one. It is kept by applying each record when the high watermark has passed it, in log order, and never before.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -28,6 +29,8 @@ class OffsetTable:
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
+        self._readers: dict[bytes, Counter[str]] = {}
+        """By topic, the groups that have offsets of it, and how many."""
 
     def apply(self, record: OffsetsRecord) -> None:
         """The next record of the log."""
@@ -35,16 +38,30 @@ class OffsetTable:
         if group is None:
             group = self._groups[record.group_id] = _Group()
         if isinstance(record, CommitRecord):
-            if record.commit is None:
-                group.commits.pop(record.partition, None)
-            else:
-                group.commits[record.partition] = record.commit
+            self._apply_commit(group.commits, record)
         elif record.rebalance is None:
             group.generations.discard(record.generation)
         else:
             group.generations.add(record.generation)
         if not group.commits and not group.generations:
             del self._groups[record.group_id]
+
+    def _apply_commit(self, commits: dict[GroupPartition, Commit], record: CommitRecord) -> None:
+        before = len(commits)
+        if record.commit is None:
+            commits.pop(record.partition, None)
+        else:
+            commits[record.partition] = record.commit
+        if len(commits) != before:
+            self._count(record.partition.topic_id, record.group_id, len(commits) - before)
+
+    def _count(self, topic_id: bytes, group_id: str, more: int) -> None:
+        readers = self._readers.setdefault(topic_id, Counter())
+        readers[group_id] += more
+        if not readers[group_id]:
+            del readers[group_id]
+        if not readers:
+            del self._readers[topic_id]
 
     def committed(self, group_id: str, partition: GroupPartition) -> Commit | None:
         """What is committed, or None."""
@@ -79,14 +96,15 @@ class OffsetTable:
         return [RebalanceRecord(group_id, gone, None) for gone in old if gone in known]
 
     def of_topics(self, topic_ids: Collection[bytes]) -> list[OffsetsRecord]:
-        """The offsets of these topics, which are deleted."""
-        return self._where(lambda partition: partition.topic_id in topic_ids)
+        """The offsets of these topics, which are deleted. Looks at the groups that have some, and no others."""
+        readers = {group_id for topic_id in topic_ids for group_id in self._readers.get(topic_id, ())}
+        return self._where(sorted(readers), lambda partition: partition.topic_id in topic_ids)
 
     def strays(self, groups: Collection[str], topics: Collection[bytes]) -> list[OffsetsRecord]:
         """What belongs to no group or topic of the metadata: what a former coordinator was about to delete."""
         lost = [record for group_id in self._groups if group_id not in groups for record in self.forgotten(group_id)]
-        gone = self._where(lambda partition: partition.topic_id not in topics)
-        return [*lost, *(record for record in gone if record.group_id in groups)]
+        rest = [group_id for group_id in self._groups if group_id in groups]
+        return [*lost, *self._where(rest, lambda partition: partition.topic_id not in topics)]
 
     def expired(self, group: GroupInfo, now_ms: int, retention_ms: int) -> list[OffsetsRecord]:
         """The offsets of an empty group whose time is over: since it became empty, and since their own commit."""
@@ -100,10 +118,11 @@ class OffsetTable:
         """Whether an empty group is to be deleted: its time is over, and no offset is left."""
         return _has_expired(group, now_ms, retention_ms) and not self.of_group(group.group_id)
 
-    def _where(self, chosen: Callable[[GroupPartition], bool]) -> list[OffsetsRecord]:
+    def _where(self, group_ids: Iterable[str], chosen: Callable[[GroupPartition], bool]) -> list[OffsetsRecord]:
         found: list[OffsetsRecord] = []
-        for group_id, group in self._groups.items():
-            found += self._tombstones(group_id, [partition for partition in group.commits if chosen(partition)])
+        for group_id in group_ids:
+            commits = self._groups[group_id].commits
+            found += self._tombstones(group_id, [partition for partition in commits if chosen(partition)])
         return found
 
     def _tombstones(self, group_id: str, partitions: Iterable[GroupPartition]) -> list[OffsetsRecord]:

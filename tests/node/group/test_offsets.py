@@ -41,6 +41,9 @@ def test_the_table_is_the_last_value_of_each_key(records: list[CommitRecord]) ->
         expected = {p: commit for (group, p), commit in last.items() if group == group_id and commit is not None}
         assert dict(table.of_group(group_id)) == expected
         assert all(table.committed(group_id, p) == last.get((group_id, p)) for _, p in last)
+    for topic_id in (ONE, OTHER):
+        left = {(group, p) for (group, p), commit in last.items() if commit is not None and p.topic_id == topic_id}
+        assert table.of_topics({topic_id}) == [CommitRecord(group, p, None) for group, p in sorted(left)]
 
 
 def test_a_deleted_group_leaves_nothing() -> None:
