@@ -121,7 +121,7 @@ class Members:
         await self.patiently(join, wish.member.session_timeout_ms)
 
     async def _serve(self, stream: MemberStream, requests: AsyncIterator[pb.JoinRequest], send: Send) -> None:
-        """Read and write until either ends. Who has left is told when the group has it no more."""
+        """Read and write until either ends. Who has left, or is not wanted any more, is told before the stream ends."""
         reading = MemberRequests(self, stream, self._offsets)
         writer = asyncio.create_task(stream.write(send, lambda: self._assignment(stream)))
         reader = asyncio.create_task(reading.run(requests))
@@ -129,7 +129,7 @@ class Members:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
                 reader.result()
-                if not stream.has_left and not writer.done():
+                if not (stream.has_left or stream.is_ended or writer.done()):
                     return
             await writer
         finally:

@@ -48,6 +48,9 @@ class Stream:
     def __init__(self, members: Members) -> None:
         self.sent: asyncio.Queue[pb.JoinRequest | None] = asyncio.Queue()
         self.received: asyncio.Queue[pb.JoinResponse] = asyncio.Queue()
+        self.room = asyncio.Event()
+        """Until it is cleared whatever is sent is taken at once."""
+        self.room.set()
         self.task = asyncio.create_task(members.join(self._requests(), self._take, "ipv4:127.0.0.1"))
 
     async def _requests(self) -> AsyncIterator[pb.JoinRequest]:
@@ -55,6 +58,7 @@ class Stream:
             yield request
 
     async def _take(self, data: bytes) -> None:
+        await self.room.wait()
         self.received.put_nowait(pb.JoinResponse.FromString(data))
 
     def send(self, **request: object) -> None:
@@ -320,6 +324,19 @@ async def test_the_end_of_the_leadership_ends_all_streams(stand: Stand) -> None:
     assert (await late.error()).reason is Reason.NOT_COORDINATOR
     with pytest.raises(PenstockError):
         await stand.members.ensure_group("other")
+
+
+async def test_what_ends_a_stream_is_told_also_when_its_member_says_something_meanwhile(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    await stream.assignment()
+    stream.room.clear()
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=1))
+    await turns()
+    stand.members.close(PenstockError(Reason.NOT_COORDINATOR, "node 2 is"))
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=2))
+    await turns()
+    stream.room.set()
+    assert (await stream.error()).reason is Reason.NOT_COORDINATOR
 
 
 @pytest.mark.parametrize(
