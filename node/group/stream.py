@@ -76,7 +76,7 @@ class MemberStream:
         results.add_done_callback(lambda _: self._changed.set())
 
     def end(self, error: PenstockError | None) -> None:
-        """Send what there is, then end."""
+        """Send what there is, then end. Without an error also what becomes of the commits."""
         if not self._ended:
             self._ended, self._error = True, error
             self._changed.set()
@@ -87,9 +87,11 @@ class MemberStream:
             await self._changed.wait()
             self._changed.clear()
             await self._write_due(send, assignment)
-            if self._ended and not self._changed.is_set():
-                if self._error is not None:
-                    raise self._error
+            if not self._ended or self._changed.is_set():
+                continue
+            if self._error is not None:
+                raise self._error
+            if not self._commits:  # each is answered, be it when its time is over
                 return
 
     async def _write_due(self, send: Send, assignment: Callable[[], bytes | None]) -> None:

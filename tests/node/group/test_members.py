@@ -274,6 +274,18 @@ async def test_a_commit_above_what_a_stream_may_have_unanswered_is_not_begun(
     assert len(stand.offsets.commits) == 2
 
 
+async def test_who_leaves_to_come_back_is_told_what_became_of_its_commits(stand: Stand) -> None:
+    stream = await stand.joined("a", instance_id="i")
+    await stream.assignment()
+    stream.send(commit=pb.MemberCommit(generation=1, sequence=1, offsets=[pb.OffsetCommit()]))
+    stream.send(leave=pb.LeaveGroup(returning=True))
+    await turns()
+    ((_, answer),) = stand.offsets.commits
+    answer.set_result([pb.OffsetCommitResult()])
+    await stream.next("commit_result")
+    await stream.task
+
+
 async def test_a_silent_member_is_told_and_removed(stand: Stand) -> None:
     stream = await stand.joined("a")
     await stand.pass_time(10_000)
