@@ -61,6 +61,8 @@ class GroupCore:
         self._names = dict(catalog.names)
         self._look_at_topics = True
         self._joins: dict[str, _Join] = {}
+        self._left: dict[str, str] = {}
+        """Who left when the change by which it joins was under way already, with what it did."""
         self._updates: dict[str, Wish] = {}
         self._removed = Removed()
         self._committing: Counter[GroupPartition] = Counter()
@@ -144,6 +146,7 @@ class GroupCore:
             raise PenstockError(Reason.GROUP_FULL, text)
         self._claim_instance(wish.member)
         self._joins[member_id] = _Join(wish, stream)
+        self._left.pop(member_id, None)
         self.is_dirty = True
         return [] if former is None else [End(former.stream, _replaced(wish.member))]
 
@@ -184,8 +187,11 @@ class GroupCore:
 
     def on_leave(self, member_id: str, reason: str, now_ms: int, *, returning: bool) -> Outputs:
         """A member goes; a static one that is `returning` keeps what it has until its session ends."""
+        cause = f"left: {reason[:REASON_CHARACTERS]}" if reason else "left"
         join = self._joins.pop(member_id, None)
         if join is not None:
+            if self._proposal.is_under_way and not returning:
+                self._left[member_id] = cause
             return [End(join.stream)]
         member, session = self.group.members.get(member_id), self.sessions.get(member_id)
         if member is None or session is None or session.condemned is not None:
@@ -197,7 +203,7 @@ class GroupCore:
             session.revoked.clear()
             stream, session.stream = session.stream, NO_STREAM
             return [End(stream)]
-        session.leave(f"left: {reason[:REASON_CHARACTERS]}" if reason else "left", now_ms)
+        session.leave(cause, now_ms)
         return []  # the stream ends when the group has it no more
 
     def on_stream_gone(self, member_id: str, stream: int) -> None:
@@ -287,6 +293,7 @@ class GroupCore:
         for member_id, member in self.group.members.items():
             if former.members.get(member_id) is not member or former.generation != self.group.generation:
                 outputs += self._on_changed(member, now_ms)
+        self._left.clear()
         return outputs
 
     # ---- proposing
@@ -418,6 +425,8 @@ class GroupCore:
             session.stream = join.stream
             outputs.append(Joined(join.stream, member, self.group.generation))
             self._updates[member.member_id] = join.wish
+        elif member.member_id in self._left:
+            session.leave(self._left[member.member_id], now_ms)
         if session.stream != NO_STREAM and session.condemned is None:
             outputs.append(Assign(session.stream))
         return outputs

@@ -133,6 +133,21 @@ def test_a_member_that_leaves_frees_its_partitions_at_once() -> None:
     assert driver.owned("a") == parts("t", 0, 1, 2, 3)
 
 
+def test_who_leaves_while_the_change_by_which_it_joins_is_under_way_is_taken_out_at_once() -> None:
+    driver = CoreDriver(t=4)
+    driver.joined("a")
+    stream = driver.join("b")
+    change = driver.decide()
+    assert change is not None
+    driver.outputs += driver.core.on_leave("b", "", driver.now_ms, returning=False)
+    assert driver.is_ended(stream)
+    driver.answer(change)
+    assert set(driver.group.members) == {"a", "b"}
+    driver.settle()
+    assert set(driver.group.members) == {"a"}
+    assert "left" in driver.group.cause
+
+
 def test_a_broken_stream_removes_nobody_the_session_timeout_does() -> None:
     driver = CoreDriver(t=4)
     driver.joined("a", "b")
