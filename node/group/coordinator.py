@@ -11,7 +11,7 @@ anybody can make the group anew; an instance lives for one leader epoch and is c
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -25,7 +25,6 @@ from penstock.node.group.keeping import Keeper
 from penstock.node.group.loading import load
 from penstock.node.group.members import Members
 from penstock.node.group.offsets import OffsetTable
-from penstock.node.group.records import OffsetsRecord
 from penstock.node.partition import AppendRequest, Done, Partition
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
@@ -75,8 +74,6 @@ class Coordinator:
         self.state = State.LOADING
         self._node = node
         self._log: OffsetsLog | None = None
-        self._removed: set[bytes] = set()
-        """Topics that were deleted while it loads."""
         self._deleting: set[str] = set()
         self._expire_ms = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,21 +103,17 @@ class Coordinator:
             except StorageError as error:
                 LOG.warning("the offsets of %s cannot be read: %s", self.partition.key, error)
             await asyncio.sleep(LOAD_AGAIN_S)
-        image = self._node.image()
-        strays = await asyncio.to_thread(table.strays, image.groups.keys(), image.topics.keys())
         await asyncio.to_thread(self._groups)  # it takes long once: later it is remembered whose they are
-        self._serve(table, strays)
+        self._serve(table)
 
-    def _serve(self, table: OffsetTable, strays: Sequence[OffsetsRecord]) -> None:
+    def _serve(self, table: OffsetTable) -> None:
         log = self._log = OffsetsLog(table, self._append, self._lost)
         self._keeper = Keeper(table, log)
         node = self._node
         self._committer = Committer(log, node.ends, node.image, self._spawn, timeout_ms=node.commit_timeout_ms)
         self.members = self._committer.membership = node.members(self)
         self.state = State.ACTIVE
-        self._keeper.delete(strays, self._node.image().groups)
-        if self._removed:
-            self._keeper.forget_topics(self._removed)
+        self._keeper.forget_strays(node.image())
         self._keeper.note_missing(self._groups())
         LOG.info("coordinates the groups of %s in leader epoch %d", self.partition.key, self.leader_epoch)
 
@@ -202,16 +195,14 @@ class Coordinator:
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         """The metadata changed; this leadership did not."""
-        removed = set() if new.topics is old.topics else old.topics.keys() - new.topics.keys()
-        if self.state is State.LOADING:
-            self._removed |= removed
         if self.state is not State.ACTIVE:
             return
+        removed = set() if new.topics is old.topics else old.topics.keys() - new.topics.keys()
         if removed:
             self._keeper.forget_topics(removed)
-        for group_id in [group_id for group_id in self._deleting if group_id not in new.groups]:
-            self._deleting.discard(group_id)
-            self._keeper.forget(group_id)
+        deleted = self._deleting - new.groups.keys()
+        self._deleting -= deleted
+        self._keeper.forget(deleted)
         self.members.on_image(old, new)
 
     def tick(self, now_ms: int) -> None:

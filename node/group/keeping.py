@@ -14,8 +14,10 @@ from penstock.node.group.commits import OffsetsLog
 from penstock.node.group.offsets import OffsetTable
 from penstock.node.group.records import Commit, OffsetsRecord, rebalance_of
 from penstock.protocol.errors import PenstockError
-from penstock.raft.image import GroupInfo, GroupPartition
+from penstock.raft.image import GroupInfo, GroupPartition, MetadataImage
 
+TOMBSTONES = 1_000
+"""Offsets of deleted topics that one batch deletes: encoding them keeps the event loop for some ms."""
 _NOTHING: Mapping[GroupPartition, Commit] = MappingProxyType({})
 
 
@@ -79,18 +81,36 @@ class Keeper:
 
     # ---- deleting
 
-    def forget(self, group_id: str) -> None:
-        """The group is deleted: from now on it has no offsets."""
-        self._hide([group_id], partial(self._table.forgotten, group_id))
+    def forget_strays(self, image: MetadataImage) -> None:
+        """Delete what belongs to no group or topic: what a former coordinator was about to delete. Comes first."""
+        self.forget(self._table.group_ids() - image.groups.keys())
+        self.forget_topics(self._table.topic_ids() - image.topics.keys())
+
+    def forget(self, group_ids: Collection[str]) -> None:
+        """The groups are deleted: they show no offsets from now on, be they made anew before that is written."""
+        if not group_ids:
+            return
+        self._gone.update(group_ids)
+
+        def forgotten() -> list[OffsetsRecord]:
+            return [record for group_id in sorted(group_ids) for record in self._table.forgotten(group_id)]
+
+        def written() -> None:
+            self._gone -= Counter(group_ids)
+
+        self._log.submit_own(_Work(forgotten, written, owed=True))
 
     def forget_topics(self, topic_ids: Collection[bytes]) -> None:
-        """The topics are deleted."""
-        self._log.submit_own(_Work(lambda: self._table.of_topics(topic_ids), owed=True))
+        """The topics are deleted. Commits go on between the portions: there are no new ones for these topics."""
+        if not topic_ids:
+            return
+        portion = partial(self._table.of_topics, topic_ids, TOMBSTONES)
 
-    def delete(self, strays: Sequence[OffsetsRecord], groups: Collection[str]) -> None:
-        """Write tombstones that were found before anything was written. `groups`: those that there are."""
-        if strays:
-            self._hide({record.group_id for record in strays} - set(groups), lambda: strays)
+        def go_on() -> None:
+            if self._table.of_topics(topic_ids, 1):
+                self.forget_topics(topic_ids)
+
+        self._log.submit_own(_Work(portion, go_on, owed=True))
 
     def may_go(self, group: GroupInfo, now_ms: int, retention_ms: int) -> bool:
         """Whether an empty group is to go, for its time is over and it has no offset."""
@@ -105,12 +125,3 @@ class Keeper:
 
         if expired():
             self._log.submit_own(_Work(expired, owed=False))
-
-    def _hide(self, groups: Collection[str], make: Callable[[], Sequence[OffsetsRecord]]) -> None:
-        """Delete offsets of groups that show none from now on, be they made anew before that is written."""
-        self._gone.update(groups)
-
-        def written() -> None:
-            self._gone -= Counter(groups)
-
-        self._log.submit_own(_Work(make, written, owed=True))

@@ -5,8 +5,9 @@ same one. It is kept by applying each record when the high watermark has passed 
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 
 from penstock.node.group.records import Commit, CommitRecord, OffsetsRecord, RebalanceRecord
@@ -68,6 +69,14 @@ class OffsetTable:
         group = self._groups.get(group_id)
         return None if group is None else group.commits.get(partition)
 
+    def group_ids(self) -> Set[str]:
+        """Groups of which there is anything."""
+        return self._groups.keys()
+
+    def topic_ids(self) -> Set[bytes]:
+        """Topics for which something is committed."""
+        return self._readers.keys()
+
     def of_group(self, group_id: str) -> Mapping[GroupPartition, Commit]:
         """All that a group has committed."""
         group = self._groups.get(group_id)
@@ -95,16 +104,15 @@ class OffsetTable:
         old = sorted(known | {generation})[:-GENERATIONS_KEPT]
         return [RebalanceRecord(group_id, gone, None) for gone in old if gone in known]
 
-    def of_topics(self, topic_ids: Collection[bytes]) -> list[OffsetsRecord]:
-        """The offsets of these topics, which are deleted. Looks at the groups that have some, and no others."""
+    def of_topics(self, topic_ids: Collection[bytes], most: int | None = None) -> list[OffsetsRecord]:
+        """The offsets of these topics, which are deleted: `most` of them. Looks only at the groups that have some."""
         readers = {group_id for topic_id in topic_ids for group_id in self._readers.get(topic_id, ())}
-        return self._where(sorted(readers), lambda partition: partition.topic_id in topic_ids)
+        found = (tombstone for group_id in sorted(readers) for tombstone in self._of_topics(group_id, topic_ids))
+        return list(islice(found, most))
 
-    def strays(self, groups: Collection[str], topics: Collection[bytes]) -> list[OffsetsRecord]:
-        """What belongs to no group or topic of the metadata: what a former coordinator was about to delete."""
-        lost = [record for group_id in self._groups if group_id not in groups for record in self.forgotten(group_id)]
-        rest = [group_id for group_id in self._groups if group_id in groups]
-        return [*lost, *self._where(rest, lambda partition: partition.topic_id not in topics)]
+    def _of_topics(self, group_id: str, topic_ids: Collection[bytes]) -> list[OffsetsRecord]:
+        commits = self._groups[group_id].commits
+        return self._tombstones(group_id, [partition for partition in commits if partition.topic_id in topic_ids])
 
     def expired(self, group: GroupInfo, now_ms: int, retention_ms: int) -> list[OffsetsRecord]:
         """The offsets of an empty group whose time is over: since it became empty, and since their own commit."""
@@ -117,13 +125,6 @@ class OffsetTable:
     def may_go(self, group: GroupInfo, now_ms: int, retention_ms: int) -> bool:
         """Whether an empty group is to be deleted: its time is over, and no offset is left."""
         return _has_expired(group, now_ms, retention_ms) and not self.of_group(group.group_id)
-
-    def _where(self, group_ids: Iterable[str], chosen: Callable[[GroupPartition], bool]) -> list[OffsetsRecord]:
-        found: list[OffsetsRecord] = []
-        for group_id in group_ids:
-            commits = self._groups[group_id].commits
-            found += self._tombstones(group_id, [partition for partition in commits if chosen(partition)])
-        return found
 
     def _tombstones(self, group_id: str, partitions: Iterable[GroupPartition]) -> list[OffsetsRecord]:
         return [CommitRecord(group_id, partition, None) for partition in sorted(partitions)]

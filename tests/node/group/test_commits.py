@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from penstock.node.group import committer
+from penstock.node.group import committer, keeping
 from penstock.node.group.commits import OffsetsLog
 from penstock.node.group.committer import Committer
 from penstock.node.group.keeping import Keeper
@@ -324,7 +324,7 @@ async def test_a_deleted_groups_offsets_are_gone_at_once_also_those_under_way() 
     await world.settle()
     world.commit({1: 6})
     await turn()  # under way
-    world.keeper.forget("g")
+    world.keeper.forget(["g"])
     assert (world.committed(0), world.committed(1)) == (None, None)
     anew = world.commit({2: 7})
     await world.settle()
@@ -340,7 +340,7 @@ async def test_a_deleted_groups_offsets_do_not_come_back_where_their_deletion_ca
     world.commit({0: 5})
     await world.settle()
     world.refuse_append = PenstockError(Reason.NOT_ENOUGH_REPLICAS, "no")
-    world.keeper.forget("g")
+    world.keeper.forget(["g"])
     await turn()
     assert world.committed(0) is None  # of a group that is made anew by this name
     refused = world.commit({1: 6})
@@ -353,6 +353,27 @@ async def test_a_deleted_groups_offsets_do_not_come_back_where_their_deletion_ca
     assert isinstance(committed, CommitRecord)
     assert reasons(anew) == [None]
     assert [world.committed(partition) for partition in range(3)] == [None, None, 7]
+
+
+async def test_the_offsets_of_a_deleted_topic_go_in_portions_and_commits_go_on_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeping, "TOMBSTONES", 2)
+    world = World()
+    gone = [CommitRecord("g", GroupPartition(bytes(16), partition), Commit(1)) for partition in range(5)]
+    for record in gone:
+        world.table.apply(record)
+    world.keeper.forget_topics([bytes(16)])
+    await turn()
+    commit = world.commit({0: 7})
+    tombstones = [record._replace(commit=None) for record in gone]
+    assert await world.settle() == tombstones[:2]
+    assert len(await world.settle()) == 1
+    assert reasons(commit) == [None]
+    assert await world.settle() == tombstones[2:4]
+    assert await world.settle() == tombstones[4:]
+    await turn()
+    assert world.appends == []
 
 
 async def test_a_deletion_that_is_owed_is_written_as_soon_as_the_log_takes_it_and_once() -> None:
