@@ -8,7 +8,7 @@ ends the log's service for this leadership, since nothing later may be decided w
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -121,12 +121,12 @@ class OffsetsLog:
 
     def _add(self, work: Work) -> None:
         self._queue.append(work)
-        if not self._busy:
+        if not self._busy and not self._owed:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._next)
 
     def try_again(self) -> None:
-        """Write what is owed, if that can be done by now. Called now and then; whatever is submitted does it too."""
+        """Write what is owed, if that can be done by now, and what waits behind it. Called now and then."""
         if self._owed and not self._busy and self._over is None:
             self._busy = True
             self._next()
@@ -148,7 +148,7 @@ class OffsetsLog:
             batch.take(self._queue.popleft())
         if not batch.records:
             self._busy = False
-            self._tell(batch, None)
+            self._tell(batch.work, None)
             return
         try:
             self._append(append_of(batch.keys, batch.values, wall_ms()), partial(self._finished, batch))
@@ -162,17 +162,20 @@ class OffsetsLog:
                 self._table.apply(record)
         self._halted = error is not None and error.reason in _LOST
         asyncio.get_running_loop().call_soon(self._go_on)
-        self._tell(batch, error)
+        self._tell(batch.work, error)
         if error is not None and self._halted and self._over is None:
             self._lost(error)
+        elif error is not None and self._owed:  # what waits cannot be written before that: it need not wait
+            waiting, self._queue = self._queue, deque()
+            self._tell(waiting, error)
 
-    def _tell(self, batch: _Batch, error: PenstockError | None) -> None:
-        self._owed += [work for work in batch.work if work.done(error)]
+    def _tell(self, done: Iterable[Work], error: PenstockError | None) -> None:
+        self._owed += [work for work in done if work.done(error)]
 
     def _go_on(self) -> None:
         if self._halted:  # what waits is told by `close`
             return
-        if self._queue:
+        if self._queue and not self._owed:
             self._next()
         else:
             self._busy = False

@@ -40,6 +40,7 @@ class World:
         self.table = OffsetTable()
         self.appends: list[tuple[AppendRequest, Done]] = []
         self.refuse_append: PenstockError | None = None
+        self.refused = 0
         self.lost: list[PenstockError] = []
         self.in_flight: list[GroupPartition] = []
         self.refusals: dict[int, PenstockError] = {}
@@ -61,6 +62,7 @@ class World:
 
     def _append(self, request: AppendRequest, done: Done) -> None:
         if self.refuse_append is not None:
+            self.refused += 1
             raise self.refuse_append
         self.appends.append((request, done))
 
@@ -345,9 +347,13 @@ async def test_a_deleted_groups_offsets_do_not_come_back_where_their_deletion_ca
     assert world.committed(0) is None  # of a group that is made anew by this name
     refused = world.commit({1: 6})
     await turn()
+    assert world.refused == 1  # each try makes all that is owed anew: so not with each commit
+    world.log.try_again()
     assert reasons(refused) == [Reason.NOT_ENOUGH_REPLICAS]
+    await turn()
     world.refuse_append = None
     anew = world.commit({2: 7})
+    world.log.try_again()
     deleted, committed = await world.settle()
     assert deleted == CommitRecord("g", GroupPartition(TOPIC, 0), None)  # before what came later
     assert isinstance(committed, CommitRecord)
@@ -390,6 +396,24 @@ async def test_a_deletion_that_is_owed_is_written_as_soon_as_the_log_takes_it_an
     world.log.try_again()
     assert await world.settle() == [CommitRecord("g", GroupPartition(TOPIC, 0), None)]
     world.log.try_again()
+    await turn()
+    assert world.appends == []
+
+
+async def test_what_waits_behind_a_deletion_that_cannot_be_written_is_refused_and_not_tried_for_ever() -> None:
+    world = World()
+    world.commit({0: 5, 1: 5})
+    await world.settle()
+    world.refuse_append = PenstockError(Reason.NOT_ENOUGH_REPLICAS, "no")
+    world.keeper.forget(["g"])
+    world.keeper.forget_topics([TOPIC])
+    answer = world.commit({1: 6}, group_id="other")
+    await turn()
+    assert reasons(answer) == [Reason.NOT_ENOUGH_REPLICAS]
+    assert world.refused == 1
+    world.refuse_append = None
+    world.log.try_again()
+    assert len(await world.settle()) == 2
     await turn()
     assert world.appends == []
 
