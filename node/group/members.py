@@ -18,7 +18,6 @@ from penstock.node.group.proposing import Proposing
 from penstock.node.group.requests import MemberRequests
 from penstock.node.group.seat import CommittedOffsets, Seat
 from penstock.node.group.stream import MemberStream, Send
-from penstock.node.group.subscription import Catalog
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import GroupInfo, GroupPartition, MetadataImage
@@ -58,8 +57,7 @@ class Members:
             task.add_done_callback(_report)
 
     def _start(self, image: MetadataImage) -> None:
-        self._topics = image.topics
-        self._catalog = Catalog.of(image.topics.values())
+        self._catalog = self._seat.catalogs.of(image.topics)
         for group in image.groups.values():
             if self._is_here(group.group_id, image):
                 self._add(group)
@@ -292,11 +290,8 @@ class Members:
                 self._add(new.groups[group_id])
 
     def _look_at_topics(self, image: MetadataImage) -> None:
-        if image.topics is self._topics:
-            return
-        self._topics = image.topics
-        catalog = Catalog.of(image.topics.values())
-        if catalog != self._catalog:
+        catalog = self._seat.catalogs.of(image.topics)
+        if catalog is not self._catalog:
             self._catalog = catalog
             for core in self._cores.values():
                 core.on_catalog(catalog)
