@@ -25,13 +25,12 @@ MOVING_S = 10.0
 """A coordinator that moves or loads is waited for so long, within the call's deadline."""
 RETRY_S = 0.05
 CONNECT_S = 0.5
-_MOVING = {
+_MOVING = {  # not OVERLOADED: who tries that again here only waits in another place
     Reason.NOT_COORDINATOR,
     Reason.COORDINATOR_LOADING,
     Reason.LEADER_NOT_AVAILABLE,
     Reason.NOT_LEADER,
     Reason.NOT_SERVING,
-    Reason.OVERLOADED,
 }
 
 Request = TypeVar("Request", bound=Message)
