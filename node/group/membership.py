@@ -140,7 +140,7 @@ class GroupCore:
             raise self._stranger(member_id)
         self._check_topics(wish, None)
         former = self._joins.get(member_id)
-        if former is None and len(self.group.members) + len(self._joins) >= self._limits.max_members:
+        if former is None and not self._has_room(wish.member):
             raise full(self.group_id, self._limits.max_members)
         self._claim_instance(wish.member)
         self._joins[member_id] = _Join(wish, stream)
@@ -382,6 +382,13 @@ class GroupCore:
         self._follow(member, session, now_ms)
         self.is_dirty = True
         return [*outputs, Joined(stream, member, self.group.generation), Assign(stream)]
+
+    def _has_room(self, newcomer: MemberInfo) -> bool:
+        """Whether somebody more may join. Who takes over an instance is nobody more."""
+        if len(self.group.members) + len(self._joins) < self._limits.max_members:
+            return True
+        instances = {member.instance_id for member in self.group.members.values()}
+        return bool(newcomer.instance_id) and newcomer.instance_id in instances
 
     def _claim_instance(self, newcomer: MemberInfo) -> None:
         """Fence who has the instance now. Raises INSTANCE_IN_USE where that one is connected."""

@@ -559,6 +559,17 @@ def test_a_full_group_takes_nobody_more() -> None:
     assert caught.value.reason is Reason.GROUP_FULL
 
 
+def test_a_full_group_takes_who_takes_over_an_instance() -> None:
+    driver = CoreDriver(LIMITS._replace(max_members=1), t=1)
+    driver.join("a", instance_id="i")
+    driver.settle()
+    driver.core.on_leave("a", "", driver.now_ms, returning=True)
+    stream = driver.join("b", instance_id="i")
+    driver.settle()
+    assert driver.is_joined(stream)
+    assert set(driver.group.members) == {"b"}
+
+
 # ---- groups without members
 
 
