@@ -24,6 +24,9 @@ from penstock.node.group.ends import KnownEnds
 from penstock.node.group.joining import GroupLimits
 from penstock.node.group.members import Members
 from penstock.node.group.seat import Seat
+from penstock.node.group.subscription import Catalogs
+from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
 from penstock.raft.image import OFFSETS_TOPIC, GroupPartition
 from penstock.raft.view import View
 from penstock.storage import PartitionKey
@@ -50,6 +53,7 @@ class Groups:
     def __init__(self, parts: Parts, channel_to: Callable[[int], Awaitable[grpc.aio.Channel | None]]) -> None:
         self._parts = parts
         self._channel_to = channel_to
+        self._catalogs = Catalogs()
         node_id, limits = parts.config.node_id, parts.config.limits
         self._leaders = LeaderOffsets(node_id, parts.locator, parts.consumer, channel_to)
         surroundings = Surroundings(
@@ -73,6 +77,7 @@ class Groups:
             lambda: parts.view.image,
             self._propose,
             parts.locator.is_serving,
+            catalogs=self._catalogs,
         )
         bounds = GroupLimits(
             limits.group_session_timeout_min_ms,
@@ -103,4 +108,8 @@ class Groups:
     async def _ensure(self, timeout_s: float) -> None:
         """Make the internal topic, and wait until this node knows it."""
         response = await self._parts.controller.ensure_internal_topic(OFFSETS_TOPIC, timeout_s)
-        await self._parts.view.wait_for(response.metadata_version, timeout_s)
+        try:
+            await self._parts.view.wait_for(response.metadata_version, timeout_s)
+        except TimeoutError:
+            text = f"this node's metadata does not show {OFFSETS_TOPIC} yet, which has just been made"
+            raise PenstockError(Reason.METADATA_BEHIND, text) from None

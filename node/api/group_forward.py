@@ -14,7 +14,7 @@ from penstock.node.api.status import Context
 from penstock.node.clock import loop_s
 from penstock.node.group.coordinator import Coordinator
 from penstock.node.group.coordinators import Coordinators
-from penstock.protocol.calls import from_call
+from penstock.protocol.calls import answer_of
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Outcome, Reason
 from penstock.v1 import group_service_pb2_grpc as services
@@ -25,13 +25,12 @@ MOVING_S = 10.0
 """A coordinator that moves or loads is waited for so long, within the call's deadline."""
 RETRY_S = 0.05
 CONNECT_S = 0.5
-_MOVING = {
+_MOVING = {  # not OVERLOADED: who tries that again here only waits in another place
     Reason.NOT_COORDINATOR,
     Reason.COORDINATOR_LOADING,
     Reason.LEADER_NOT_AVAILABLE,
     Reason.NOT_LEADER,
     Reason.NOT_SERVING,
-    Reason.OVERLOADED,
 }
 
 Request = TypeVar("Request", bound=Message)
@@ -104,10 +103,7 @@ class CoordinatorCalls:
         except TimeoutError:
             raise _unreachable(node_id, "it cannot be reached") from None
         method = getattr(services.GroupServiceStub(channel), rpc.name)
-        try:
-            return await method(request, timeout=max(0.001, deadline - loop_s()))
-        except grpc.aio.AioRpcError as error:
-            raise from_call(error) from error
+        return await answer_of(method(request, timeout=max(0.001, deadline - loop_s())))
 
 
 def _worth_repeating(error: PenstockError, rpc: Rpc) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from penstock.node.api.leader_offsets import Found, LeaderOffsets
+from penstock.node.api.leader_offsets import Found, LeaderOffsets, query_of
 from penstock.protocol.errors import PenstockError, to_status
 from penstock.v1 import consumer_service_pb2 as consumer
 from penstock.v1 import group_service_pb2 as pb
@@ -25,7 +25,8 @@ async def _add_times(
     behind: Sequence[tuple[pb.GroupPartition, int]], leaders: LeaderOffsets, now_ms: int, timeout_s: float
 ) -> None:
     """How long ago the next record was written. There may be none: compaction leaves offsets without records."""
-    found = await leaders.find([_query(row, offset=offset) for row, offset in behind], timeout_s)
+    places = [query_of(row.topic_id, row.partition, offset=offset) for row, offset in behind]
+    found = await leaders.find(places, timeout_s)
     for (row, _), answer in zip(behind, found, strict=True):
         if isinstance(answer, PenstockError):
             row.error.CopyFrom(to_status(answer))
@@ -36,11 +37,8 @@ async def _add_times(
 
 
 def _bound_queries(row: pb.GroupPartition) -> Iterable[consumer.OffsetQuery]:
-    return _query(row, earliest=consumer.EarliestOffset()), _query(row, latest=consumer.LatestOffset())
-
-
-def _query(row: pb.GroupPartition, **position: object) -> consumer.OffsetQuery:
-    return consumer.OffsetQuery(topic_id=row.topic_id, partition=row.partition, **position)  # type: ignore[arg-type]
+    yield query_of(row.topic_id, row.partition, earliest=consumer.EarliestOffset())
+    yield query_of(row.topic_id, row.partition, latest=consumer.LatestOffset())
 
 
 def _add_bounds(row: pb.GroupPartition, start: Found, end: Found) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.node.api.group_messages import in_order
-from penstock.node.api.leader_offsets import LeaderOffsets
+from penstock.node.api.leader_offsets import LeaderOffsets, query_of
 from penstock.node.group.coordinator import Coordinator
 from penstock.protocol.errors import PenstockError, from_status, to_status
 from penstock.protocol.limits import MAX_GROUP_OFFSETS
@@ -101,7 +101,7 @@ async def _targets(
     to = request.WhichOneof("to")
     if to in {"earliest", "latest", "timestamp_ms"}:
         position = {to: getattr(request, to)}
-        found = await leaders.find([_query(partition, **position) for partition in partitions], timeout_s)
+        found = await leaders.find([query_of(*partition, **position) for partition in partitions], timeout_s)
         answers = [answer if isinstance(answer, PenstockError) else answer.offset for answer in found]
         return dict(zip(partitions, answers, strict=True))
     bounds = await _bounds(partitions, leaders, timeout_s)
@@ -112,7 +112,7 @@ async def _bounds(
     partitions: Sequence[GroupPartition], leaders: LeaderOffsets, timeout_s: float
 ) -> dict[GroupPartition, "_Bounds | PenstockError"]:
     ends = [
-        _query(partition, **position)
+        query_of(*partition, **position)
         for partition in partitions
         for position in ({"earliest": consumer.EarliestOffset()}, {"latest": consumer.LatestOffset()})
     ]
@@ -147,10 +147,6 @@ def _within(
         text = f"offset {request.offset} is above the log end {bounds.end}"
         return PenstockError(Reason.OFFSET_ABOVE_END, text, {"high_watermark": str(bounds.end)})
     return request.offset
-
-
-def _query(partition: GroupPartition, **position: object) -> consumer.OffsetQuery:
-    return consumer.OffsetQuery(topic_id=partition.topic_id, partition=partition.partition, **position)  # type: ignore[arg-type]
 
 
 async def _commit(

@@ -8,7 +8,7 @@ import grpc
 from penstock.node.api.consumer_service import ConsumerService
 from penstock.node.api.locate import Locator
 from penstock.node.clock import loop_s
-from penstock.protocol.calls import from_call
+from penstock.protocol.calls import answer_of
 from penstock.protocol.errors import PenstockError, from_status
 from penstock.protocol.reasons import Outcome, Reason
 from penstock.raft.image import NO_LEADER
@@ -94,12 +94,17 @@ class LeaderOffsets:
         if channel is None:
             raise PenstockError(Reason.LEADER_NOT_AVAILABLE, f"the address of node {node_id} is not known")
         try:
-            return await services.ConsumerServiceStub(channel).ListOffsets(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            failed = from_call(error)
-            text = f"node {node_id}, the partition's leader, does not answer: {failed.message}"
-            unanswered = failed.reason is Reason.OUTCOME_UNKNOWN
-            raise (PenstockError(Reason.LEADER_NOT_AVAILABLE, text) if unanswered else failed) from error
+            return await answer_of(services.ConsumerServiceStub(channel).ListOffsets(request, timeout=timeout_s))
+        except PenstockError as error:
+            if error.reason is not Reason.OUTCOME_UNKNOWN:
+                raise
+            text = f"node {node_id}, the partition's leader, does not answer: {error.message}"
+            raise PenstockError(Reason.LEADER_NOT_AVAILABLE, text) from error
+
+
+def query_of(topic_id: bytes, partition: int, **position: object) -> pb.OffsetQuery:
+    """Ask for one place in a log: `earliest`, `latest`, `timestamp_ms` or `offset`, as in OffsetQuery."""
+    return pb.OffsetQuery(topic_id=topic_id, partition=partition, **position)  # type: ignore[arg-type]  # one of these
 
 
 def _may_succeed(answer: Found) -> bool:

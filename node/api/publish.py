@@ -18,7 +18,7 @@ from penstock.node.clock import loop_s, monotonic_ms, wall_ms
 from penstock.node.config import Limits
 from penstock.node.partition import AppendRequest, AppendResult
 from penstock.protocol.batch import NOT_STAMPED, NewRecord, build, header_of, request_stamp
-from penstock.protocol.calls import from_call
+from penstock.protocol.calls import answer_of
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.keys import partition_of
 from penstock.protocol.limits import MAX_BATCH_RECORDS
@@ -103,10 +103,7 @@ class Publisher:
             )
         stub = forward_pb2_grpc.ForwardServiceStub(channel)
         forward = forward_pb2.ForwardPublishRequest(publish=request, topic_id=topic.topic_id)
-        try:
-            response = await stub.ForwardPublish(forward, timeout=max(0.001, deadline - loop_s()))
-        except grpc.aio.AioRpcError as error:
-            raise from_call(error) from error
+        response = await answer_of(stub.ForwardPublish(forward, timeout=max(0.001, deadline - loop_s())))
         return response.publish.records
 
     async def append_here(

@@ -115,11 +115,12 @@ class CommitPart:
                 records.append(CommitRecord(call.group_id, partition, commit))
         return records
 
-    def done(self, error: PenstockError | None) -> None:
-        """See Work."""
+    def done(self, error: PenstockError | None) -> bool:
+        """See Work. Whoever asked may ask again: nothing is owed."""
         if self._stale:
             self._call.refuse(self._stale, in_flight=True)
         self._call.settle([index for index in self._indexes if index not in self._stale], error)
+        return False
 
 
 def _result(error: PenstockError | None) -> pb.OffsetCommitResult:

@@ -37,6 +37,12 @@ def form_errors(request: pb.CommitOffsetsRequest, topics: Mapping[bytes, TopicIn
     return errors
 
 
+def is_any_good(request: pb.CommitOffsetsRequest, topics: Mapping[bytes, TopicInfo]) -> bool:
+    """Whether there is an offset in it with nothing wrong. Raises INVALID_ARGUMENT as `check_request`."""
+    check_request(request)
+    return len(form_errors(request, topics)) < len(request.offsets)
+
+
 def _form_error(item: pb.OffsetCommit, topics: Mapping[bytes, TopicInfo]) -> PenstockError | None:
     topic = topics.get(item.topic_id)
     if topic is None:

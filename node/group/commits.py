@@ -8,7 +8,7 @@ ends the log's service for this leadership, since nothing later may be decided w
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -47,11 +47,14 @@ class Work(Protocol):
     """It is decided on the table alone, so it begins its batch."""
 
     def make(self, staged: Staged) -> Sequence[OffsetsRecord]:
-        """Decide its records, on what is committed by then. Called once; [] where nothing is to be written."""
+        """Decide its records, on what is committed by then; [] where nothing is to be written."""
         ...
 
-    def done(self, error: PenstockError | None) -> None:
-        """Told once: None where its records are committed (or there were none). OUTCOME_UNKNOWN: perhaps they will."""
+    def done(self, error: PenstockError | None) -> bool:
+        """Told the fate of what was made: None where it is committed (or there was nothing); OUTCOME_UNKNOWN: perhaps.
+
+        Returns whether it is owed still: then it is made again, before all that came later.
+        """
         ...
 
 
@@ -95,6 +98,8 @@ class OffsetsLog:
         self._append = append
         self._lost = lost
         self._queue: deque[Work] = deque()
+        self._owed: list[Work] = []
+        """What failed and must be written before anything else is; in its order."""
         self._busy = False
         self._halted = False
         self._over: PenstockError | None = None
@@ -116,26 +121,34 @@ class OffsetsLog:
 
     def _add(self, work: Work) -> None:
         self._queue.append(work)
-        if not self._busy:
+        if not self._busy and not self._owed:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._next)
+
+    def try_again(self) -> None:
+        """Write what is owed, if that can be done by now, and what waits behind it. Called now and then."""
+        if self._owed and not self._busy and self._over is None:
+            self._busy = True
+            self._next()
 
     def close(self, error: PenstockError) -> None:
         """The leadership is over: what waits is refused. What is under way is told its fate by the partition."""
         if self._over is None:
             self._over = error
-        waiting, self._queue = self._queue, deque()
+        waiting, self._queue, self._owed = [*self._owed, *self._queue], deque(), []
         for work in waiting:
             work.done(error)
 
     def _next(self) -> None:
         """Begin the next batch; work that has nothing to write is done at once."""
+        self._queue.extendleft(reversed(self._owed))
+        self._owed.clear()
         batch = _Batch(self._table)
         while self._queue and batch.size < BATCH_BYTES and not (batch.records and self._queue[0].begins):
             batch.take(self._queue.popleft())
         if not batch.records:
             self._busy = False
-            _tell(batch, None)
+            self._tell(batch.work, None)
             return
         try:
             self._append(append_of(batch.keys, batch.values, wall_ms()), partial(self._finished, batch))
@@ -149,14 +162,20 @@ class OffsetsLog:
                 self._table.apply(record)
         self._halted = error is not None and error.reason in _LOST
         asyncio.get_running_loop().call_soon(self._go_on)
-        _tell(batch, error)
+        self._tell(batch.work, error)
         if error is not None and self._halted and self._over is None:
             self._lost(error)
+        elif error is not None and self._owed:  # what waits cannot be written before that: it need not wait
+            waiting, self._queue = self._queue, deque()
+            self._tell(waiting, error)
+
+    def _tell(self, done: Iterable[Work], error: PenstockError | None) -> None:
+        self._owed += [work for work in done if work.done(error)]
 
     def _go_on(self) -> None:
         if self._halted:  # what waits is told by `close`
             return
-        if self._queue:
+        if self._queue and not self._owed:
             self._next()
         else:
             self._busy = False
@@ -171,8 +190,3 @@ def append_of(keys: Sequence[bytes | None], values: Sequence[bytes | None], now_
     batch = seal(record_set, header)
     payload = batch.SerializeToString()
     return AppendRequest(header_of(batch), payload, common_pb2.ACKS_ALL, now_ms, NEVER_MS)
-
-
-def _tell(batch: _Batch, error: PenstockError | None) -> None:
-    for work in batch.work:
-        work.done(error)

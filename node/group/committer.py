@@ -74,6 +74,8 @@ class Committer:
         self._spawn = spawn
         self._timeout_ms = timeout_ms
         self._calls: deque[tuple[int, CommitCall]] = deque()
+        """By when to be answered; some of them are."""
+        self._unanswered = 0
         self._held: dict[str, deque[CommitCall]] = {}
         """Of a group, what waits for an answer about the ends, and what came behind that."""
 
@@ -83,16 +85,22 @@ class Committer:
         What it is checked against is what holds now, not when the answer is awaited.
         """
         check_request(request)
-        if len(self._calls) >= WAITING_CALLS:
-            self._calls = deque(waiting for waiting in self._calls if not waiting[1].answer.done())
-        if len(self._calls) >= WAITING_CALLS:
+        if self._unanswered >= WAITING_CALLS:
             raise PenstockError(Reason.OVERLOADED, f"{WAITING_CALLS} commits wait for their answer")
+        if len(self._calls) >= 2 * WAITING_CALLS:
+            self._calls = deque(waiting for waiting in self._calls if not waiting[1].answer.done())
         call = CommitCall(request, client_id, wall_ms(), self.membership.commit_ended)
         self._admit(call, request)
         if not call.answer.done():
             self._calls.append((monotonic_ms() + self._timeout_ms, call))
+            self._unanswered += 1
+            call.answer.add_done_callback(self._answered)
             self._route(call)
         return call.answer
+
+    def _answered(self, answer: object) -> None:
+        del answer
+        self._unanswered -= 1
 
     def _admit(self, call: CommitCall, request: pb.CommitOffsetsRequest) -> None:
         """Refuse what may not be committed; the rest is in flight from here on."""
@@ -128,15 +136,16 @@ class Committer:
         }
 
     async def _ask_in_turn(self, group_id: str) -> None:
+        """Ask for all that waits by then at once: a leader that is silent holds the group up once, not for each."""
         held = self._held[group_id]
         while held:
-            call = held[0]
-            beyond = self._beyond(call)
-            if beyond:
-                ends = await self._ends.ask(list(beyond.values()))
-                call.refuse(_above_end(call, beyond, ends) | _vanished(call, self._image()), in_flight=True)
-            held.popleft()
-            self._submit(call)
+            beyond = [self._beyond(call) for call in held]
+            unknown = list(dict.fromkeys(partition for one in beyond for partition in one.values()))
+            ends = await self._ends.ask(unknown) if unknown else {}
+            for one in beyond:
+                call = held.popleft()
+                call.refuse(_above_end(call, one, ends) | _vanished(call, self._image()), in_flight=True)
+                self._submit(call)
         self._held.pop(group_id, None)
 
     def _submit(self, call: CommitCall) -> None:

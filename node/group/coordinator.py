@@ -11,20 +11,20 @@ anybody can make the group anew; an instance lives for one leader epoch and is c
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from penstock.node.cleanup.cleaner import WallClock
-from penstock.node.group.commit_form import unknown_group
+from penstock.node.group.commit_form import is_any_good, unknown_group
 from penstock.node.group.commits import OffsetsLog
 from penstock.node.group.committer import Committer, Ends, committed_message
 from penstock.node.group.keeping import Keeper
 from penstock.node.group.loading import load
 from penstock.node.group.members import Members
 from penstock.node.group.offsets import OffsetTable
-from penstock.node.group.records import OffsetsRecord
 from penstock.node.partition import AppendRequest, Done, Partition
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
@@ -74,8 +74,6 @@ class Coordinator:
         self.state = State.LOADING
         self._node = node
         self._log: OffsetsLog | None = None
-        self._removed: set[bytes] = set()
-        """Topics that were deleted while it loads."""
         self._deleting: set[str] = set()
         self._expire_ms = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,21 +103,17 @@ class Coordinator:
             except StorageError as error:
                 LOG.warning("the offsets of %s cannot be read: %s", self.partition.key, error)
             await asyncio.sleep(LOAD_AGAIN_S)
-        image = self._node.image()
-        strays = await asyncio.to_thread(table.strays, image.groups.keys(), image.topics.keys())
         await asyncio.to_thread(self._groups)  # it takes long once: later it is remembered whose they are
-        self._serve(table, strays)
+        self._serve(table)
 
-    def _serve(self, table: OffsetTable, strays: Sequence[OffsetsRecord]) -> None:
+    def _serve(self, table: OffsetTable) -> None:
         log = self._log = OffsetsLog(table, self._append, self._lost)
         self._keeper = Keeper(table, log)
         node = self._node
         self._committer = Committer(log, node.ends, node.image, self._spawn, timeout_ms=node.commit_timeout_ms)
         self.members = self._committer.membership = node.members(self)
         self.state = State.ACTIVE
-        self._keeper.delete(strays)
-        if self._removed:
-            self._keeper.forget_topics(self._removed)
+        self._keeper.forget_strays(node.image())
         self._keeper.note_missing(self._groups())
         LOG.info("coordinates the groups of %s in leader epoch %d", self.partition.key, self.leader_epoch)
 
@@ -170,8 +164,11 @@ class Coordinator:
 
     async def commit_alone(self, request: pb.CommitOffsetsRequest) -> pb.CommitOffsetsResponse:
         """Commit what comes outside of a stream. By no member: makes the group where there is none."""
-        group = self._node.image().groups.get(request.group_id)
+        image = self._node.image()
+        group = image.groups.get(request.group_id)
         if group is None and not request.member_id:
+            if not is_any_good(request, image.topics):  # what is refused as a whole makes no group
+                return pb.CommitOffsetsResponse(results=await self._committer.commit(request, ""))
             await self.members.ensure_group(request.group_id)
         member = None if group is None else group.members.get(request.member_id)
         results = await self.commit(request, "" if member is None else member.client_id)
@@ -198,23 +195,22 @@ class Coordinator:
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         """The metadata changed; this leadership did not."""
-        removed = set() if new.topics is old.topics else old.topics.keys() - new.topics.keys()
-        if self.state is State.LOADING:
-            self._removed |= removed
         if self.state is not State.ACTIVE:
             return
+        removed = set() if new.topics is old.topics else old.topics.keys() - new.topics.keys()
         if removed:
             self._keeper.forget_topics(removed)
-        for group_id in [group_id for group_id in self._deleting if group_id not in new.groups]:
-            self._deleting.discard(group_id)
-            self._keeper.forget(group_id)
+        deleted = self._deleting - new.groups.keys()
+        self._deleting -= deleted
+        self._keeper.forget(deleted)
         self.members.on_image(old, new)
 
     def tick(self, now_ms: int) -> None:
         """Every few hundred ms. Monotonic time."""
-        if self.state is not State.ACTIVE:
+        if self.state is not State.ACTIVE or self._log is None:
             return
         self._committer.expire(now_ms)
+        self._log.try_again()
         if now_ms >= self._expire_ms:
             self._expire_ms = now_ms + min(EXPIRY_MAX_MS, max(EXPIRY_MIN_MS, self._node.retention_ms // 10))
             self._expire()
@@ -224,11 +220,25 @@ class Coordinator:
         wall = self._node.wall
         if not wall.is_trusted():
             return
+        now_ms, retention_ms = wall.now_ms(), self._node.retention_ms
         for group in self._groups():
-            if not group.members and self._keeper.expire(group, wall.now_ms(), self._node.retention_ms):
-                self._spawn(self._delete_expired(group.group_id))
+            if group.members:
+                continue
+            if self._keeper.may_go(group, now_ms, retention_ms):
+                self._spawn(self._delete_expired(group.group_id, now_ms))
+            else:
+                self._keeper.expire(partial(self._group, group.group_id), now_ms, retention_ms)
 
-    async def _delete_expired(self, group_id: str) -> None:
+    def _group(self, group_id: str) -> GroupInfo | None:
+        return self._node.image().groups.get(group_id)
+
+    async def _delete_expired(self, group_id: str, now_ms: int) -> None:
+        """Delete the group, unless something is committed since it was looked at, or is about to be."""
+        group = self._group(group_id)
+        if group is None or not self._keeper.may_go(group, now_ms, self._node.retention_ms):
+            return
+        if self.members.is_committing(group_id):
+            return
         try:
             await self.delete(group_id, validate_only=False)
         except PenstockError as error:

@@ -5,7 +5,7 @@ not: condemned is condemned, released is released, and both refuse commits; so a
 that arrives late, is as right as when it was made.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
 from penstock.internal.v1 import metadata_pb2 as pb
@@ -30,7 +30,7 @@ class Facts:
     """Who wants to become a member."""
     updates: Mapping[str, Wish]
     """What members want to be instead."""
-    committing: Collection[GroupPartition]
+    committing: Container[GroupPartition]
     """Commits for them are in flight (rule 31)."""
     catalog: Catalog
     names: Mapping[bytes, str]

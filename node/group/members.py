@@ -18,7 +18,6 @@ from penstock.node.group.proposing import Proposing
 from penstock.node.group.requests import MemberRequests
 from penstock.node.group.seat import CommittedOffsets, Seat
 from penstock.node.group.stream import MemberStream, Send
-from penstock.node.group.subscription import Catalog
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import GroupInfo, GroupPartition, MetadataImage
@@ -33,7 +32,7 @@ PAUSE_MS = 500
 CALL_TIMEOUT_S = 10.0
 """Longest wait for a group to be made or deleted."""
 TOPIC_PATIENCE_S = 1.0
-"""How long a topic that a member names may be missing: this node's metadata may be a moment behind."""
+"""How long a topic that a member names may be missing, at most: this node's metadata may be a moment behind."""
 
 
 class Members:
@@ -58,8 +57,7 @@ class Members:
             task.add_done_callback(_report)
 
     def _start(self, image: MetadataImage) -> None:
-        self._topics = image.topics
-        self._catalog = Catalog.of(image.topics.values())
+        self._catalog = self._seat.catalogs.of(image.topics)
         for group in image.groups.values():
             if self._is_here(group.group_id, image):
                 self._add(group)
@@ -112,22 +110,16 @@ class Members:
             self._gone(stream)
 
     async def _admit(self, stream: MemberStream, wish: Wish) -> None:
-        """Begin to join. A topic that is not there is waited for a moment: it may just have been made elsewhere."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + TOPIC_PATIENCE_S
-        while True:
-            try:
-                core = self._core(stream.group_id)
-                self.perform(core, core.on_join(wish, stream.number, self._seat.now_ms()))
-            except PenstockError as error:
-                if error.reason is not Reason.UNKNOWN_TOPIC or loop.time() >= deadline:
-                    raise
-                await occasion(self._changed, deadline - loop.time())
-            else:
-                return
+        """Begin to join."""
+
+        def join() -> None:
+            core = self._core(stream.group_id)
+            self.perform(core, core.on_join(wish, stream.number, self._seat.now_ms()))
+
+        await self.patiently(join, wish.member.session_timeout_ms)
 
     async def _serve(self, stream: MemberStream, requests: AsyncIterator[pb.JoinRequest], send: Send) -> None:
-        """Read and write until either ends. Who has left is told when the group has it no more."""
+        """Read and write until either ends. Who has left, or is not wanted any more, is told before the stream ends."""
         reading = MemberRequests(self, stream, self._offsets)
         writer = asyncio.create_task(stream.write(send, lambda: self._assignment(stream)))
         reader = asyncio.create_task(reading.run(requests))
@@ -135,7 +127,7 @@ class Members:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
                 reader.result()
-                if not stream.has_left and not writer.done():
+                if not (stream.has_left or stream.is_ended or writer.done()):
                     return
             await writer
         finally:
@@ -165,6 +157,23 @@ class Members:
             raise PenstockError(Reason.NOT_SERVING, "the coordinator is cut off from the controller")
         return self._seen(group_id)
 
+    async def patiently(self, act: Callable[[], None], session_timeout_ms: int) -> None:
+        """Do what names topics. One that is not there is waited for a moment: it may just have been made elsewhere.
+
+        The member's heartbeats wait too: so it takes no more than half of its session.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(TOPIC_PATIENCE_S, session_timeout_ms / 2000)
+        while True:
+            try:
+                act()
+            except PenstockError as error:
+                if error.reason is not Reason.UNKNOWN_TOPIC or loop.time() >= deadline:
+                    raise
+                await occasion(self._changed, deadline - loop.time())
+            else:
+                return
+
     def now_ms(self) -> int:
         """The monotonic time."""
         return self._seat.now_ms()
@@ -184,6 +193,7 @@ class Members:
         self._touch(core)
         if core.failure is not None:
             self._tell_change()
+        self._drop_idle(core)
 
     # ---- unary calls
 
@@ -212,6 +222,11 @@ class Members:
                 self._touch(core)
             self._drop_idle(core)
 
+    def is_committing(self, group_id: str) -> bool:
+        """Whether a commit of the group is in flight."""
+        core = self._cores.get(group_id)
+        return core is not None and core.is_committing
+
     async def ensure_group(self, group_id: str) -> None:
         """Make a group without members, if there is none. Raises GROUP_FULL, OUTCOME_UNKNOWN."""
         core = self._core(group_id)
@@ -221,7 +236,10 @@ class Members:
             await self._until(core, lambda: core.exists)
 
     async def delete_group(self, group_id: str, *, validate_only: bool) -> int:
-        """Delete a group without members; the metadata version without it. Raises UNKNOWN_GROUP, GROUP_NOT_EMPTY."""
+        """Delete a group without members; the metadata version without it.
+
+        Raises UNKNOWN_GROUP, GROUP_NOT_EMPTY; OUTCOME_UNKNOWN where the leadership ends or the time is over meanwhile.
+        """
         core = self._core(group_id)
         try:
             core.delete(validate_only=validate_only)
@@ -229,16 +247,21 @@ class Members:
             self._drop_idle(core)
         if not validate_only:
             self._touch(core)
-            await self._until(core, lambda: not core.is_deleting)
+            await self._until(core, lambda: not core.is_deleting, may_be_done=True)
             if core.exists:
-                core.delete(validate_only=True)  # raises what came between
+                text = f"somebody came to join group {group_id!r} before it was deleted"
+                raise PenstockError(Reason.GROUP_NOT_EMPTY, text)
         return self._seat.image().version
 
-    async def _until(self, core: GroupCore, condition: Callable[[], bool]) -> None:
+    async def _until(self, core: GroupCore, condition: Callable[[], bool], *, may_be_done: bool = False) -> None:
+        """Wait for a change. `may_be_done`: who asks again elsewhere, when this leadership is over, might harm."""
         deadline = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
         while not condition():
             if self._error is not None:
-                raise self._error
+                if not may_be_done:
+                    raise self._error
+                text = f"it is not known whether group {core.group_id!r} was changed: {self._error.message}"
+                raise PenstockError(Reason.OUTCOME_UNKNOWN, text)
             if core.failure is not None:
                 raise core.failure
             left_s = deadline - asyncio.get_running_loop().time()
@@ -250,22 +273,25 @@ class Members:
 
     def on_image(self, old: MetadataImage, new: MetadataImage) -> None:
         """The metadata changed."""
-        del old
         if self._error is not None:
             return
         self._look_at_topics(new)
+        if new.groups is not old.groups:
+            self._look_at_groups(old, new)
+        self._tell_change()
+
+    def _look_at_groups(self, old: MetadataImage, new: MetadataImage) -> None:
         for core in list(self._cores.values()):
             group = new.groups.get(core.group_id)
             if group is not core.group and (group is not None or core.exists):
                 self._show(core, group)
-        self._tell_change()
+        for group_id in sorted(new.groups.keys() - old.groups.keys() - self._cores.keys()):
+            if self._is_here(group_id, new):  # made by a change whose outcome was unknown, and nobody waited any more
+                self._add(new.groups[group_id])
 
     def _look_at_topics(self, image: MetadataImage) -> None:
-        if image.topics is self._topics:
-            return
-        self._topics = image.topics
-        catalog = Catalog.of(image.topics.values())
-        if catalog != self._catalog:
+        catalog = self._seat.catalogs.of(image.topics)
+        if catalog is not self._catalog:
             self._catalog = catalog
             for core in self._cores.values():
                 core.on_catalog(catalog)
@@ -284,13 +310,16 @@ class Members:
         """Return the core of a group; what it takes in is kept, even where there is no such group yet."""
         if self._error is not None:
             raise self._error
-        return self._cores.get(group_id) or self._add(GroupInfo(group_id, group_epoch=0))
+        return self._cores.get(group_id) or self._add(self._group(group_id))
 
     def _seen(self, group_id: str) -> GroupCore:
         """Return the core of a group, to be asked only."""
         if self._error is not None:
             raise self._error
-        return self._cores.get(group_id) or self._made(GroupInfo(group_id, group_epoch=0))
+        return self._cores.get(group_id) or self._made(self._group(group_id))
+
+    def _group(self, group_id: str) -> GroupInfo:
+        return self._seat.image().groups.get(group_id) or GroupInfo(group_id, group_epoch=0)
 
     def _drop_idle(self, core: GroupCore) -> None:
         if core.is_idle and self._cores.get(core.group_id) is core:

@@ -6,7 +6,6 @@ what is merely proposed; nothing is taken from a member that may still believe t
 owner while a commit for it is in flight (rule 31). Times are monotonic milliseconds, but `wall_ms`.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,8 +14,10 @@ from penstock.node.group.causes import Removed, name_of
 from penstock.node.group.committing import CommitCheck
 from penstock.node.group.deciding import Facts, decide
 from penstock.node.group.events import Assign, Assigned, End, Joined, Outputs
+from penstock.node.group.in_flight import InFlight
 from penstock.node.group.joining import GroupLimits, Wish, invalid
 from penstock.node.group.proposal import Proposal
+from penstock.node.group.refusals import full, in_use, replaced, stranger
 from penstock.node.group.session import NO_STREAM, Session
 from penstock.node.group.subscription import Catalog, missing_topic
 from penstock.protocol.errors import PenstockError
@@ -61,11 +62,11 @@ class GroupCore:
         self._names = dict(catalog.names)
         self._look_at_topics = True
         self._joins: dict[str, _Join] = {}
+        self._left: dict[str, str] = {}
+        """Who left when the change by which it joins was under way already, with what it did."""
         self._updates: dict[str, Wish] = {}
         self._removed = Removed()
-        self._committing: Counter[GroupPartition] = Counter()
-        self._held: set[GroupPartition] = set()
-        """What the last decision left as it is because commits for it are in flight."""
+        self._committing = InFlight()
         self._proposal = Proposal()
         self._is_wanted = False
         self._is_deleting = False
@@ -86,6 +87,11 @@ class GroupCore:
     def exists(self) -> bool:
         """Whether the metadata has it."""
         return self.group.group_epoch > 0
+
+    @property
+    def is_committing(self) -> bool:
+        """A commit is in flight."""
+        return bool(self._committing)
 
     @property
     def is_idle(self) -> bool:
@@ -134,13 +140,13 @@ class GroupCore:
             raise self._stranger(member_id)
         self._check_topics(wish, None)
         former = self._joins.get(member_id)
-        if former is None and len(self.group.members) + len(self._joins) >= self._limits.max_members:
-            text = f"group {self.group_id!r} has {self._limits.max_members} members, which is the limit"
-            raise PenstockError(Reason.GROUP_FULL, text)
+        if former is None and not self._has_room(wish.member):
+            raise full(self.group_id, self._limits.max_members)
         self._claim_instance(wish.member)
         self._joins[member_id] = _Join(wish, stream)
+        self._left.pop(member_id, None)
         self.is_dirty = True
-        return [] if former is None else [End(former.stream, _replaced(wish.member))]
+        return [] if former is None else [End(former.stream, replaced(wish.member))]
 
     def on_heartbeat(self, member_id: str, polls: int, now_ms: int) -> None:
         """A member lives. Raises UNKNOWN_MEMBER, INSTANCE_FENCED: it must not be acknowledged."""
@@ -179,8 +185,11 @@ class GroupCore:
 
     def on_leave(self, member_id: str, reason: str, now_ms: int, *, returning: bool) -> Outputs:
         """A member goes; a static one that is `returning` keeps what it has until its session ends."""
+        cause = f"left: {reason[:REASON_CHARACTERS]}" if reason else "left"
         join = self._joins.pop(member_id, None)
         if join is not None:
+            if self._proposal.is_under_way and not returning:
+                self._left[member_id] = cause
             return [End(join.stream)]
         member, session = self.group.members.get(member_id), self.sessions.get(member_id)
         if member is None or session is None or session.condemned is not None:
@@ -192,7 +201,7 @@ class GroupCore:
             session.revoked.clear()
             stream, session.stream = session.stream, NO_STREAM
             return [End(stream)]
-        session.leave(f"left: {reason[:REASON_CHARACTERS]}" if reason else "left", now_ms)
+        session.leave(cause, now_ms)
         return []  # the stream ends when the group has it no more
 
     def on_stream_gone(self, member_id: str, stream: int) -> None:
@@ -208,15 +217,12 @@ class GroupCore:
 
     def commit_began(self, partitions: Iterable[GroupPartition]) -> None:
         """Commits were let through, and are in flight."""
-        self._committing.update(partitions)
+        self._committing.began(partitions)
 
     def commit_ended(self, partitions: Iterable[GroupPartition]) -> None:
         """Their fate is known."""
-        for partition in partitions:
-            self._committing[partition] -= 1
-            if self._committing[partition] <= 0:
-                del self._committing[partition]
-                self.is_dirty = self.is_dirty or partition in self._held
+        if self._committing.ended(partitions):
+            self.is_dirty = True
 
     def want(self) -> None:
         """The group is to exist, with or without members."""
@@ -282,6 +288,7 @@ class GroupCore:
         for member_id, member in self.group.members.items():
             if former.members.get(member_id) is not member or former.generation != self.group.generation:
                 outputs += self._on_changed(member, now_ms)
+        self._left.clear()
         return outputs
 
     # ---- proposing
@@ -334,7 +341,7 @@ class GroupCore:
             wall_ms,
         )
         decision = decide(facts)
-        self._held = decision.held
+        self._committing.wait_for(decision.held)
         change = decision.change(*self._coordinator)
         if not decision.causes:
             self._look_at_topics = False
@@ -344,7 +351,7 @@ class GroupCore:
 
     def _deletion(self, wall_ms: int) -> pb.GroupChange | None:
         if self._committing:
-            self._held = set(self._committing)
+            self._committing.wait_for_all()
             return None
         change = self._bare_change(wall_ms)
         change.delete = True
@@ -367,7 +374,7 @@ class GroupCore:
         if wish.member.instance_id != member.instance_id:
             raise invalid(f"{name_of(member)} has joined by instance_id {member.instance_id!r}")
         self._check_topics(wish, member)
-        outputs: Outputs = [] if session.stream == NO_STREAM else [End(session.stream, _replaced(member))]
+        outputs: Outputs = [] if session.stream == NO_STREAM else [End(session.stream, replaced(member))]
         session.stream, session.returning = stream, False
         session.polled_ms = max(session.polled_ms, now_ms)  # what it asked for meanwhile could not be told
         session.heartbeat(session.polls, now_ms)
@@ -376,6 +383,13 @@ class GroupCore:
         self.is_dirty = True
         return [*outputs, Joined(stream, member, self.group.generation), Assign(stream)]
 
+    def _has_room(self, newcomer: MemberInfo) -> bool:
+        """Whether somebody more may join. Who takes over an instance is nobody more."""
+        if len(self.group.members) + len(self._joins) < self._limits.max_members:
+            return True
+        instances = {member.instance_id for member in self.group.members.values()}
+        return bool(newcomer.instance_id) and newcomer.instance_id in instances
+
     def _claim_instance(self, newcomer: MemberInfo) -> None:
         """Fence who has the instance now. Raises INSTANCE_IN_USE where that one is connected."""
         instance_id = newcomer.instance_id
@@ -383,13 +397,13 @@ class GroupCore:
             return
         for member_id, join in self._joins.items():
             if join.wish.member.instance_id == instance_id and member_id != newcomer.member_id:
-                raise _in_use(join.wish.member)
+                raise in_use(join.wish.member)
         for member_id, member in self.group.members.items():
             if member.instance_id != instance_id:
                 continue
             session = self.sessions[member_id]
             if session.stream != NO_STREAM and session.condemned is None:
-                raise _in_use(member)
+                raise in_use(member)
             cause = f"was replaced by another member of instance {instance_id[:REASON_CHARACTERS]}"
             session.condemn(member, cause, Reason.INSTANCE_FENCED)
 
@@ -413,6 +427,8 @@ class GroupCore:
             session.stream = join.stream
             outputs.append(Joined(join.stream, member, self.group.generation))
             self._updates[member.member_id] = join.wish
+        elif member.member_id in self._left:
+            session.leave(self._left[member.member_id], now_ms)
         if session.stream != NO_STREAM and session.condemned is None:
             outputs.append(Assign(session.stream))
         return outputs
@@ -430,18 +446,5 @@ class GroupCore:
         """What is answered to who is no member, or none for long."""
         session = self.sessions.get(member_id)
         condemned = self._removed.of(member_id) if session is None else session.condemned
-        text = f"{member_id[:REASON_CHARACTERS]!r} is not a member of group {self.group_id!r}"
-        if condemned is not None:
-            return PenstockError(condemned.reason, f"{text} any more: it {condemned.cause}")
-        if session is not None and session.returning:
-            return PenstockError(Reason.UNKNOWN_MEMBER, f"{text} now: it left, to come back")
-        return PenstockError(Reason.UNKNOWN_MEMBER, f"{text}: it was removed, or never joined")
-
-
-def _replaced(member: MemberInfo) -> PenstockError:
-    return PenstockError(Reason.MEMBER_REPLACED, f"{name_of(member)} has a newer stream")
-
-
-def _in_use(member: MemberInfo) -> PenstockError:
-    text = f"instance_id {member.instance_id!r} is in use: {name_of(member)} is connected"
-    return PenstockError(Reason.INSTANCE_IN_USE, text, {"member_id": member.member_id})
+        returning = session is not None and session.returning
+        return stranger(self.group_id, member_id, condemned, returning=returning)

@@ -4,8 +4,10 @@ Invariant: the table is the replay of the log up to some offset, and of nothing 
 same one. It is kept by applying each record when the high watermark has passed it, in log order, and never before.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 
 from penstock.node.group.records import Commit, CommitRecord, OffsetsRecord, RebalanceRecord
@@ -28,6 +30,8 @@ class OffsetTable:
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
+        self._readers: dict[bytes, Counter[str]] = {}
+        """By topic, the groups that have offsets of it, and how many."""
 
     def apply(self, record: OffsetsRecord) -> None:
         """The next record of the log."""
@@ -35,10 +39,7 @@ class OffsetTable:
         if group is None:
             group = self._groups[record.group_id] = _Group()
         if isinstance(record, CommitRecord):
-            if record.commit is None:
-                group.commits.pop(record.partition, None)
-            else:
-                group.commits[record.partition] = record.commit
+            self._apply_commit(group.commits, record)
         elif record.rebalance is None:
             group.generations.discard(record.generation)
         else:
@@ -46,10 +47,35 @@ class OffsetTable:
         if not group.commits and not group.generations:
             del self._groups[record.group_id]
 
+    def _apply_commit(self, commits: dict[GroupPartition, Commit], record: CommitRecord) -> None:
+        before = len(commits)
+        if record.commit is None:
+            commits.pop(record.partition, None)
+        else:
+            commits[record.partition] = record.commit
+        if len(commits) != before:
+            self._count(record.partition.topic_id, record.group_id, len(commits) - before)
+
+    def _count(self, topic_id: bytes, group_id: str, more: int) -> None:
+        readers = self._readers.setdefault(topic_id, Counter())
+        readers[group_id] += more
+        if not readers[group_id]:
+            del readers[group_id]
+        if not readers:
+            del self._readers[topic_id]
+
     def committed(self, group_id: str, partition: GroupPartition) -> Commit | None:
         """What is committed, or None."""
         group = self._groups.get(group_id)
         return None if group is None else group.commits.get(partition)
+
+    def group_ids(self) -> Set[str]:
+        """Groups of which there is anything."""
+        return self._groups.keys()
+
+    def topic_ids(self) -> Set[bytes]:
+        """Topics for which something is committed."""
+        return self._readers.keys()
 
     def of_group(self, group_id: str) -> Mapping[GroupPartition, Commit]:
         """All that a group has committed."""
@@ -78,15 +104,15 @@ class OffsetTable:
         old = sorted(known | {generation})[:-GENERATIONS_KEPT]
         return [RebalanceRecord(group_id, gone, None) for gone in old if gone in known]
 
-    def of_topics(self, topic_ids: Collection[bytes]) -> list[OffsetsRecord]:
-        """The offsets of these topics, which are deleted."""
-        return self._where(lambda partition: partition.topic_id in topic_ids)
+    def of_topics(self, topic_ids: Collection[bytes], most: int | None = None) -> list[OffsetsRecord]:
+        """The offsets of these topics, which are deleted: `most` of them. Looks only at the groups that have some."""
+        readers = {group_id for topic_id in topic_ids for group_id in self._readers.get(topic_id, ())}
+        found = (tombstone for group_id in sorted(readers) for tombstone in self._of_topics(group_id, topic_ids))
+        return list(islice(found, most))
 
-    def strays(self, groups: Collection[str], topics: Collection[bytes]) -> list[OffsetsRecord]:
-        """What belongs to no group or topic of the metadata: what a former coordinator was about to delete."""
-        lost = [record for group_id in self._groups if group_id not in groups for record in self.forgotten(group_id)]
-        gone = self._where(lambda partition: partition.topic_id not in topics)
-        return [*lost, *(record for record in gone if record.group_id in groups)]
+    def _of_topics(self, group_id: str, topic_ids: Collection[bytes]) -> list[OffsetsRecord]:
+        commits = self._groups[group_id].commits
+        return self._tombstones(group_id, [partition for partition in commits if partition.topic_id in topic_ids])
 
     def expired(self, group: GroupInfo, now_ms: int, retention_ms: int) -> list[OffsetsRecord]:
         """The offsets of an empty group whose time is over: since it became empty, and since their own commit."""
@@ -99,12 +125,6 @@ class OffsetTable:
     def may_go(self, group: GroupInfo, now_ms: int, retention_ms: int) -> bool:
         """Whether an empty group is to be deleted: its time is over, and no offset is left."""
         return _has_expired(group, now_ms, retention_ms) and not self.of_group(group.group_id)
-
-    def _where(self, chosen: Callable[[GroupPartition], bool]) -> list[OffsetsRecord]:
-        found: list[OffsetsRecord] = []
-        for group_id, group in self._groups.items():
-            found += self._tombstones(group_id, [partition for partition in group.commits if chosen(partition)])
-        return found
 
     def _tombstones(self, group_id: str, partitions: Iterable[GroupPartition]) -> list[OffsetsRecord]:
         return [CommitRecord(group_id, partition, None) for partition in sorted(partitions)]

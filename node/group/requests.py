@@ -1,7 +1,7 @@
 """What a member says on its Join stream after its JoinStart, handed to its group's core. Loop thread only."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from penstock.node.group.membership import GroupCore
 from penstock.node.group.seat import CommittedOffsets
 from penstock.node.group.stream import MemberStream
 from penstock.node.group.subscription import check_subscription
+from penstock.protocol.errors import PenstockError, to_status
+from penstock.protocol.reasons import Reason
 from penstock.raft.image import GroupPartition
 from penstock.v1 import group_service_pb2 as pb
 
@@ -20,6 +22,10 @@ class Shell(Protocol):
 
     def serving_core(self, group_id: str) -> GroupCore:
         """Return the core of a group. Raises NOT_SERVING."""
+        ...
+
+    async def patiently(self, act: Callable[[], None], session_timeout_ms: int) -> None:
+        """Do what names topics, which may be missing for a moment."""
         ...
 
     def now_ms(self) -> int:
@@ -45,9 +51,9 @@ class MemberRequests:
             if self._stream.is_ended:
                 return
             if not self._stream.has_left:
-                self._take(request)
+                await self._take(request)
 
-    def _take(self, request: pb.JoinRequest) -> None:
+    async def _take(self, request: pb.JoinRequest) -> None:
         kind = request.WhichOneof("request")
         if kind == "heartbeat":  # the most of them
             self._heartbeat(request.heartbeat)
@@ -59,7 +65,7 @@ class MemberRequests:
             core.on_release(self._stream.member_id, request.release.generation, given_up)
             self._shell.perform(core, [])
         elif kind == "subscribe":
-            self._subscribe(request.subscribe)
+            await self._subscribe(request.subscribe)
         elif kind == "leave":
             self._leave(request.leave)
         else:
@@ -73,6 +79,7 @@ class MemberRequests:
         self._stream.acknowledge(heartbeat.sequence)
 
     def _commit(self, commit: pb.MemberCommit) -> None:
+        self._stream.check_room()
         request = pb.CommitOffsetsRequest(
             group_id=self._stream.group_id,
             member_id=self._stream.member_id,
@@ -80,16 +87,32 @@ class MemberRequests:
             sequence=commit.sequence,
             offsets=commit.offsets,
         )
-        results = self._offsets.commit(request, self._stream.member.client_id)
-        self._stream.commit(commit.sequence, asyncio.ensure_future(results))
+        self._stream.commit(commit.sequence, asyncio.ensure_future(self._results(request)))
 
-    def _subscribe(self, subscription: pb.Subscription) -> None:
+    def _results(self, request: pb.CommitOffsetsRequest) -> Awaitable[list[pb.OffsetCommitResult]]:
+        """Begin a commit. A coordinator that has too many refuses it, and keeps the stream: joining anew costs more."""
+        try:
+            return self._offsets.commit(request, self._stream.member.client_id)
+        except PenstockError as error:
+            if error.reason is not Reason.OVERLOADED:
+                raise
+            refused: asyncio.Future[list[pb.OffsetCommitResult]] = asyncio.get_running_loop().create_future()
+            refused.set_result([pb.OffsetCommitResult(error=to_status(error)) for _ in request.offsets])
+            return refused
+
+    async def _subscribe(self, subscription: pb.Subscription) -> None:
         subscribed = check_subscription(subscription.topics, subscription.pattern)
         member = replace(self._stream.member, topics=subscribed.topics, pattern=subscribed.pattern)
-        core = self._shell.serving_core(self._stream.group_id)
-        core.on_subscribe(Wish(member, generation=0))
-        self._stream.member = member
-        self._shell.perform(core, [])
+
+        def subscribe() -> None:
+            if self._stream.is_ended:
+                return
+            core = self._shell.serving_core(self._stream.group_id)
+            core.on_subscribe(Wish(member, generation=0))
+            self._stream.member = member
+            self._shell.perform(core, [])
+
+        await self._shell.patiently(subscribe, member.session_timeout_ms)
 
     def _leave(self, leave: pb.LeaveGroup) -> None:
         core = self._shell.serving_core(self._stream.group_id)

@@ -1,11 +1,12 @@
 """What the shell of a coordinator's members needs of its surroundings."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from penstock.internal.v1 import metadata_pb2
 from penstock.node.clock import monotonic_ms, wall_ms
+from penstock.node.group.subscription import Catalogs
 from penstock.raft.image import GroupInfo, GroupPartition, MetadataImage
 from penstock.v1 import group_service_pb2 as pb
 
@@ -32,6 +33,8 @@ class Seat:
     have taken over (see GroupLimits.takeover_grace_ms)."""
     now_ms: Callable[[], int] = monotonic_ms
     wall_ms: Callable[[], int] = wall_ms
+    catalogs: Catalogs = field(default_factory=Catalogs)
+    """The node's."""
 
 
 class CommittedOffsets(Protocol):

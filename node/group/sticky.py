@@ -6,7 +6,9 @@ fewer; who has a partition keeps it unless that demands otherwise.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heapify, heapreplace
+from itertools import groupby
 
 from penstock.raft.image import GroupPartition
 
@@ -68,9 +70,9 @@ def _level(held: Held, free: list[GroupPartition]) -> None:
 
 def _balance(held: Held, free: list[GroupPartition], subscribers: Mapping[bytes, Sequence[str]]) -> None:
     """Deal what is free to who has least, the topics of the fewest subscribers first; then even out."""
-    for partition in sorted(free, key=lambda p: (len(subscribers[p.topic_id]), p)):
-        least = min(subscribers[partition.topic_id], key=lambda member: len(held[member]))
-        held[least].add(partition)
+    in_turn = sorted(free, key=lambda p: (len(subscribers[p.topic_id]), p))
+    for topic_id, partitions in groupby(in_turn, key=lambda p: p.topic_id):
+        _deal(partitions, subscribers[topic_id], held)
     of_topic = {member: Counter(p.topic_id for p in those) for member, those in held.items()}
     fresh = set(free)
     moved = True
@@ -78,6 +80,16 @@ def _balance(held: Held, free: list[GroupPartition], subscribers: Mapping[bytes,
         moved = False
         for topic_id, those in subscribers.items():
             moved = _even_out(topic_id, those, held, of_topic, fresh) or moved
+
+
+def _deal(partitions: Iterable[GroupPartition], those: Sequence[str], held: Held) -> None:
+    """Give each to who of those has least then, of equals to the first."""
+    heap = [(len(held[member]), place, member) for place, member in enumerate(those)]
+    heapify(heap)
+    for partition in partitions:
+        load, place, member = heap[0]
+        held[member].add(partition)
+        heapreplace(heap, (load + 1, place, member))
 
 
 def _even_out(

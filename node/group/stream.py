@@ -65,15 +65,18 @@ class MemberStream:
         self._acknowledged = sequence
         self._changed.set()
 
-    def commit(self, sequence: int, results: "asyncio.Future[list[pb.OffsetCommitResult]]") -> None:
-        """Send what becomes of a commit, after the earlier ones' results. Raises OVERLOADED."""
+    def check_room(self) -> None:
+        """Raise OVERLOADED where too many commits wait: before one more is begun."""
         if len(self._commits) >= MAX_COMMITS:
             raise PenstockError(Reason.OVERLOADED, f"more than {MAX_COMMITS} commits of one stream wait")
+
+    def commit(self, sequence: int, results: "asyncio.Future[list[pb.OffsetCommitResult]]") -> None:
+        """Send what becomes of a commit, after the earlier ones' results."""
         self._commits.append((sequence, results))
         results.add_done_callback(lambda _: self._changed.set())
 
     def end(self, error: PenstockError | None) -> None:
-        """Send what there is, then end."""
+        """Send what there is, then end. Without an error also what becomes of the commits."""
         if not self._ended:
             self._ended, self._error = True, error
             self._changed.set()
@@ -84,9 +87,11 @@ class MemberStream:
             await self._changed.wait()
             self._changed.clear()
             await self._write_due(send, assignment)
-            if self._ended and not self._changed.is_set():
-                if self._error is not None:
-                    raise self._error
+            if not self._ended or self._changed.is_set():
+                continue
+            if self._error is not None:
+                raise self._error
+            if not self._commits:  # each is answered, be it when its time is over
                 return
 
     async def _write_due(self, send: Send, assignment: Callable[[], bytes | None]) -> None:

@@ -42,6 +42,25 @@ class Catalog:
         )
 
 
+class Catalogs:
+    """The catalog of the newest topics, for all coordinators of a node: the same object while it says the same.
+
+    Topics change with every leader and ISR; what groups may read, seldom.
+    """
+
+    def __init__(self) -> None:
+        self._topics: Mapping[bytes, TopicInfo] = {}
+        self._catalog = Catalog()
+
+    def of(self, topics: Mapping[bytes, TopicInfo]) -> Catalog:
+        """Return the catalog of these topics."""
+        if topics is not self._topics:
+            self._topics = topics
+            made = Catalog.of(topics.values())
+            self._catalog = self._catalog if made == self._catalog else made
+        return self._catalog
+
+
 @dataclass(frozen=True, slots=True)
 class Subscribed:
     """A subscription: names in order, each once, and a pattern or ""."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from penstock.node.group import committer
+from penstock.node.group import committer, keeping
 from penstock.node.group.commits import OffsetsLog
 from penstock.node.group.committer import Committer
 from penstock.node.group.keeping import Keeper
@@ -19,7 +19,7 @@ from penstock.node.partition import AppendRequest, AppendResult, Done
 from penstock.node.waiters import NEVER_MS
 from penstock.protocol.errors import PenstockError, from_status
 from penstock.protocol.reasons import Reason
-from penstock.raft.image import GroupInfo, GroupPartition, MetadataImage, PartitionInfo, TopicInfo
+from penstock.raft.image import GroupInfo, GroupPartition, MemberInfo, MetadataImage, PartitionInfo, TopicInfo
 from penstock.raft.topic_config import TopicConfig
 from penstock.storage import LogBatch
 from penstock.v1 import common_pb2
@@ -40,6 +40,7 @@ class World:
         self.table = OffsetTable()
         self.appends: list[tuple[AppendRequest, Done]] = []
         self.refuse_append: PenstockError | None = None
+        self.refused = 0
         self.lost: list[PenstockError] = []
         self.in_flight: list[GroupPartition] = []
         self.refusals: dict[int, PenstockError] = {}
@@ -61,6 +62,7 @@ class World:
 
     def _append(self, request: AppendRequest, done: Done) -> None:
         if self.refuse_append is not None:
+            self.refused += 1
             raise self.refuse_append
         self.appends.append((request, done))
 
@@ -252,6 +254,18 @@ async def test_an_offset_beyond_what_is_known_waits_for_the_leader_and_what_come
     assert world.in_flight == []
 
 
+async def test_what_waits_behind_a_question_about_ends_is_asked_in_one() -> None:
+    world = World()
+    world.commit({0: 5_000})
+    await turn()
+    waiting = [world.commit({partition: 5_000}) for partition in (1, 2, 2)]
+    world.answer_ends.set()
+    await turn()
+    assert [sorted(partition for _, partition in asked) for asked in world.asked] == [[0], [1, 2]]
+    await world.settle()
+    assert [reasons(answer) for answer in waiting] == [[None]] * 3
+
+
 async def test_an_offset_whose_end_nobody_tells_is_taken() -> None:
     world = World()
     world.answer_ends.set()
@@ -312,7 +326,7 @@ async def test_a_deleted_groups_offsets_are_gone_at_once_also_those_under_way() 
     await world.settle()
     world.commit({1: 6})
     await turn()  # under way
-    world.keeper.forget("g")
+    world.keeper.forget(["g"])
     assert (world.committed(0), world.committed(1)) == (None, None)
     anew = world.commit({2: 7})
     await world.settle()
@@ -321,6 +335,87 @@ async def test_a_deleted_groups_offsets_are_gone_at_once_also_those_under_way() 
     assert (await world.settle())[:2] == tombstones
     assert reasons(anew) == [None]
     assert [world.committed(partition) for partition in range(3)] == [None, None, 7]
+
+
+async def test_a_deleted_groups_offsets_do_not_come_back_where_their_deletion_cannot_be_written_at_once() -> None:
+    world = World()
+    world.commit({0: 5})
+    await world.settle()
+    world.refuse_append = PenstockError(Reason.NOT_ENOUGH_REPLICAS, "no")
+    world.keeper.forget(["g"])
+    await turn()
+    assert world.committed(0) is None  # of a group that is made anew by this name
+    refused = world.commit({1: 6})
+    await turn()
+    assert world.refused == 1  # each try makes all that is owed anew: so not with each commit
+    world.log.try_again()
+    assert reasons(refused) == [Reason.NOT_ENOUGH_REPLICAS]
+    await turn()
+    world.refuse_append = None
+    anew = world.commit({2: 7})
+    world.log.try_again()
+    deleted, committed = await world.settle()
+    assert deleted == CommitRecord("g", GroupPartition(TOPIC, 0), None)  # before what came later
+    assert isinstance(committed, CommitRecord)
+    assert reasons(anew) == [None]
+    assert [world.committed(partition) for partition in range(3)] == [None, None, 7]
+
+
+async def test_the_offsets_of_a_deleted_topic_go_in_portions_and_commits_go_on_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeping, "TOMBSTONES", 2)
+    world = World()
+    gone = [CommitRecord("g", GroupPartition(bytes(16), partition), Commit(1)) for partition in range(5)]
+    for record in gone:
+        world.table.apply(record)
+    world.keeper.forget_topics([bytes(16)])
+    await turn()
+    commit = world.commit({0: 7})
+    tombstones = [record._replace(commit=None) for record in gone]
+    assert await world.settle() == tombstones[:2]
+    assert len(await world.settle()) == 1
+    assert reasons(commit) == [None]
+    assert await world.settle() == tombstones[2:4]
+    assert await world.settle() == tombstones[4:]
+    await turn()
+    assert world.appends == []
+
+
+async def test_a_deletion_that_is_owed_is_written_as_soon_as_the_log_takes_it_and_once() -> None:
+    world = World()
+    world.commit({0: 5})
+    await world.settle()
+    world.refuse_append = PenstockError(Reason.STORE_FULL, "no")
+    world.keeper.forget_topics([TOPIC])
+    await turn()
+    world.log.try_again()
+    await turn()
+    world.refuse_append = None
+    world.log.try_again()
+    world.log.try_again()
+    assert await world.settle() == [CommitRecord("g", GroupPartition(TOPIC, 0), None)]
+    world.log.try_again()
+    await turn()
+    assert world.appends == []
+
+
+async def test_what_waits_behind_a_deletion_that_cannot_be_written_is_refused_and_not_tried_for_ever() -> None:
+    world = World()
+    world.commit({0: 5, 1: 5})
+    await world.settle()
+    world.refuse_append = PenstockError(Reason.NOT_ENOUGH_REPLICAS, "no")
+    world.keeper.forget(["g"])
+    world.keeper.forget_topics([TOPIC])
+    answer = world.commit({1: 6}, group_id="other")
+    await turn()
+    assert reasons(answer) == [Reason.NOT_ENOUGH_REPLICAS]
+    assert world.refused == 1
+    world.refuse_append = None
+    world.log.try_again()
+    assert len(await world.settle()) == 2
+    await turn()
+    assert world.appends == []
 
 
 async def test_a_rebalance_that_was_not_noted_is_noted_once() -> None:
@@ -340,8 +435,21 @@ async def test_what_a_commit_made_young_again_does_not_expire() -> None:
     world.table.apply(CommitRecord("g", partition, Commit(1, commit_time_ms=1)))
     group = GroupInfo("g", group_epoch=1, emptied_ms=1)
     world.commit({0: 2})
-    assert not world.keeper.expire(group, now_ms=5_000, retention_ms=1_000)
+    world.keeper.expire(lambda: group, now_ms=5_000, retention_ms=1_000)
     await world.settle()
     await turn()
     assert world.committed(0) == 2
+    assert world.appends == []
+
+
+async def test_what_a_group_has_that_somebody_joined_meanwhile_does_not_expire() -> None:
+    world = World()
+    world.table.apply(CommitRecord("g", GroupPartition(TOPIC, 0), Commit(1, commit_time_ms=1)))
+    group = GroupInfo("g", group_epoch=1, emptied_ms=1)
+    world.commit({1: 1}, group_id="other")
+    await turn()  # under way: the next batch is not formed yet
+    world.keeper.expire(lambda: group, now_ms=5_000, retention_ms=1_000)
+    group = GroupInfo("g", group_epoch=2, generation=1, members={"m": MemberInfo("m")})
+    await world.settle()
+    assert world.committed(0) == 1
     assert world.appends == []

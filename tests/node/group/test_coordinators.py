@@ -75,6 +75,7 @@ class PlayedPartition:
         self.log_start_offset = 0
         self.high_watermark = 0
         self.end_is_known = True
+        self.refuses: PenstockError | None = None
         self.batches: list[LogBatch] = []
         self.watchers: list[Callable[[], None]] = []
 
@@ -100,6 +101,8 @@ class PlayedPartition:
 
     def append(self, request: AppendRequest, done: Done) -> None:
         self._check(request.leader_epoch)
+        if self.refuses is not None:
+            raise self.refuses
         base = self.high_watermark
         last = base + request.header.record_count - 1
         self.batches.append(LogBatch(base, last, self.leader_epoch, request.now_ms, request.header, request.payload))
@@ -131,6 +134,7 @@ class Node:
         self.serving = True
         self.trusted = True
         self.now_ms = WALL_MS
+        self.proposed: list[metadata_pb2.GroupChange] = []
         surroundings = Surroundings(
             image=lambda: self.image,
             ends=KnownEnds(lambda _: 1_000, self._find),
@@ -160,7 +164,7 @@ class Node:
         return Members(seat, coordinator, GroupLimits())
 
     async def _propose(self, changes: Sequence[metadata_pb2.GroupChange]) -> list[metadata_pb2.ChangeResult]:
-        del changes
+        self.proposed += changes
         await asyncio.Event().wait()
         return []
 
@@ -259,6 +263,18 @@ async def test_what_one_coordinator_committed_the_next_one_knows(node: Node) -> 
     assert later.offsets("g")[PARTITION].offset == 9
 
 
+async def test_a_commit_that_is_refused_as_a_whole_makes_no_group(node: Node) -> None:
+    coordinator = await leading(node, image_of(groups=()))
+    with pytest.raises(PenstockError) as caught:
+        await coordinator.commit_alone(pb.CommitOffsetsRequest(group_id="g"))
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    request = pb.CommitOffsetsRequest(group_id="g", offsets=[pb.OffsetCommit(topic_id=bytes(16), offset=9)])
+    (result,) = (await coordinator.commit_alone(request)).results
+    assert from_status(result.error).reason is Reason.UNKNOWN_TOPIC
+    await asyncio.sleep(0)
+    assert node.proposed == []
+
+
 async def test_a_leadership_that_ends_refuses_what_waits_and_says_where_to_go(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +313,19 @@ async def test_what_belongs_to_no_group_or_topic_of_the_metadata_is_deleted_by_t
     assert list(coordinator.offsets("g")) == [PARTITION]
 
 
+async def test_what_a_former_coordinator_could_not_delete_is_not_shown_to_a_group_that_is_made_anew(node: Node) -> None:
+    node.partition.holds(CommitRecord("deleted", PARTITION, Commit(6)))
+    node.partition.refuses = PenstockError(Reason.NOT_ENOUGH_REPLICAS, "no")
+    coordinator = await leading(node, image_of())
+    node.show(image_of(groups=("g", "deleted")))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert coordinator.offsets("deleted") == {}
+    node.partition.refuses = None
+    node.coordinators.tick(0)
+    assert node.partition.written()[1:] == [CommitRecord("deleted", PARTITION, None)]
+
+
 async def test_a_generation_that_a_former_coordinator_did_not_note_is_noted(node: Node) -> None:
     image = image_of()
     group = replace(image.groups["g"], generation=3, cause="because", rebalanced_ms=5)
@@ -323,6 +352,36 @@ async def test_rule_30_nothing_expires_while_the_clock_is_not_trusted(node: Node
         await asyncio.sleep(0)
     assert coordinator.offsets("g") == {}
     assert node.partition.written()[-1] == CommitRecord("g", PARTITION, None)
+
+
+async def test_a_group_whose_time_is_over_stays_where_something_is_being_committed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = await leading(node, image_of())
+    appended: list[Done] = []
+    monkeypatch.setattr(node.partition, "append", lambda _, done: appended.append(done))
+    node.now_ms = WALL_MS + 5_000
+    request = pb.CommitOffsetsRequest(group_id="g", offsets=[pb.OffsetCommit(topic_id=TOPIC, offset=9)])
+    answer = coordinator.commit(request, "")
+    node.coordinators.tick(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    appended[0](AppendResult(0, 7, 0, 0, common_pb2.DURABILITY_COMMIT, duplicate=False))
+    (result,) = await answer
+    assert not result.HasField("error")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert node.proposed == []  # what was acknowledged would go with the group
+    assert coordinator.offsets("g")[PARTITION].offset == 9
+
+
+async def test_a_group_whose_time_is_over_is_deleted(node: Node) -> None:
+    await leading(node, image_of())
+    node.now_ms = WALL_MS + 5_000
+    node.coordinators.tick(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [(change.group_id, change.delete) for change in node.proposed] == [("g", True)]
 
 
 async def test_a_node_that_stops_coordinates_no_more_whatever_it_is_told(node: Node) -> None:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from penstock.internal.v1 import metadata_pb2
+from penstock.node.group import stream as stream_module
 from penstock.node.group.joining import GroupLimits
 from penstock.node.group.members import Members
 from penstock.node.group.seat import Seat
-from penstock.protocol.errors import PenstockError
+from penstock.protocol.errors import PenstockError, from_status
 from penstock.protocol.reasons import Reason
 from penstock.raft.image import GroupInfo, GroupPartition
 from penstock.v1 import group_service_pb2 as pb
@@ -25,11 +26,14 @@ class Offsets:
     def __init__(self) -> None:
         self.commits: list[tuple[pb.CommitOffsetsRequest, asyncio.Future[list[pb.OffsetCommitResult]]]] = []
         self.generations: list[int] = []
+        self.error: PenstockError | None = None
 
     def committed(self, group_id: str, partition: GroupPartition) -> pb.CommittedOffset | None:
         return COMMITTED if partition.partition == 0 else None
 
     def commit(self, request: pb.CommitOffsetsRequest, client_id: str) -> "asyncio.Future[list[pb.OffsetCommitResult]]":
+        if self.error is not None:
+            raise self.error
         answer: asyncio.Future[list[pb.OffsetCommitResult]] = asyncio.get_running_loop().create_future()
         self.commits.append((request, answer))
         return answer
@@ -44,6 +48,9 @@ class Stream:
     def __init__(self, members: Members) -> None:
         self.sent: asyncio.Queue[pb.JoinRequest | None] = asyncio.Queue()
         self.received: asyncio.Queue[pb.JoinResponse] = asyncio.Queue()
+        self.room = asyncio.Event()
+        """Until it is cleared whatever is sent is taken at once."""
+        self.room.set()
         self.task = asyncio.create_task(members.join(self._requests(), self._take, "ipv4:127.0.0.1"))
 
     async def _requests(self) -> AsyncIterator[pb.JoinRequest]:
@@ -51,6 +58,7 @@ class Stream:
             yield request
 
     async def _take(self, data: bytes) -> None:
+        await self.room.wait()
         self.received.put_nowait(pb.JoinResponse.FromString(data))
 
     def send(self, **request: object) -> None:
@@ -87,6 +95,7 @@ class Stand:
         self.gate.set()
         self.requests: list[int] = []
         """Numbers of changes."""
+        self.proposed: list[metadata_pb2.GroupChange] = []
         self.failures: list[BaseException] = []
         self.offsets = Offsets()
         node_id, leader_epoch = leadership(world)
@@ -104,6 +113,7 @@ class Stand:
 
     async def _propose(self, changes: Sequence[metadata_pb2.GroupChange]) -> list[metadata_pb2.ChangeResult]:
         self.requests.append(len(changes))
+        self.proposed += changes
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop()
@@ -133,8 +143,7 @@ class Stand:
         self.now_ms += time_ms
         self.members._ticked_ms += time_ms  # the event loop did not stand still
         self.members._look.set()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns()
 
     async def close(self) -> None:
         self.members.close(PenstockError(Reason.NOT_COORDINATOR, "over"))
@@ -148,6 +157,12 @@ async def stand() -> AsyncIterator[Stand]:
     stand = Stand(metadata(t=4))
     yield stand
     await stand.close()
+
+
+async def turns() -> None:
+    """Let the loop do what it has to do now."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def indexes(assigned: Sequence[object]) -> list[int]:
@@ -236,6 +251,41 @@ async def test_commits_are_answered_in_their_order_and_before_what_follows(stand
     assert second.sequence == 2
 
 
+async def test_a_coordinator_that_has_too_many_commits_refuses_one_and_keeps_the_stream(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    await stream.assignment()
+    stand.offsets.error = PenstockError(Reason.OVERLOADED, "too many")
+    stream.send(commit=pb.MemberCommit(generation=1, sequence=4, offsets=[pb.OffsetCommit(), pb.OffsetCommit()]))
+    refused = (await stream.next("commit_result")).commit_result
+    assert refused.sequence == 4
+    assert [from_status(result.error).reason for result in refused.results] == [Reason.OVERLOADED] * 2
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=1))
+    await stream.next("heartbeat_ack")
+
+
+async def test_a_commit_above_what_a_stream_may_have_unanswered_is_not_begun(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "MAX_COMMITS", 2)
+    stream = await stand.joined("a")
+    for sequence in range(3):
+        stream.send(commit=pb.MemberCommit(generation=1, sequence=sequence, offsets=[pb.OffsetCommit()]))
+    assert (await stream.error()).reason is Reason.OVERLOADED
+    assert len(stand.offsets.commits) == 2
+
+
+async def test_who_leaves_to_come_back_is_told_what_became_of_its_commits(stand: Stand) -> None:
+    stream = await stand.joined("a", instance_id="i")
+    await stream.assignment()
+    stream.send(commit=pb.MemberCommit(generation=1, sequence=1, offsets=[pb.OffsetCommit()]))
+    stream.send(leave=pb.LeaveGroup(returning=True))
+    await turns()
+    ((_, answer),) = stand.offsets.commits
+    answer.set_result([pb.OffsetCommitResult()])
+    await stream.next("commit_result")
+    await stream.task
+
+
 async def test_a_silent_member_is_told_and_removed(stand: Stand) -> None:
     stream = await stand.joined("a")
     await stand.pass_time(10_000)
@@ -288,6 +338,19 @@ async def test_the_end_of_the_leadership_ends_all_streams(stand: Stand) -> None:
         await stand.members.ensure_group("other")
 
 
+async def test_what_ends_a_stream_is_told_also_when_its_member_says_something_meanwhile(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    await stream.assignment()
+    stream.room.clear()
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=1))
+    await turns()
+    stand.members.close(PenstockError(Reason.NOT_COORDINATOR, "node 2 is"))
+    stream.send(heartbeat=pb.MemberHeartbeat(sequence=2))
+    await turns()
+    stream.room.set()
+    assert (await stream.error()).reason is Reason.NOT_COORDINATOR
+
+
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
@@ -314,6 +377,17 @@ async def test_a_topic_that_this_node_does_not_know_yet_is_waited_for(stand: Sta
     await stream.next("joined")
 
 
+async def test_so_is_one_that_a_member_subscribes_to_later(stand: Stand) -> None:
+    stream = await stand.joined("a")
+    await stream.assignment()
+    stream.send(subscribe=pb.Subscription(topics=["late"]))
+    await turns()
+    assert not stream.task.done()
+    stand.do(lambda: create(stand.world, "late", 1))
+    assert [partition.topic for partition in (await stream.assignment()).partitions] == ["late"]
+    assert group_of(stand.world).members["a"].topics == ("late",)
+
+
 async def test_what_the_controller_refuses_for_good_ends_the_stream(stand: Stand) -> None:
     stand.failures.append(PenstockError(Reason.UNSUPPORTED, "node 3 is too old"))
     stream = stand.stream()
@@ -322,6 +396,7 @@ async def test_what_the_controller_refuses_for_good_ends_the_stream(stand: Stand
     stand.failures.append(PenstockError(Reason.UNSUPPORTED, "node 3 is too old"))
     with pytest.raises(PenstockError, match="too old"):
         await stand.members.ensure_group("other")
+    assert not stand.members._cores
 
 
 async def test_what_has_an_unknown_outcome_is_tried_again(stand: Stand) -> None:
@@ -334,6 +409,34 @@ async def test_what_has_an_unknown_outcome_is_tried_again(stand: Stand) -> None:
         await stand.pass_time(100)
     await stream.next("joined")
     assert len(stand.requests) == 4
+
+
+async def test_who_joined_by_a_change_that_came_late_is_looked_after_though_nobody_waited(stand: Stand) -> None:
+    stand.failures.append(TimeoutError())
+    stream = stand.stream()
+    stream.start("a")
+    await turns()
+    stream.sent.put_nowait(None)
+    await stream.task
+    assert not stand.members._cores
+    (change,) = stand.proposed
+    stand.do(lambda: alter(stand.world, [change]))
+    assert list(group_of(stand.world).members) == ["a"]
+    await stand.pass_time(GroupLimits().takeover_grace_ms + 10_000)
+    assert not group_of(stand.world).members
+
+
+async def test_a_group_that_came_to_nothing_leaves_nothing_behind(stand: Stand) -> None:
+    stand.gate.clear()
+    stand.failures.append(PenstockError(Reason.UNSUPPORTED, "node 3 is too old"))
+    stream = stand.stream()
+    stream.start("a")
+    await turns()
+    stream.sent.put_nowait(None)
+    await stream.task
+    stand.gate.set()
+    await turns()
+    assert not stand.members._cores
 
 
 async def test_a_group_is_made_and_deleted(stand: Stand) -> None:
@@ -359,6 +462,35 @@ async def test_a_group_that_is_joined_while_it_is_to_be_deleted_stays(stand: Sta
     with pytest.raises(PenstockError) as caught:
         await deleting
     assert caught.value.reason is Reason.GROUP_NOT_EMPTY
+
+
+async def test_a_deletion_under_way_when_the_leadership_ends_has_an_unknown_outcome(stand: Stand) -> None:
+    await stand.members.ensure_group(GROUP)
+    stand.gate.clear()
+    deleting = asyncio.create_task(stand.members.delete_group(GROUP, validate_only=False))
+    await turns()
+    stand.members.close(PenstockError(Reason.NOT_COORDINATOR, "node 2 is"))
+    with pytest.raises(PenstockError) as caught:
+        await deleting
+    assert caught.value.reason is Reason.OUTCOME_UNKNOWN  # the change is on its way
+
+
+async def test_a_group_that_somebody_wanted_to_join_while_it_was_to_be_deleted_is_not_said_to_be_gone(
+    stand: Stand,
+) -> None:
+    await stand.members.ensure_group(GROUP)
+    stand.members.commit_began(GROUP, list(parts("t", 0)))
+    deleting = asyncio.create_task(stand.members.delete_group(GROUP, validate_only=False))
+    await turns()
+    stand.failures.append(PenstockError(Reason.UNSUPPORTED, "no"))
+    stream = stand.stream()
+    stream.start("a")
+    await stream.error()
+    stand.do(lambda: create(stand.world, "other", 1))  # nobody is there any more when the deletion is looked at again
+    with pytest.raises(PenstockError) as caught:
+        await deleting
+    assert caught.value.reason is Reason.GROUP_NOT_EMPTY
+    assert group_of(stand.world).group_epoch
 
 
 async def test_questions_about_unknown_groups_leave_nothing_behind(stand: Stand) -> None:

@@ -41,6 +41,9 @@ def test_the_table_is_the_last_value_of_each_key(records: list[CommitRecord]) ->
         expected = {p: commit for (group, p), commit in last.items() if group == group_id and commit is not None}
         assert dict(table.of_group(group_id)) == expected
         assert all(table.committed(group_id, p) == last.get((group_id, p)) for _, p in last)
+    for topic_id in (ONE, OTHER):
+        left = {(group, p) for (group, p), commit in last.items() if commit is not None and p.topic_id == topic_id}
+        assert table.of_topics({topic_id}) == [CommitRecord(group, p, None) for group, p in sorted(left)]
 
 
 def test_a_deleted_group_leaves_nothing() -> None:
@@ -73,15 +76,19 @@ def test_offsets_of_deleted_topics_go() -> None:
     assert table.of_topics({OTHER}) == [CommitRecord("b", GroupPartition(OTHER, 1), None)]
 
 
-def test_strays_are_what_no_group_or_topic_of_the_metadata_has() -> None:
-    commits = [committed("a", ONE, 0, 5), committed("a", OTHER, 1, 6), committed("b", ONE, 0, 7)]
-    table = table_of([*commits, RebalanceRecord("b", 3, NOTED)])
-    assert table.strays({"a", "b"}, {ONE, OTHER}) == []
-    assert set(table.strays({"a"}, {ONE})) == {
-        CommitRecord("b", GroupPartition(ONE, 0), None),
-        RebalanceRecord("b", 3, None),
-        CommitRecord("a", GroupPartition(OTHER, 1), None),
-    }
+def test_the_table_tells_whose_offsets_it_has() -> None:
+    table = table_of([committed("a", ONE, 0, 5), committed("a", OTHER, 1, 6), RebalanceRecord("b", 3, NOTED)])
+    assert (set(table.group_ids()), set(table.topic_ids())) == ({"a", "b"}, {ONE, OTHER})
+    for tombstone in table.of_topics({OTHER}):
+        table.apply(tombstone)
+    assert (set(table.group_ids()), set(table.topic_ids())) == ({"a", "b"}, {ONE})
+
+
+def test_offsets_of_deleted_topics_go_in_portions() -> None:
+    table = table_of([committed(group_id, ONE, partition, 5) for group_id in "ab" for partition in range(3)])
+    everything = table.of_topics({ONE})
+    assert len(everything) == 6
+    assert table.of_topics({ONE}, 4) == everything[:4]
 
 
 def test_offsets_expire_after_the_group_became_empty_and_after_their_own_commit() -> None:

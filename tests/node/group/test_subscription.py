@@ -2,11 +2,11 @@
 
 import pytest
 
-from penstock.node.group.subscription import Catalog, Subscribed, check_subscription, missing_topic
+from penstock.node.group.subscription import Catalog, Catalogs, Subscribed, check_subscription, missing_topic
 from penstock.protocol.errors import PenstockError
 from penstock.protocol.limits import MAX_PATTERN, MAX_SUBSCRIBED_TOPICS
 from penstock.protocol.reasons import Reason
-from tests.node.group.metadata import metadata
+from tests.node.group.metadata import grow, metadata, move_leadership
 from tests.raft.metadata_world import id16
 
 
@@ -22,6 +22,16 @@ def ids(*names: str) -> frozenset[bytes]:
 def test_internal_topics_are_not_there(catalog: Catalog) -> None:
     assert set(catalog.ids) == {"orders", "orders_eu", "clicks"}
     assert Subscribed(pattern=".*").selected(catalog) == ids("orders", "orders_eu", "clicks")
+
+
+def test_the_catalog_stays_the_same_object_while_it_says_the_same() -> None:
+    world, catalogs = metadata(orders=2), Catalogs()
+    first = catalogs.of(world.image.topics)
+    assert dict(first.counts) == {id16("topic-orders"): 2}
+    move_leadership(world, 2)
+    assert catalogs.of(world.image.topics) is first
+    grow(world, "orders", 3)
+    assert dict(catalogs.of(world.image.topics).counts) == {id16("topic-orders"): 3}
 
 
 def test_a_pattern_matches_the_whole_name(catalog: Catalog) -> None:

@@ -13,7 +13,7 @@ from tests.raft.metadata_world import World
 WALL_MS = 1_700_000_000_000
 
 
-class Bench:
+class CoreDriver:
     """Proposals are applied at once by `settle`, which goes on until nothing is left to propose."""
 
     def __init__(self, limits: GroupLimits = LIMITS, **topics: int) -> None:
