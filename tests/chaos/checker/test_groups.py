@@ -331,6 +331,20 @@ def test_the_end_is_below_what_was_committed(book: GroupBook) -> None:
     assert kinds(book.judge(8)) == {"commit-regressed"}
 
 
+@pytest.mark.parametrize("commits", ["auto", "process"])
+def test_one_begins_below_what_a_former_owner_has_found(book: GroupBook, commits: str) -> None:
+    two_members(book)
+    book.commit("a", 4, "info")
+    book.release("a")
+    book.join("c", commits)
+    book.assign_to("c", 2, 4)
+    book.release("c")
+    book.assign_to("b", 3, 2)
+    verdict = book.judge(8)
+    assert verdict.found == {"commit-regressed": 1}
+    assert "c1/member-c.0, granted it in generation 2, had found 4" in verdict.anomalies[0].message
+
+
 # ---- lost, stalled, out of order
 
 
