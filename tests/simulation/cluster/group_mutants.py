@@ -72,7 +72,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "removed at once",
         "21",
         "who cannot stay is taken out before its session ends",
-        MANY,
+        RARE,
         (Session, "condemn", groups.condemn_at_once),
     ),
     # --- commits
@@ -94,7 +94,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "moves with a commit under way",
         "31",
         "a partition changes its owner while a commit for it is in flight",
-        MANY,
+        RARE,
         (membership, "decide", groups.decide_whatever_is_in_flight),
     ),
     _mutant(

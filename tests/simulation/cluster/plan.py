@@ -82,7 +82,7 @@ CLEANUP_SHARE = 0.3
 CLEANUP_KINDS = {"trim": 4, "alter_cleanup": 2, "absence": 2}
 
 GROUP_SHARE = 0.35
-TWINS_SHARE = 0.3
+TWINS_SHARE = 0.5
 GROUP_KINDS = {
     ("member_leave", ""): 4,
     ("member_crash", ""): 4,

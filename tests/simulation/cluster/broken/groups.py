@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from penstock.node.group import commits, deciding, membership
+from penstock.node.group import commits, deciding
 from penstock.node.group.commits import OffsetsLog
-from penstock.node.group.deciding import Decision, Facts
+from penstock.node.group.deciding import Decision, Facts, decide
 from penstock.node.group.events import Assigned
 from penstock.node.group.membership import GroupCore
 from penstock.node.group.offsets import OffsetTable
@@ -81,12 +81,9 @@ def assign_the_target(self: GroupCore, member_id: str, now_ms: int) -> Assigned 
     return assigned._replace(partitions=[(one, has.get(one, generation)) for one in target])
 
 
-_decide = membership.decide
-
-
 def decide_whatever_is_in_flight(facts: Facts) -> Decision:
     """Rule 31: a partition changes its owner though a commit for it is in flight."""
-    return _decide(replace(facts, committing=()))
+    return decide(replace(facts, committing=()))
 
 
 # ---- what counts
