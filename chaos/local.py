@@ -3,6 +3,9 @@
 Owns the folder `cluster/` of the run and everything in it. Every connection passes a proxy: nodes dial each other
 through one a directed pair (`peer_override`), they advertise themselves to clients by another, and each of the clients'
 hosts has its own to each node (by its address map). Only observers go past them.
+
+Invariant: what `start` or `do` has begun is over when they end, also where they are cancelled; so `end` finds every
+node that there will be.
 """
 
 import asyncio
@@ -13,6 +16,7 @@ from pathlib import Path
 
 from penstock.chaos.cluster import Action, ClusterError
 from penstock.chaos.disks import Disks
+from penstock.chaos.ending import to_the_end
 from penstock.chaos.links import Link, Links
 from penstock.chaos.toxiproxy import ToxiproxyServer
 from penstock.client.devcluster import PENSTOCKD, DevCluster, DevClusterError
@@ -147,7 +151,7 @@ class LocalCluster:
             Action.REPLACE: self._cluster.replace_disk,
         }
         async with self._lock:
-            await self._blocking(actions[action], node_id)
+            await self._to_the_end(actions[action], node_id)
 
     def _signal(self, node_id: int, number: signal.Signals) -> None:
         if not self._cluster.signal(node_id, number):
@@ -169,7 +173,7 @@ class LocalCluster:
 
     async def start(self) -> None:
         """Start the voters and wait until they serve. Raises ClusterError."""
-        await self._blocking(self._cluster.start, self.voters)
+        await self._to_the_end(self._cluster.start, self.voters)
         await self._blocking(self._cluster.wait_serving, self.voters)
 
     async def end(self) -> None:
@@ -181,7 +185,11 @@ class LocalCluster:
             for node_id in self.node_ids:
                 self._cluster.kill(node_id)
 
-        await self._blocking(kill_all)
+        await self._to_the_end(kill_all)
+
+    async def _to_the_end(self, function: Callable[..., object], *arguments: object) -> None:
+        """A thread goes on when its waiter is cancelled."""
+        await to_the_end(self._blocking(function, *arguments))
 
     async def _blocking(self, function: Callable[..., object], *arguments: object) -> None:
         try:

@@ -15,10 +15,11 @@ but for `majority: false`, which holds until it is healed, even where the other 
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
+from penstock.chaos.ending import to_the_end
 from penstock.chaos.faults.base import Effect, Fault, Injected, Site
 from penstock.chaos.faults.targets import majority_without
 from penstock.chaos.history import Recorder
@@ -29,7 +30,6 @@ INJECT_TIMEOUT_S = 180.0
 """An injection that takes longer has failed."""
 HEAL_TIMEOUT_S = 300.0
 """A healing that takes longer has failed."""
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Nemesis:
 
     async def heal_all(self) -> None:
         """Heal what is there, also where this is cancelled meanwhile."""
-        await _to_the_end(self._heal_these(list(self._active)))
+        await to_the_end(self._heal_these(list(self._active)))
 
     async def _heal_these(self, numbers: list[int]) -> None:
         await asyncio.gather(*(self._heal(number) for number in numbers))
@@ -84,12 +84,12 @@ class Nemesis:
     async def _perform(self, planned: Planned, began: float) -> None:
         await self._until(began + planned.at_s)
         # Not cancelled half way: what an injection has begun must be known to be healed.
-        if not await _to_the_end(self._inject(planned)):
+        if not await to_the_end(self._inject(planned)):
             return
         try:
             await self._until(self._recorder.now() + planned.duration_s)
         finally:
-            await _to_the_end(self._heal(planned.id))
+            await to_the_end(self._heal(planned.id))
 
     async def _inject(self, planned: Planned) -> bool:
         try:
@@ -153,17 +153,3 @@ class Nemesis:
 
     def _note(self, planned: Planned, phase: str, **fields: Any) -> None:
         self._recorder.note(PROCESS, "fault", id=planned.id, fault=planned.fault, phase=phase, **fields)
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await it to its end, whoever cancels meanwhile; the cancellation goes on afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()

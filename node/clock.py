@@ -22,6 +22,8 @@ def loop_s() -> float:
 async def occasion(event: asyncio.Event, timeout_s: float | None) -> None:
     """Wait for an event that is set, too, when the time is over: for loops that clear it and look at everything.
 
+    So nobody else waits for the same event: whoever did not clear it would wait no more.
+
     It costs less than a timeout, which cancels the task, and it can swallow no cancellation.
     """
     timer = None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, event.set)

@@ -23,7 +23,7 @@ _IN_THE_END = 2**62
 
 
 class _Seen(NamedTuple):
-    """A committed offset that was seen."""
+    """A committed offset that was seen; or that a member was told to be committed."""
 
     offset: int
     at: float
@@ -31,6 +31,7 @@ class _Seen(NamedTuple):
     """Of who saw it."""
     who: str
     operation: Operation
+    how: str = "found"
 
 
 class CommitSkip:
@@ -67,11 +68,12 @@ class CommitSkip:
 
 
 class CommitRegressed:
-    """A committed offset was seen below one whose commit had succeeded, in a generation before who saw it was granted.
+    """A committed offset was seen below one that was committed before, in a generation before who saw it was granted.
 
+    That one is known by its commit, which had succeeded, or was found by a former owner, however it had come there.
     Ownership passes on only when the commits of the former owner are resolved (rule 31), so the time does not matter:
     a later owner begins at or above each of them. Members never ask for a lower offset than they have committed, so in
-    the end no committed offset is below any that succeeded.
+    the end no committed offset is below any that was there.
     """
 
     kind: ClassVar[str] = "commit-regressed"
@@ -79,22 +81,22 @@ class CommitRegressed:
     def find(self, facts: Facts) -> Iterator[Anomaly]:
         """See Check."""
         commits = by_share(one for one in facts.groups.commits if one.outcome == OK and one.granted != NEVER_GRANTED)
-        for share, done in commits.items():
-            ordered = sorted(done, key=lambda commit: commit.granted)
-            granted = [commit.granted for commit in ordered]
-            highest = list(accumulate(ordered, _higher))
-            for seen in _seen_of(facts, share):
-                count = bisect_left(granted, seen.granted)
-                if count and highest[count - 1].offset > seen.offset:
-                    yield self._anomaly(facts, share, seen, highest[count - 1])
+        for share in _shares(facts):
+            seen = list(_seen_of(facts, share))
+            known = sorted([*seen, *(_done(facts, commit) for commit in commits.get(share, []))], key=_granted)
+            granted = [one.granted for one in known]
+            highest = list(accumulate(known, _higher))
+            for one in seen:
+                count = bisect_left(granted, one.granted)
+                if count and highest[count - 1].offset > one.offset:
+                    yield self._anomaly(facts, share, one, highest[count - 1])
 
-    def _anomaly(self, facts: Facts, share: Share, seen: _Seen, commit: Commit) -> Anomaly:
+    def _anomaly(self, facts: Facts, share: Share, seen: _Seen, former: _Seen) -> Anomaly:
         text = (
             f"{seen.who} found {seen.offset} of {_name(facts, share)} committed, though "
-            f"{facts.processes[commit.process]}, granted it in generation {commit.granted}, "
-            f"had committed {commit.offset}"
+            f"{former.who}, granted it in generation {former.granted}, had {former.how} {former.offset}"
         )
-        return at(facts, self.kind, text, share.spot, operation_of(commit), seen.operation)
+        return at(facts, self.kind, text, share.spot, former.operation, seen.operation)
 
 
 class GroupLost:
@@ -129,8 +131,17 @@ class GroupLost:
             yield at(facts, self.kind, f"nobody was handed {_name(facts, share)}@{offset}", share.spot, *operations)
 
 
-def _higher(one: Commit, other: Commit) -> Commit:
+def _higher(one: _Seen, other: _Seen) -> _Seen:
     return other if other.offset > one.offset else one
+
+
+def _granted(one: _Seen) -> int:
+    return one.granted
+
+
+def _done(facts: Facts, commit: Commit) -> _Seen:
+    who = facts.processes[commit.process]
+    return _Seen(commit.offset, commit.at, commit.granted, who, operation_of(commit), "committed")
 
 
 class _Reach:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from penstock.chaos.checker.anomaly import at
 from penstock.chaos.checker.facts import Facts
 from penstock.chaos.checker.ingest_groups import by_share
-from penstock.chaos.checker.memberships import NEVER_GRANTED, Commit, Drain, Holding
+from penstock.chaos.checker.memberships import NEVER_GRANTED, Commit, Drain, Holding, Share
 from penstock.chaos.checker.verdict import Anomaly, Operation
 from penstock.chaos.checker.writes import NEVER, OK
 
@@ -74,9 +74,8 @@ class ZombieCommit:
                 if commit.outcome != OK:
                     continue
                 if (why := self._why(facts, commit, later)) is not None:
-                    text = (
-                        f"{facts.processes[commit.process]} committed {commit.offset} of {_share(facts, commit)}: {why}"
-                    )
+                    who = facts.processes[commit.process]
+                    text = f"{who} committed {commit.offset} of {_share(facts, share)}: {why}"
                     yield at(facts, self.kind, text, share.spot, operation_of(commit))
 
     def _why(self, facts: Facts, commit: Commit, later: "_Later") -> str | None:
@@ -91,6 +90,21 @@ class ZombieCommit:
             f"it had been granted it in generation {commit.granted}, and {_who(facts, owner)} in {owner.granted}, "
             f"who knew that since {owner.began:.3f} s"
         )
+
+
+class ReleasedTooSoon:
+    """A member gave a partition up while a handler still had a record of it: whoever has it next handles that too."""
+
+    kind: ClassVar[str] = "released-too-soon"
+
+    def find(self, facts: Facts) -> Iterator[Anomaly]:
+        """See Check."""
+        for found in facts.groups.ran_on:
+            who, where = facts.processes[found.process], _share(facts, found.share)
+            text = f"{who} gave {where} up, and a handler of it ended with {found.offset} after that"
+            yield at(
+                facts, self.kind, text, found.share.spot, Operation(f"line {found.line}: handed", found.began, found.at)
+            )
 
 
 class GenerationBack:
@@ -179,8 +193,8 @@ def _who(facts: Facts, holding: Holding) -> str:
 
 
 def _what(facts: Facts, holding: Holding) -> str:
-    return f"{facts.spots[holding.share.spot]} in group {facts.groups.groups[holding.share.group]}"
+    return _share(facts, holding.share)
 
 
-def _share(facts: Facts, commit: Commit) -> str:
-    return f"{facts.spots[commit.share.spot]} in group {facts.groups.groups[commit.share.group]}"
+def _share(facts: Facts, share: Share) -> str:
+    return f"{facts.spots[share.spot]} in group {facts.groups.groups[share.group]}"

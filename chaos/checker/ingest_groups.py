@@ -20,6 +20,7 @@ from penstock.chaos.checker.memberships import (
     Drain,
     Holding,
     Passed,
+    RanOn,
     Share,
 )
 from penstock.chaos.checker.writes import FAIL, INFO, OK
@@ -42,6 +43,8 @@ class _Member:
     """By spot, those that are over included."""
     unasked: dict[int, Passed] = field(default_factory=dict)
     """By spot: what was handed to it last, which it has not asked past."""
+    given_up: set[int] = field(default_factory=set)
+    """Spots that it released, and was not assigned again."""
     generation: int = 0
     has_left: bool = False
 
@@ -100,6 +103,7 @@ class GroupsReader:
             share = Share(member.group, spot)
             holding = Holding(share, process, name, generation, granted, place, entry["time"], self._facts.line)
             member.held[spot] = member.latest[spot] = holding
+            member.given_up.discard(spot)
             self._groups.holdings[share].append(holding)
             self._reposition(process, spot, position)
 
@@ -113,6 +117,7 @@ class GroupsReader:
             if holding is not None:
                 holding.proved = max(holding.proved, began)
                 self._ask_past(member, [spot], began)
+                member.given_up.add(spot)
 
     def lost(self, entry: Entry) -> None:
         """Take a line of partitions that a member has no more."""
@@ -146,13 +151,16 @@ class GroupsReader:
     def handed(self, entry: Entry) -> None:
         """Take a line of records that a member's handler is done with, in any order."""
         self._count(entry)
-        _, member = self._of(entry)
+        process, member = self._of(entry)
         spot = spot_of(self._facts, entry)
         offsets = [natural({"offset": offset}, "offset") for offset, *_ in entry["records"]]
         self._hand(member, spot, [(offset, offset + 1) for offset in offsets], None)
+        share, began, at = Share(member.group, spot), moment(entry, "began"), moment(entry, "at")
         if member.mode == PROCESS:
-            share = Share(member.group, spot)
-            self._groups.passed[share] += [Passed(moment(entry, "at"), offset, offset + 1) for offset in offsets]
+            self._groups.passed[share] += [Passed(at, offset, offset + 1) for offset in offsets]
+        if spot in member.given_up:
+            line = self._facts.line
+            self._groups.ran_on += [RanOn(share, process, offset, line, began, at) for offset in offsets]
 
     def commit(self, entry: Entry) -> None:
         """Take a line of a commit by a call."""

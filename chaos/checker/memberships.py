@@ -87,6 +87,19 @@ class Committed(NamedTuple):
     at: float
 
 
+class RanOn(NamedTuple):
+    """A record whose handler ended after its member had given the partition up, which says that all of them have."""
+
+    share: Share
+    process: int
+    offset: int
+    line: int
+    began: float
+    """The handler did."""
+    at: float
+    """It ended."""
+
+
 @dataclass(slots=True)
 class Drain:
     """Whether a group had read everything in the end."""
@@ -125,6 +138,7 @@ class Memberships:
     commits: list[Commit] = field(default_factory=list)
     committed: dict[Share, Committed] = field(default_factory=dict)
     """In the end."""
+    ran_on: list[RanOn] = field(default_factory=list)
     drains: list[Drain] = field(default_factory=list)
     backward: list[Backward] = field(default_factory=list)
 

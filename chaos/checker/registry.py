@@ -6,7 +6,7 @@ from penstock.chaos.checker.data import Duplicate, FailedButPresent, Inconsisten
 from penstock.chaos.checker.elections import ElectionSafety, MetadataBack, MetadataDivergence
 from penstock.chaos.checker.epochs import EpochBack, EpochMismatch
 from penstock.chaos.checker.group_offsets import CommitRegressed, CommitSkip, GroupLost
-from penstock.chaos.checker.groups import DualOwner, GenerationBack, GroupStalled, ZombieCommit
+from penstock.chaos.checker.groups import DualOwner, GenerationBack, GroupStalled, ReleasedTooSoon, ZombieCommit
 from penstock.chaos.checker.keys import LostLatest, Resurrected
 from penstock.chaos.checker.missing import (
     AckedPastFinalLog,
@@ -68,6 +68,7 @@ CHECKS: tuple[type[Check], ...] = (
     MetadataBack,
     StaleMetadataRead,
     DualOwner,
+    ReleasedTooSoon,
     ZombieCommit,
     CommitSkip,
     CommitRegressed,

@@ -65,7 +65,7 @@ class Storm:
     async def _member(self, number: int, stays_s: float) -> None:
         try:
             await self._live(number, stays_s)
-        except grpc.aio.AioRpcError:
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the latter: it ended before something was said
             await self._find()
 
     async def _live(self, number: int, stays_s: float) -> None:
@@ -74,12 +74,13 @@ class Storm:
         call, now = stub.Join(timeout=CALL_TIMEOUT_S), asyncio.get_running_loop().time
         await call.write(pb.JoinRequest(start=self._start(number)))
         leaves_s: float | None = None
+        has_left = False
         reading = asyncio.ensure_future(call.read())  # never cancelled by itself: that would end the call
         try:
             while True:
                 await asyncio.wait({reading}, timeout=None if leaves_s is None else max(0.0, leaves_s - now()))
                 if not reading.done():
-                    leaves_s = None
+                    leaves_s, has_left = None, True
                     await self._leave(call)
                     continue
                 response = reading.result()
@@ -87,7 +88,8 @@ class Storm:
                     return
                 if response.WhichOneof("response") == "joined":
                     leaves_s = now() + stays_s
-                await self._obey(call, response)
+                if not has_left:
+                    await self._obey(call, response)
                 reading = asyncio.ensure_future(call.read())
         finally:
             call.cancel()

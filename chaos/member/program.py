@@ -34,6 +34,17 @@ def live(connection: socket.socket) -> None:
     asyncio.run(Member(plan, Voice(connection, plan.clock_zero)).run(reader))
 
 
+class _Watched(Consumer):
+    """Its witness knows when it asks for records, also where process() does that."""
+
+    witness: Witness
+
+    async def poll(self, max_records: int = 500, timeout: float = 1.0) -> list[Record]:  # noqa: ASYNC109  as Consumer's
+        """See Consumer."""
+        self.witness.begin_poll()
+        return await super().poll(max_records, timeout)
+
+
 class Member:
     """See the module."""
 
@@ -70,7 +81,6 @@ class Member:
 
     async def _poll(self, consumer: Consumer) -> None:
         while not self._leaving.is_set():
-            self._witness.begin_poll()
             try:
                 records = await consumer.poll(self._plan.most_records, POLL_TIMEOUT_S)
             except PenstockError as error:
@@ -133,7 +143,7 @@ class Member:
 
     def _consumer(self) -> Consumer:
         plan = self._plan
-        return Consumer(
+        consumer = _Watched(
             plan.bootstrap,
             group=plan.group,
             topics=plan.topics,
@@ -148,6 +158,8 @@ class Member:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             address_map=plan.address_map,
         )
+        consumer.witness = self._witness
+        return consumer
 
     def _obey(self, orders: BinaryIO, loop: asyncio.AbstractEventLoop) -> None:
         """Read orders, in a thread of its own."""

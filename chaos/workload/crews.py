@@ -1,15 +1,17 @@
 """Crews: the members of one consumer group, and what befalls them: they join, leave, are killed, frozen, take too long.
 
-One thing at a time, drawn from the seed, about `every_s` apart. When the workload stops and nobody writes any more, all
-places are filled, and the group has to read and commit everything: the history says whether it has, or has stood still
-for DRAIN_BOUND_S. Then all leave, and the coordinator is asked what is committed.
+One thing at a time, drawn from the seed, about `every_s` apart. A static member that is frozen may get a twin: somebody
+takes it for dead, and starts another process by the same instance_id. When it goes on it meets that one, and leaves a
+while later. When the workload stops and nobody writes any more, all places are filled, and the group has to read and
+commit everything: the history says whether it has, or has stood still for DRAIN_BOUND_S. Then all leave, and the
+coordinator is asked what is committed.
 """
 
 import asyncio
 from collections.abc import Mapping
 
 from penstock.chaos.workload.group_ends import GroupEnds, Unread
-from penstock.chaos.workload.lives import Nursery
+from penstock.chaos.workload.lives import Life, Nursery
 from penstock.chaos.workload.options import Access, Members
 from penstock.chaos.workload.process import Common, Process
 from penstock.chaos.workload.slots import Slot
@@ -20,6 +22,8 @@ nor for this."""
 DRAIN_PATIENCE_S = 300.0
 """A group that goes on and has not come to the end by then is too slow for what was written: that proves nothing."""
 DRAIN_POLL_S = 0.25
+TWINS_S = 5.0
+"""How long a member that goes on stays beside its twin."""
 LEAVE_PATIENCE_S = 20.0
 """A member that has not left after this is killed."""
 
@@ -35,6 +39,8 @@ class Crew(Process):
         self._slots = [Slot(common, *_place(around, index), options) for index in range(options.count)]
         self._nursery = Nursery(options.program)
         self._thaws: set[asyncio.Task[None]] = set()
+        self._replaced: list[Life] = []
+        """Frozen ones that have got a twin."""
 
     async def open(self) -> None:
         """Bring the first members to life. Whoever opens it closes it."""
@@ -74,7 +80,9 @@ class Crew(Process):
         if life is None or life.is_over:
             await slot.join(self._nursery)
         elif life.is_frozen:
-            return
+            if slot.is_static:
+                self._replaced.append(life)
+                await slot.join(self._nursery)
         elif what == "leave":
             life.leave()
         elif what == "kill":
@@ -88,8 +96,12 @@ class Crew(Process):
     async def _thaw(self, slot: Slot, seconds: float) -> None:
         life = slot.life
         await self.pause(seconds)
-        if life is not None:
-            life.thaw()
+        if life is None:
+            return
+        life.thaw()
+        if life in self._replaced:
+            await self.pause(TWINS_S)
+            life.leave()
 
     async def _calm(self) -> None:
         """Nobody is frozen, and all are there."""
@@ -116,7 +128,7 @@ class Crew(Process):
         self.recorder.note("runner", "group_drained", drained=pace.unread == [], **fields)
 
     async def _leave(self) -> None:
-        lives = [slot.life for slot in self._slots if slot.life is not None]
+        lives = self._replaced + [slot.life for slot in self._slots if slot.life is not None]
         for life in lives:
             life.leave()
         await asyncio.wait([asyncio.ensure_future(life.ended()) for life in lives], timeout=LEAVE_PATIENCE_S)

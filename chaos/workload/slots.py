@@ -1,4 +1,7 @@
-"""One place in a crew: the lives of one member after the other, and what they tell, in the history."""
+"""One place in a crew: the lives of one member after the other, and what they tell, in the history.
+
+A life follows when the former one is over; or before, as its twin, where that is static (see `crews`).
+"""
 
 from typing import Any
 
@@ -11,11 +14,12 @@ NOT_HISTORY = ("f", "began")
 
 
 class Slot(Process):
-    """See the module. At most one life at a time."""
+    """See the module."""
 
     def __init__(self, common: Common, host: str, number: int, access: Access, options: Members) -> None:
         super().__init__(common, host, f"{options.group}-member", number, access)
         self.life: Life | None = None
+        """The last one."""
         self.last_error = ""
         self._options = options
         self._number = number
@@ -25,6 +29,11 @@ class Slot(Process):
     def is_alive(self) -> bool:
         """There is a life, though it may be frozen or leaving."""
         return self.life is not None and not self.life.is_over
+
+    @property
+    def is_static(self) -> bool:
+        """Its lives have the same instance_id."""
+        return self._number <= self._options.static
 
     async def join(self, nursery: Nursery) -> None:
         """Begin a life. Raises OSError, TimeoutError."""
@@ -44,7 +53,7 @@ class Slot(Process):
             clock_zero=self.recorder.zero,
             commits=commits,
             address_map=dict(self.access.address_map),
-            instance_id=f"{options.group}-{self._number}" if index < options.static else None,
+            instance_id=f"{options.group}-{self._number}" if self.is_static else None,
             session_timeout_ms=options.session_timeout_ms,
             rebalance_timeout_ms=options.rebalance_timeout_ms,
             max_poll_interval_ms=options.max_poll_interval_ms,

@@ -49,7 +49,8 @@ class Members:
         self._due = DueTimes()
         self._look = asyncio.Event()
         self._ticked_ms = seat.now_ms()
-        self._changed = asyncio.Event()
+        self._waiting: set[asyncio.Event] = set()
+        """Of those who wait for a change, one each."""
         self._proposing = Proposing(seat, self._cores, self.perform)
         self._start(seat.image())
         self._tasks = [asyncio.create_task(self._keep_time()), asyncio.create_task(self._proposing.run())]
@@ -170,7 +171,7 @@ class Members:
             except PenstockError as error:
                 if error.reason is not Reason.UNKNOWN_TOPIC or loop.time() >= deadline:
                     raise
-                await occasion(self._changed, deadline - loop.time())
+                await self._change(deadline - loop.time())
             else:
                 return
 
@@ -267,7 +268,7 @@ class Members:
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0:
                 raise PenstockError(Reason.OUTCOME_UNKNOWN, f"group {core.group_id!r} was not changed in time")
-            await occasion(self._changed, left_s)
+            await self._change(left_s)
 
     # ---- the metadata
 
@@ -326,9 +327,18 @@ class Members:
             del self._cores[core.group_id]
             self._due.forget(core.group_id)
 
+    async def _change(self, timeout_s: float) -> None:
+        """Wait for a change, or until the time is over."""
+        event = asyncio.Event()  # no one else's: it stays set when the time is over
+        self._waiting.add(event)
+        try:
+            await occasion(event, timeout_s)
+        finally:
+            self._waiting.discard(event)
+
     def _tell_change(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        for event in self._waiting:
+            event.set()
 
     def _touch(self, core: GroupCore) -> None:
         """Something happened to a group: it may have a change to propose, or another time to be looked at."""

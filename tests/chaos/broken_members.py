@@ -9,6 +9,7 @@ from pathlib import Path
 from penstock.chaos.member import nursery
 from penstock.client.group.member import MemberCore
 from penstock.client.group.positions import Positions
+from penstock.client.processing.run import Processing
 from penstock.client.records import CommitPoint, TopicPartition
 from tests.chaos.broken_dropping import Bug, put
 
@@ -32,6 +33,10 @@ def _all_that_was_handed_out(
     return self.handed_out(partitions)
 
 
+async def _waits_for_nobody(self: Processing, partitions: Sequence[TopicPartition]) -> None:
+    self._core.cut(partitions)
+
+
 BUGS: Mapping[str, Bug] = {
     "reads on after its session": Bug(
         "a member that was frozen for longer than its session gives out what it had fetched",
@@ -39,6 +44,10 @@ BUGS: Mapping[str, Bug] = {
     ),
     "commits what was only handed out": Bug(
         "by itself it commits what was not asked past", partial(put, Positions, "asked_past", _all_that_was_handed_out)
+    ),
+    "gives up what is being handled": Bug(
+        "process() gives a partition up without waiting for its handlers",
+        partial(put, Processing, "_drained", _waits_for_nobody),
     ),
 }
 

@@ -169,6 +169,7 @@ FROZEN = _crew(
 )
 """For far longer than a session, and not than anything else: others have what they had, when they go on."""
 LEAVING = _crew(upsets={"leave": 1.0}, commits=("auto",), most_records=(200,))
+PROCESSING = _crew(upsets={"leave": 1.0}, commits=("process",), most_records=(200,))
 
 MUTANTS = (
     Mutant(("acked at the local commit",), CUT_LEADER),
@@ -198,4 +199,5 @@ MUTANTS = (
     Mutant(("offsets forgotten at failover",), KILL_COORDINATORS, LEAVING, limits=GROUP_LIMITS),
     Mutant(("sessions never end",), CALM, KILLED, limits=GROUP_LIMITS),
     Mutant(("commits what was only handed out",), CALM, LEAVING, limits=GROUP_LIMITS),
+    Mutant(("gives up what is being handled",), CALM, PROCESSING, limits=GROUP_LIMITS),
 )

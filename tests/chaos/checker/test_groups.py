@@ -331,6 +331,61 @@ def test_the_end_is_below_what_was_committed(book: GroupBook) -> None:
     assert kinds(book.judge(8)) == {"commit-regressed"}
 
 
+@pytest.mark.parametrize("commits", ["auto", "process"])
+def test_one_begins_below_what_a_former_owner_has_found(book: GroupBook, commits: str) -> None:
+    two_members(book)
+    book.commit("a", 4, "info")
+    book.release("a")
+    book.join("c", commits)
+    book.assign_to("c", 2, 4)
+    book.release("c")
+    book.assign_to("b", 3, 2)
+    verdict = book.judge(8)
+    assert verdict.found == {"commit-regressed": 1}
+    assert "c1/member-c.0, granted it in generation 2, had found 4" in verdict.anomalies[0].message
+
+
+# ---- handlers
+
+
+def processing(book: GroupBook) -> None:
+    """Members a and b process; a has the partition and has handled 0."""
+    book.join("a", "process")
+    book.join("b", "process")
+    book.assign_to("a", 1)
+    book.handle("a", 0)
+
+
+def test_a_partition_is_given_up_when_its_handlers_have_ended(book: GroupBook) -> None:
+    processing(book)
+    book.release("a")
+    book.assign_to("b", 2, 1)
+    book.handle("b", 1)
+    assert book.judge(8).valid is True
+
+
+def test_a_handler_that_ends_after_its_partition_was_given_up(book: GroupBook) -> None:
+    processing(book)
+    began = book.now
+    book.release("a")
+    book.handle("a", 1, began=began)
+    verdict = book.judge(8)
+    assert verdict.found == {"released-too-soon": 1}
+    text = "c1/member-a.0 gave t-0 in group g up, and a handler of it ended with 1 after that"
+    assert verdict.anomalies[0].message == text
+
+
+def test_a_handler_may_end_after_its_partition_was_lost_or_when_it_has_it_again(book: GroupBook) -> None:
+    processing(book)
+    book.lose("a")
+    book.handle("a", 1)
+    book.assign_to("a", 2, 1)
+    book.release("a")
+    book.assign_to("a", 3, 1)
+    book.handle("a", 1)
+    assert book.judge(8).valid is True
+
+
 # ---- lost, stalled, out of order
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from penstock.chaos.member.plan import MemberPlan
 from penstock.chaos.workload import ORDERS, Members, Senders, TopicPlan, WorkloadOptions
@@ -49,6 +50,24 @@ async def test_a_group_reads_everything_whatever_befalls_its_members(cluster: De
     verdict = run.verdict()
     assert verdict.valid, verdict
     assert verdict.counts["group_commit"]["ok"]
+    assert modes_that_prove_ownership(history) == set(SHORT.commits)
+
+
+def modes_that_prove_ownership(history: list[dict[str, Any]]) -> set[str]:
+    """How those commit who gave something up in a poll that had begun after it was assigned to them."""
+    modes = {entry["process"]: entry["commits"] for entry in history if entry["f"] == "group_joined"}
+    assigned: dict[tuple[str, str, int], float] = {}
+    proved = set()
+    for entry in history:
+        for topic, partition, *_ in (
+            entry.get("partitions", ()) if entry["f"] in ("group_assigned", "group_released") else ()
+        ):
+            share = entry["process"], topic, partition
+            if entry["f"] == "group_assigned":
+                assigned[share] = entry["time"]
+            elif entry["f"] == "group_released" and entry["began"] > assigned[share]:
+                proved.add(modes[entry["process"]])
+    return proved
 
 
 async def test_where_the_cluster_is_not_whole_nothing_is_asked_of_the_group(

@@ -4,6 +4,7 @@ from typing import Any
 
 from penstock.client.group.holds import Hold, Holds
 from penstock.client.group.member import MemberCore
+from penstock.v1 import group_service_pb2 as pb
 from tests.client.group.real_member import RealMember, RealWorld
 
 
@@ -26,3 +27,12 @@ class KeepsWhatIsNotNamed(MemberCore):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.holds = _Keeping()
+
+
+class BelievesFromTheAnswer(MemberCore):
+    """A session counts from answers, not from the sending of what they answer (rule 21)."""
+
+    def received(self, response: pb.JoinResponse, now_ms: int) -> None:
+        super().received(response, now_ms)
+        if response.WhichOneof("response") in {"joined", "heartbeat_ack"}:
+            self._acknowledged_here(now_ms)

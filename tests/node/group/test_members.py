@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from penstock.internal.v1 import metadata_pb2
+from penstock.node.group import members
 from penstock.node.group import stream as stream_module
 from penstock.node.group.joining import GroupLimits
 from penstock.node.group.members import Members
@@ -520,3 +521,18 @@ async def test_a_member_that_half_closes_without_leaving_stays_a_member(stand: S
     stream.sent.put_nowait(None)
     await stream.task
     assert "a" in group_of(stand.world).members
+
+
+async def test_who_waited_in_vain_for_a_topic_keeps_nobody_from_waiting(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "TOPIC_PATIENCE_S", 0.01)
+    first = stand.stream()
+    first.start("a", "missing")
+    assert (await first.error()).reason is Reason.UNKNOWN_TOPIC
+    monkeypatch.setattr(members, "TOPIC_PATIENCE_S", 10.0)
+    second = stand.stream()
+    second.start("b", "missing")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not second.task.done()  # it waits, and the event loop goes on

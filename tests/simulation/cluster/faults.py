@@ -230,6 +230,22 @@ class Faults:
             if way > 0.3:
                 self._world.network.cut(member, machine.host)
 
+    def _commit_under_way(self, coordinator: Machine, value: float) -> None:
+        """A member dies while its commits wait for a replica that is cut off, and still counts as in sync."""
+        world = self._world
+        key = None if world.checks.group is None else world.checks.group.place()
+        info = None if key is None else world.checks.partition(key)
+        others = [] if info is None else [node_id for node_id in info.isr if node_id != coordinator.node_id]
+        if others:
+            follower = world.machines[others[0]].host
+            world.network.cut(coordinator.host, follower)
+            world.network.cut(follower, coordinator.host)
+            world.scheduler.after(0.1 + 0.5 * (10 * value % 1), self._crash_member, value)
+
+    def _crash_member(self, value: float) -> None:
+        if not self._world.is_healed:
+            self._world.workload.member(value).crash_and_restart(3.0)
+
     def _heal(self, _: Machine, value: float) -> None:
         self._world.network.heal_all()
         self._world.network.slow.clear()

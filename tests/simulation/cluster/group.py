@@ -111,12 +111,21 @@ class Group:
         self.world.checks.count("group: records")
 
     def acknowledged(self, tenure: Tenure, offset: int) -> None:
-        """A member was told that its commit is durable."""
+        """A member was told that its commit is durable. With a topic its commits go: then nobody can tell."""
         committed = self.commits.get(tenure.spot)
-        if committed is None or committed.offset < offset:
+        is_there = tenure.spot.topic_id in self.world.checks.image.topics
+        if is_there and (committed is None or committed.offset < offset):
             text = f"{tenure.member_id} was told that {offset} of {tenure.spot} is committed, there is {committed}"
             self.world.fail(Violation(f"CommitsAreDurable: {text}"))
         self.world.checks.count("group: commits acknowledged")
+
+    def shown(self, spot: Spot, offset: int) -> None:
+        """Somebody was told what is committed."""
+        committed = self.commits.get(spot)
+        if spot.topic_id in self.world.checks.image.topics and (committed is None or committed.offset < offset):
+            text = f"{offset} of {spot} is shown as committed, there is {committed}"
+            self.world.fail(Violation(f"OnlyCommittedIsShown: {text}"))
+        self.world.checks.count("group: commits shown")
 
     # ---- the end
 

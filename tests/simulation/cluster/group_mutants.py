@@ -2,17 +2,17 @@
 
 What breaks is in `broken.groups` and `broken.members`.
 
-Not found in the first 100 seeds, so not in the table; their code is there: who cannot stay is taken out before its
-session ends (21), changes of a former coordinator are applied (31: each is compared with the group's epoch too), a
-partition changes its owner while a commit is under way (31), what is committed is shown before it is (17), a session
-that counts from the answer to a heartbeat (21). Rules 21 and 31 have tests of their own in tests/node/group.
+Not in the table, since worlds do not find them: changes of a former coordinator are applied (31: each is compared with
+the group's epoch too), which the world of the pure cores finds (tests/node/group/mutants); and a session that counts
+from the answer to a heartbeat (21), which that world finds with real members (tests/client/group/mutants).
 """
 
 from penstock.client.group.commits import Commits
 from penstock.client.group.member import MemberCore
 from penstock.client.group.positions import Positions
 from penstock.client.group.starting import Starting
-from penstock.node.group import commits, coordinator, deciding, loading
+from penstock.node.group import commits, coordinator, deciding, loading, membership
+from penstock.node.group.commits import OffsetsLog
 from penstock.node.group.membership import GroupCore
 from penstock.node.group.session import Session
 from tests.simulation.cluster.broken import groups, members, nodes
@@ -68,6 +68,13 @@ MUTANTS: tuple[Mutant, ...] = (
         SOME,
         (GroupCore, "__init__", groups.no_new_sessions),
     ),
+    _mutant(
+        "removed at once",
+        "21",
+        "who cannot stay is taken out before its session ends",
+        RARE,
+        (Session, "condemn", groups.condemn_at_once),
+    ),
     # --- commits
     _mutant(
         "every commit",
@@ -82,6 +89,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "a commit is answered when the leader has it",
         SOME,
         (commits, "append_of", groups.append_for_the_leader),
+    ),
+    _mutant(
+        "moves with a commit under way",
+        "31",
+        "a partition changes its owner while a commit for it is in flight",
+        RARE,
+        (membership, "decide", groups.decide_whatever_is_in_flight),
+    ),
+    _mutant(
+        "shown before it is committed",
+        "17",
+        "a commit is shown when it is appended",
+        SOME,
+        (OffsetsLog, "_next", groups.apply_first),
     ),
     _mutant(
         "loads any end",

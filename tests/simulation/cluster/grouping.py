@@ -1,10 +1,19 @@
 """Clients that are members of the world's group: the real Consumer with all that it does by itself."""
 
+import random
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from penstock.client import CommitFailedError, Consumer, PenstockError, RebalanceListener, TopicPartition
+from penstock.client import (
+    CommitFailedError,
+    Consumer,
+    InstanceFencedError,
+    PenstockError,
+    RebalanceListener,
+    TopicPartition,
+    UnknownGroupError,
+)
 from penstock.client.group.member import MemberCore
 from penstock.client.options import ConsumerOptions
 from penstock.client.retry import CallPolicy
@@ -18,6 +27,10 @@ FORMER = 8
 """Tenures of which late commits may still come."""
 AWAY_S = 2.0
 """A member that leaves comes back within this."""
+TWIN = "twin"
+"""The instance_id of two members: a process, and the one that was started in its place though it lives."""
+LOOKS = 0.15
+"""How often a member asks what is committed, of its polls."""
 
 
 class MemberClient(ClientProcess):
@@ -28,14 +41,16 @@ class MemberClient(ClientProcess):
 
     ALLOWED = (*ALLOWED, CommitFailedError)
 
-    def __init__(self, site: Site, topics: Topics, group: Group, *, static: bool) -> None:
-        """`static`: it always joins by the same instance_id."""
+    def __init__(self, site: Site, topics: Topics, group: Group, instance_id: str | None, looks: random.Random) -> None:
+        """`instance_id`: it always joins by that. `looks`: says when it asks what is committed."""
         super().__init__(site)
         self.topics = topics
         self.stall_s = 0.0
         """So long it does not ask for records, once."""
         self._group = group
-        self._instance_id = site.host if static else None
+        self._instance_id = instance_id
+        self._looks = looks
+        self._allowed = (*self.ALLOWED, InstanceFencedError) if instance_id == TWIN else self.ALLOWED
         self._consumer: Consumer | None = None
         self._readings: dict[TopicPartition, tuple[Tenure, Reading]] = {}
         self._away_s: float | None = None
@@ -134,9 +149,14 @@ class MemberClient(ClientProcess):
                 await self._commit(consumer)
             if self._former and self.rng.random() < 0.2:
                 await self._commit_late(consumer, self._former.popleft())
+            if self._looks.random() < LOOKS:
+                await self._look_at_commits(consumer)
         except PenstockError as error:
-            self.tolerate(error, self.ALLOWED, "reading as a member")
+            self.tolerate(error, self._allowed, "reading as a member")
             self.trace("member", str(error))
+            if isinstance(error, InstanceFencedError):  # its twin has taken over: this consumer is of no more use
+                self.lost(tuple(self._readings))
+                self._away_s = AWAY_S * self._looks.random()
             await self.pause(0.1)
         stall_s, self.stall_s = self.stall_s, 0.0
         if stall_s:
@@ -161,11 +181,23 @@ class MemberClient(ClientProcess):
         try:
             await consumer.commit()
         except PenstockError as error:
-            self.tolerate(error, self.ALLOWED, "committing")
+            self.tolerate(error, self._allowed, "committing")
             self.trace("commit", str(error))
         else:
             for tenure in given:
                 self._group.acknowledged(tenure, tenure.handed)
+
+    async def _look_at_commits(self, consumer: Consumer) -> None:
+        """Ask for all that is committed: nothing is shown that a fault may yet take back."""
+        request = pb.FetchOffsetsRequest(group_id=GROUP)
+        try:
+            answer = await consumer._session.caller.call(
+                lambda connection: connection.groups.FetchOffsets, request, pb.FetchOffsetsResponse, CallPolicy(1_000)
+            )
+        except UnknownGroupError:
+            return  # not yet
+        for one in answer.offsets:
+            self._group.shown(Spot(one.topic_id, one.partition), one.committed.offset)
 
     async def _commit_late(self, consumer: Consumer, tenure: Tenure) -> None:
         """A commit of what it has no more comes at last: it must be refused, unless nobody else was given it."""

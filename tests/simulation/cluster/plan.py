@@ -82,12 +82,14 @@ CLEANUP_SHARE = 0.3
 CLEANUP_KINDS = {"trim": 4, "alter_cleanup": 2, "absence": 2}
 
 GROUP_SHARE = 0.35
+TWINS_SHARE = 0.5
 GROUP_KINDS = {
     ("member_leave", ""): 4,
     ("member_crash", ""): 4,
     ("member_pause", ""): 4,
     ("member_stall", ""): 2,
     ("member_cut", ""): 3,
+    ("commit_under_way", "coordinator"): 2,
     ("bounce", "coordinator"): 4,
     ("crash", "coordinator"): 1,
     ("stop", "coordinator"): 1,
@@ -136,6 +138,8 @@ class Options:
     """Of a consumer group (see `grouping`); 0: there is none."""
     offsets_partitions: int = 1
     """Of __offsets."""
+    twins: bool = False
+    """Two members join by one instance_id: one waits until the other is gone."""
 
 
 def options_of(seed: int) -> Options:
@@ -164,6 +168,7 @@ def options_of(seed: int) -> Options:
         outage=rng.random() < 0.15,
         members=group.choice((2, 3, 3, 4)) if group.random() < GROUP_SHARE else 0,
         offsets_partitions=group.choice((1, 2, 3)),
+        twins=group.random() < TWINS_SHARE,
     )
 
 

@@ -207,6 +207,25 @@ def test_a_commit_that_is_acknowledged_too_early(shown: Shown) -> None:
     assert shown.breach() == "CommitsAreDurable"
 
 
+def test_a_commit_of_a_topic_that_was_deleted_since(shown: Shown) -> None:
+    shown.owned(1, {"a": 1})
+    tenure = shown.given("a", 4)
+    shown.world.checks.image = replace(shown.world.checks.image, topics={})
+    shown.group.acknowledged(tenure, 5)
+    shown.group.shown(SPOT, 5)
+    assert shown.breach() == ""
+
+
+def test_a_commit_that_is_shown_too_early(shown: Shown) -> None:
+    shown.owned(1, {"a": 1})
+    shown.given("a", 4)
+    shown.committed(4, "a", 1)
+    shown.group.shown(SPOT, 4)
+    assert shown.breach() == ""
+    shown.group.shown(SPOT, 5)
+    assert shown.breach() == "OnlyCommittedIsShown"
+
+
 def test_an_owner_begins_where_the_former_one_committed(shown: Shown) -> None:
     shown.owned(1, {"a": 1})
     shown.given("a", 6)

@@ -20,7 +20,7 @@ from tests.simulation.cluster.clients import (
     Topics,
 )
 from tests.simulation.cluster.group import group_of
-from tests.simulation.cluster.grouping import MemberClient
+from tests.simulation.cluster.grouping import TWIN, MemberClient
 from tests.simulation.cluster.history import Appended, Content, History, Outcome
 from tests.simulation.cluster.outage import Outage
 
@@ -102,7 +102,11 @@ class Workload:
     def _member(self, number: int) -> MemberClient:
         group = group_of(self._world.checks)
         site = self._site(f"m{number}")
-        member = MemberClient(site, self.topics, group, static=site.rng.random() < STATIC_SHARE)
+        instance_id = site.host if site.rng.random() < STATIC_SHARE else None
+        if self._world.options.twins and number <= 2:
+            instance_id = TWIN
+        looks = self._world.scheduler.rng(f"looks {site.host}")
+        member = MemberClient(site, self.topics, group, instance_id, looks)
         group.members.append(member)
         return member
 

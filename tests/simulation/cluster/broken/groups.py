@@ -6,7 +6,7 @@ from typing import Any
 
 from penstock.node.group import commits, deciding
 from penstock.node.group.commits import OffsetsLog
-from penstock.node.group.deciding import Decision
+from penstock.node.group.deciding import Decision, Facts, decide
 from penstock.node.group.events import Assigned
 from penstock.node.group.membership import GroupCore
 from penstock.node.group.offsets import OffsetTable
@@ -79,6 +79,11 @@ def assign_the_target(self: GroupCore, member_id: str, now_ms: int) -> Assigned 
     has = dict(assigned.partitions)
     target = sorted(self.group.members[member_id].target)
     return assigned._replace(partitions=[(one, has.get(one, generation)) for one in target])
+
+
+def decide_whatever_is_in_flight(facts: Facts) -> Decision:
+    """Rule 31: a partition changes its owner though a commit for it is in flight."""
+    return decide(replace(facts, committing=()))
 
 
 # ---- what counts

@@ -5,27 +5,15 @@ from typing import Any
 
 from penstock.client.group.commits import Commits
 from penstock.client.group.holds import Hold
-from penstock.client.group.member import MemberCore
 from penstock.client.group.positions import Positions
 from penstock.client.group.starting import Begin, Starting
 from penstock.client.records import CommitPoint, TopicPartition
 from penstock.protocol.errors import PenstockError
-from penstock.v1 import group_service_pb2 as pb
 
 FAR_MS = 1 << 50
 
 always_valid = property(lambda self: FAR_MS)
 """Rule 21: what is held is read however long the coordinator has been silent."""
-
-
-_received = MemberCore.received
-
-
-def believe_from_the_answer(self: MemberCore, response: pb.JoinResponse, now_ms: int) -> None:
-    """Rule 21: a session counts from the answer to a heartbeat, not from its sending."""
-    _received(self, response, now_ms)
-    if response.WhichOneof("response") == "heartbeat_ack":
-        self.acknowledged(now_ms)
 
 
 def all_that_was_given(
