@@ -286,6 +286,12 @@ def test_times_and_durations_are_written_to_be_read() -> None:
     ]
 
 
+def test_why_one_cannot_join_is_told_once(penstock: Penstock, groups: Groups, caplog: pytest.LogCaptureFixture) -> None:
+    done = penstock("consume", "orders", "--group", "g")
+    assert (done.code, done.err.count("no living members")) == (1, 1)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 def test_who_cannot_join_is_told_so(penstock: Penstock, groups: Groups) -> None:
     groups.faults.extend([Reason.LEADER_NOT_AVAILABLE] * 1_000)
     done = penstock("consume", "orders", "--group", "g", "--timeout", "0.5", "--format", "json")
