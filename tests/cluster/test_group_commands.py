@@ -137,6 +137,22 @@ def test_what_nobody_could_read_is_not_committed(penstock: Program, filled: DevC
     assert (group["state"], [one["committed"] for one in group["partitions"]]) == ("empty", [])
 
 
+def test_a_group_below_the_log_start_is_told_how_to_go_on(penstock: Program, filled: DevCluster) -> None:
+    with blocking.Admin(filled.bootstrap) as admin, blocking.Producer(filled.bootstrap) as producer:
+        admin.create_topic("short", 1)
+        for number in range(EACH):
+            producer.send("short", b"%d" % number, partition=0)
+        producer.flush()
+        admin.alter_offsets("late one", {TopicPartition("short", 0): 1})
+        admin.trim_topic("short", 4)
+    member = ("consume", "short", "--group", "late one", "--from-beginning", "--exit-at-end")
+    told = penstock(*member, code=1)
+    assert "OFFSET_BELOW_START" in told
+    assert "penstock group seek 'late one' --topic TOPIC:PARTITION --to earliest" in told
+    penstock("group", "seek", "late one", "--topic", "short:0", "--to", "earliest", "--yes")
+    assert penstock(*member).split() == ["4", "5", "6", "7", "8", "9"]
+
+
 def test_coordinators_are_shown_and_bad_input_is_told_precisely(penstock: Program, filled: DevCluster) -> None:
     with blocking.Admin(filled.bootstrap) as admin:
         admin.alter_offsets("made", {TopicPartition("orders", 0): 3})
