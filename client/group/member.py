@@ -275,7 +275,8 @@ class MemberCore:
             self.first_generation = assignment.generation
         deadline_ms = self._read_up_to_ms + assignment.release_within.ToMilliseconds()
         changes, again = self.holds.take(assignment, deadline_ms)
-        why = make_error(Reason.PARTITION_NOT_OWNED, "the coordinator has given it to another member")
+        text = "it is not assigned to the member any more: it goes to another one, or its topic was deleted"
+        why = make_error(Reason.PARTITION_NOT_OWNED, text)
         self._changes += [change._replace(why=why) if change.kind == "lost" else change for change in changes]
         if again:
             self._send_release(again)

@@ -119,7 +119,7 @@ def test_who_is_stopped_has_committed_what_was_printed_and_left(penstock: Progra
         assert owner == {described["members"][0]["member_id"]}
         assert f"orders[0-{PARTITIONS - 1}]" in penstock("group", "members", group)
         for refused in (("seek", group, "--to", "earliest"), ("delete", group)):
-            assert "GROUP_NOT_EMPTY" in penstock("group", *refused, "--yes", code=1)
+            assert f"GROUP_NOT_EMPTY: group '{group}' has 1 member: " in penstock("group", *refused, "--yes", code=1)
         process.send_signal(numbers[group])
     for group, process in processes.items():
         assert process.communicate(timeout=WAIT_S) == ("", "")
@@ -170,7 +170,7 @@ def test_coordinators_are_shown_and_bad_input_is_told_precisely(penstock: Progra
         (("group", "seek", "made", "--topic", "nope", "--to", "latest", "--yes"), "UNKNOWN_TOPIC"),
         (("group", "seek", "made", "--topic", "orders:9", "--to", "latest", "--yes"), "UNKNOWN_PARTITION"),
         (("consume", "nowhere", "--group", "made"), "UNKNOWN_TOPIC"),
-        (("consume", "orders", "--group", ""), "INVALID_ARGUMENT"),
+        (("consume", "orders", "--group", ""), "INVALID_GROUP_ID"),
     ]
     for arguments, reason in calls:
         assert penstock.json(*arguments, code=1)["error"]["reason"] == reason, arguments
