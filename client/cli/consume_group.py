@@ -1,12 +1,13 @@
 """`penstock consume --group`: records as a member of a group; what was written out is what gets committed."""
 
 import asyncio
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from penstock.client import Admin, Consumer, Record, RequestTimeoutError, TopicPartition
+from penstock.client import Admin, Consumer, OffsetOutOfRangeError, Record, RequestTimeoutError, TopicPartition
 from penstock.client.options import ConsumerOptions
 from penstock.protocol.reasons import Reason
 
@@ -52,6 +53,8 @@ async def read_in_group(job: GroupJob, write: Callable[[Sequence[Record]], None]
         except asyncio.CancelledError:
             await _commit(job, consumer)
             raise
+        except OffsetOutOfRangeError as error:
+            raise _with_a_way_out(job, error) from error
         await _commit(job, consumer)
 
 
@@ -84,6 +87,13 @@ async def _commit(job: GroupJob, consumer: Consumer) -> None:
     """Commit all that was handed out, for all of it was written; closing commits only what was asked past."""
     if job.commits:
         await consumer.commit()
+
+
+def _with_a_way_out(job: GroupJob, error: OffsetOutOfRangeError) -> OffsetOutOfRangeError:
+    """The same would happen at each start, and to whoever gets the partition."""
+    to = "earliest" if error.reason is Reason.OFFSET_BELOW_START else "latest"
+    way = f"stop the group and move it: penstock group seek {shlex.quote(job.group)} --topic TOPIC:PARTITION --to {to}"
+    return OffsetOutOfRangeError(error.reason, f"{error.message}; {way}", error.metadata)
 
 
 async def _ends(job: GroupJob) -> dict[TopicPartition, int]:

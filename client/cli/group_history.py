@@ -14,6 +14,8 @@ from penstock.client.cli.settings import Format, Settings, command
 from penstock.client.cli.times import time_text
 
 DEFAULT_LIMIT = 100
+SHARES_SHOWN = 5
+"""Of a rebalance, to people."""
 COLUMNS = ("time", "generation", "event", "member", "topic", "partition", "offset", "detail")
 
 
@@ -67,7 +69,7 @@ def event_document(event: GroupEvent) -> dict[str, Any]:
 def _row(event: GroupEvent, *, exact: bool) -> Sequence[Cell]:
     time: Cell = event.time_ms if exact else time_text(event.time_ms)
     if isinstance(event, GroupRebalanced):
-        return (time, event.generation, "rebalance", None, None, None, None, _shares(event))
+        return (time, event.generation, "rebalance", None, None, None, None, _shares(event, exact=exact))
     return (time, *_commit(event, exact=exact))
 
 
@@ -81,6 +83,8 @@ def _commit(event: OffsetsCommitted, *, exact: bool) -> Sequence[Cell]:
     return (event.generation or None, "commit", who, *where, event.offset, event.metadata or None)
 
 
-def _shares(event: GroupRebalanced) -> str:
-    shares = ", ".join(f"{named(one.member_id, one.client_id)} {one.partitions}" for one in event.members)
-    return f"{event.cause} [{shares or 'no members'}]"
+def _shares(event: GroupRebalanced, *, exact: bool) -> str:
+    shown = event.members if exact else event.members[:SHARES_SHOWN]
+    shares = ", ".join(f"{named(one.member_id, one.client_id)} {one.partitions}" for one in shown)
+    more = len(event.members) - len(shown)
+    return f"{event.cause} [{shares or 'no members'}{f' and {more} more' if more else ''}]"

@@ -13,7 +13,7 @@ from penstock.client import (
     MemberPartitionDescription,
     OffsetReset,
 )
-from penstock.client.cli.output import Cell, Table, error_document
+from penstock.client.cli.output import Cell, Table, error_document, printable
 from penstock.client.cli.times import duration_text, time_text
 
 SHORT_ID = 8
@@ -90,11 +90,12 @@ def summary_document(group: GroupSummary | GroupDescription) -> dict[str, Any]:
 def head_lines(group: GroupDescription) -> list[str]:
     """Give the lines over a group's tables."""
     coordinator = "no coordinator" if group.coordinator is None else f"coordinator node {group.coordinator}"
-    facts = [group.group_id, group.state, counted(len(group.members), "member"), f"generation {group.generation}"]
+    facts = [printable(group.group_id), group.state, counted(len(group.members), "member")]
+    facts += [f"generation {group.generation}"]
     facts += [group.assignor] if group.assignor is not None else []
     lines = ["  ".join([*facts, coordinator, lag_text(group.lag)])]
     if group.last_rebalance_ms is not None:
-        lines.append(f"  last rebalance {time_text(group.last_rebalance_ms)}: {group.last_rebalance_cause}")
+        lines.append(f"  last rebalance {time_text(group.last_rebalance_ms)}: {printable(group.last_rebalance_cause)}")
     return lines
 
 

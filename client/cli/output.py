@@ -7,9 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
+from rich.cells import cell_len
 
 from penstock.client import Admin, PenstockError
 from penstock.client.cli.settings import Format, Settings
@@ -19,8 +17,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNHEALTHY = 10
 WATCH_INTERVAL_S = 2.0
-_PIPE_WIDTH = 100_000
-"""Columns of a table that does not go to a terminal: never wrapped."""
+_BOLD, _PLAIN = "\033[1m", "\033[0m"
 
 Cell: TypeAlias = str | int | None
 Document: TypeAlias = Mapping[str, Any]
@@ -53,23 +50,39 @@ def show(settings: Settings, document: Document, *parts: Table | str) -> None:
 
 
 def _show_text(parts: Sequence[Table | str]) -> None:
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=_width())
     for part in parts:
         if isinstance(part, str):
             print(part)
             continue
-        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for index, column in enumerate(part.columns):
-            cells = [row[index] for row in part.rows if row[index] is not None]
-            is_number = bool(cells) and all(isinstance(cell, int) for cell in cells)
-            table.add_column(column.upper(), justify="right" if is_number else "left", overflow="fold")
-        for row in part.rows:
-            table.add_row(*(Text(_text(cell, "-")) for cell in row))
-        console.print(table)
+        head, *rows = table_lines(part)
+        print(f"{_BOLD}{head}{_PLAIN}" if sys.stdout.isatty() else head)
+        for row in rows:
+            print(row)
 
 
-def _width() -> int | None:
-    return None if sys.stdout.isatty() else _PIPE_WIDTH
+def table_lines(table: Table) -> list[str]:
+    """Write header and rows for people, a line each: a narrow terminal wraps the line, never a time or an id in it."""
+    columns = []
+    for index, name in enumerate(table.columns):
+        cells = [row[index] for row in table.rows]
+        texts = [name.upper(), *(printable(_text(cell, "-")) for cell in cells)]
+        width = max(map(cell_len, texts))
+        present = [cell for cell in cells if cell is not None]
+        is_number = bool(present) and all(isinstance(cell, int) for cell in present)
+        columns.append([_padded(text, width, to_the_right=is_number) for text in texts])
+    return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
+
+
+def _padded(text: str, width: int, *, to_the_right: bool) -> str:
+    room = " " * (width - cell_len(text))
+    return room + text if to_the_right else text + room
+
+
+def printable(text: str) -> str:
+    """Show what would move the cursor or colour a terminal as an escape: names of groups and clients are free text."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _text(cell: Cell, absent: str) -> str:

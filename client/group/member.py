@@ -7,9 +7,11 @@ Pure; one object a consumer, over all its streams and memberships. Invariants (r
 - Nothing is given out later than `rebalance_timeout` after the sending of the last heartbeat acknowledged *on the
   stream*: whatever the coordinator said before it is known, and a revocation that is not known yet has as long.
 - After a loss of all the stream is given up: what was said on it before is not believed.
+- What is said of a lower generation than one heard before is not believed: a former coordinator says it.
 - A broken stream ends nothing; the next one continues the membership under the same member_id.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from enum import Enum
 
@@ -109,6 +111,9 @@ class MemberCore:
         """Take what the coordinator says. What comes too late to be believed is dropped."""
         self.tick(now_ms)
         if self.wants_new_stream or self.phase not in (Phase.JOINING, Phase.MEMBER):
+            return
+        if _generation_of(response) < self.generation:  # a former coordinator: it neither assigns nor acknowledges
+            self.wants_new_stream = True
             return
         kind = response.WhichOneof("response")
         if kind == "joined":
@@ -279,7 +284,8 @@ class MemberCore:
             self.first_generation = assignment.generation
         deadline_ms = self._read_up_to_ms + assignment.release_within.ToMilliseconds()
         changes, again = self.holds.take(assignment, deadline_ms)
-        why = make_error(Reason.PARTITION_NOT_OWNED, "the coordinator has given it to another member")
+        text = "it is not assigned to the member any more: it goes to another one, or its topic was deleted"
+        why = make_error(Reason.PARTITION_NOT_OWNED, text)
         self._changes += [change._replace(why=why) if change.kind == "lost" else change for change in changes]
         if again:
             self._send_release(again)
@@ -352,6 +358,14 @@ class MemberCore:
         for topic_id, partition in keys:
             release.partitions.add(topic_id=topic_id, partition=partition)
         self._requests.append(pb.JoinRequest(release=release))
+
+
+def _generation_of(response: pb.JoinResponse) -> float:
+    """Of which generation a response is; infinity where it does not say."""
+    kind = response.WhichOneof("response")
+    if kind == "joined":
+        return response.joined.generation
+    return response.assignment.generation if kind == "assignment" else math.inf
 
 
 def _subscription(subscribed: Subscribed) -> pb.Subscription:

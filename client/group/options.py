@@ -5,7 +5,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from penstock.client.checks import between, invalid, one_of
+from penstock.client.errors import InvalidRequestError
 from penstock.client.group.listener import RebalanceListener
+from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
 
 MAX_ID = 249
@@ -86,7 +88,8 @@ class GroupConfig:
         if value is None:
             return
         if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
-            raise invalid(f"{name} is {value!r}, not 1 to {MAX_ID} characters")
+            reason = Reason.INVALID_GROUP_ID if name == "group" else Reason.INVALID_ARGUMENT
+            raise InvalidRequestError(reason, f"{name} is {value!r}, not 1 to {MAX_ID} characters")
 
 
 def subscribed(topics: str | Sequence[str], pattern: str | None) -> Subscribed:

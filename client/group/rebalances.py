@@ -304,6 +304,9 @@ def call_listener(listener: RebalanceListener | None, change: Change) -> Any:
 
 
 def log_failures(errors: dict[TopicPartition, PenstockError]) -> None:
-    """Say in the log which commits of the consumer's own failed."""
+    """Say in the log which commits of the consumer's own failed, a line for each cause."""
+    by_cause: dict[str, list[TopicPartition]] = {}
     for partition, error in errors.items():
-        _LOG.warning("the offset of %s-%d is not committed: %s", *partition, error)
+        by_cause.setdefault(str(error), []).append(partition)
+    for cause, partitions in by_cause.items():
+        _LOG.warning("not committed: %s: %s", names(partitions), cause)

@@ -86,10 +86,12 @@ class JoinStream:
         finally:
             self._idle.set()
         self._coordinator.failed(address, error)
-        if error is not None:
-            level = logging.DEBUG if is_retriable(error) else logging.WARNING
-            _LOG.log(level, "member %s of group %s: %s", self._core.member_id, self._core.config.group, error)
+        member_id = self._core.member_id
         self._core.ended(error, self._host.now_ms())
+        if error is not None:
+            is_told = not self._core.wants_stream  # the application is: it is its next poll's error
+            level = logging.DEBUG if is_told or is_retriable(error) else logging.WARNING
+            _LOG.log(level, "member %s of group %s: %s", member_id, self._core.config.group, error)
         self._host.changed()
         return served
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from penstock.node.api.group_messages import in_order
 from penstock.node.api.leader_offsets import LeaderOffsets, query_of
+from penstock.node.group.committing import CommitCheck
 from penstock.node.group.coordinator import Coordinator
 from penstock.protocol.errors import PenstockError, from_status, to_status
 from penstock.protocol.limits import MAX_GROUP_OFFSETS
@@ -33,9 +34,9 @@ async def reset(
         text = "say where to: one of earliest, latest, timestamp_ms, offset, shift"
         raise PenstockError(Reason.INVALID_ARGUMENT, text)
     group = image.groups[request.group_id]
-    if group.members:
-        text = f"the group {request.group_id!r} has {len(group.members)} members: stop them first"
-        raise PenstockError(Reason.GROUP_NOT_EMPTY, text, {"members": str(len(group.members))})
+    refusal = CommitCheck(group, "", 0).of_nobody(is_joined=False, is_deleting=False)
+    if refusal is not None:
+        raise refusal
     committed = coordinator.offsets(request.group_id)
     chosen = _chosen(request, image, committed)
     targets = await _targets(request, chosen, committed, leaders, timeout_s)

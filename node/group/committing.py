@@ -21,7 +21,7 @@ class CommitCheck(NamedTuple):
         if group.members or is_joined:
             count = max(1, len(group.members))
             text = f"group {group.group_id!r} has {count} member{'s' * (count > 1)}: stop them first"
-            return PenstockError(Reason.GROUP_NOT_EMPTY, text)
+            return PenstockError(Reason.GROUP_NOT_EMPTY, text, {"members": str(count)})
         if is_deleting:
             return PenstockError(Reason.UNKNOWN_GROUP, f"group {group.group_id!r} is being deleted")
         return None

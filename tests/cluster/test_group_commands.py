@@ -119,7 +119,7 @@ def test_who_is_stopped_has_committed_what_was_printed_and_left(penstock: Progra
         assert owner == {described["members"][0]["member_id"]}
         assert f"orders[0-{PARTITIONS - 1}]" in penstock("group", "members", group)
         for refused in (("seek", group, "--to", "earliest"), ("delete", group)):
-            assert "GROUP_NOT_EMPTY" in penstock("group", *refused, "--yes", code=1)
+            assert f"GROUP_NOT_EMPTY: group '{group}' has 1 member: " in penstock("group", *refused, "--yes", code=1)
         process.send_signal(numbers[group])
     for group, process in processes.items():
         assert process.communicate(timeout=WAIT_S) == ("", "")
@@ -135,6 +135,22 @@ def test_what_nobody_could_read_is_not_committed(penstock: Program, filled: DevC
     assert process.wait(WAIT_S) == 0
     (group,) = penstock.json("group", "describe", "unread")["groups"]
     assert (group["state"], [one["committed"] for one in group["partitions"]]) == ("empty", [])
+
+
+def test_a_group_below_the_log_start_is_told_how_to_go_on(penstock: Program, filled: DevCluster) -> None:
+    with blocking.Admin(filled.bootstrap) as admin, blocking.Producer(filled.bootstrap) as producer:
+        admin.create_topic("short", 1)
+        for number in range(EACH):
+            producer.send("short", b"%d" % number, partition=0)
+        producer.flush()
+        admin.alter_offsets("late one", {TopicPartition("short", 0): 1})
+        admin.trim_topic("short", 4)
+    member = ("consume", "short", "--group", "late one", "--from-beginning", "--exit-at-end")
+    told = penstock(*member, code=1)
+    assert "OFFSET_BELOW_START" in told
+    assert "penstock group seek 'late one' --topic TOPIC:PARTITION --to earliest" in told
+    penstock("group", "seek", "late one", "--topic", "short:0", "--to", "earliest", "--yes")
+    assert penstock(*member).split() == ["4", "5", "6", "7", "8", "9"]
 
 
 def test_coordinators_are_shown_and_bad_input_is_told_precisely(penstock: Program, filled: DevCluster) -> None:
@@ -154,7 +170,7 @@ def test_coordinators_are_shown_and_bad_input_is_told_precisely(penstock: Progra
         (("group", "seek", "made", "--topic", "nope", "--to", "latest", "--yes"), "UNKNOWN_TOPIC"),
         (("group", "seek", "made", "--topic", "orders:9", "--to", "latest", "--yes"), "UNKNOWN_PARTITION"),
         (("consume", "nowhere", "--group", "made"), "UNKNOWN_TOPIC"),
-        (("consume", "orders", "--group", ""), "INVALID_ARGUMENT"),
+        (("consume", "orders", "--group", ""), "INVALID_GROUP_ID"),
     ]
     for arguments, reason in calls:
         assert penstock.json(*arguments, code=1)["error"]["reason"] == reason, arguments

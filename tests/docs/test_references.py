@@ -38,6 +38,17 @@ def test_every_command_is_documented() -> None:
     assert not missing
 
 
+def test_every_command_is_documented_once() -> None:
+    rows = re.findall(r"^\| `penstock ([\w-]+(?: [\w-]+)?)", CLI.partition("## Options everywhere")[0], re.MULTILINE)
+    assert sorted(set(rows)) == sorted(rows)
+
+
+def test_what_happens_is_told_once() -> None:
+    """A merge may leave both sides."""
+    cases = re.findall(r"^\*\*(.+?)\*\*", OPERATIONS, re.MULTILINE)
+    assert sorted(set(cases)) == sorted(cases)
+
+
 def test_every_property_is_documented() -> None:
     assert not [name for name in PRODUCER_PROPERTIES | CONSUMER_PROPERTIES if f"`{name}`" not in CLI]
 

@@ -246,7 +246,7 @@ class ReleasePartitions(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
-    """of the assignment that asked for it"""
+    """of the assignment that asked for it; what was granted in it or later is kept"""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TopicPartition]: ...
     def __init__(
@@ -399,6 +399,7 @@ class HeartbeatAck(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
+    """of the latest heartbeat; it answers those before it, too"""
     def __init__(
         self,
         *,
@@ -465,7 +466,7 @@ class AssignedPartition(_message.Message):
     topic: _builtins.str
     partition: _builtins.int
     granted_generation: _builtins.int
-    """in which the member got it"""
+    """in which the member got it; another one than before: begin anew at `committed`"""
     @_builtins.property
     def committed(self) -> Global___CommittedOffset:
         """where to begin; absent: nothing is committed"""
@@ -523,7 +524,9 @@ class HeartbeatRequest(_message.Message):
     group_id: _builtins.str
     member_id: _builtins.str
     generation: _builtins.int
+    """that the member has last heard; not checked"""
     polls: _builtins.int
+    """see MemberHeartbeat"""
     def __init__(
         self,
         *,
@@ -1194,7 +1197,7 @@ class ListGroupHistoryResponse(_message.Message):
     """of what is older"""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupEvent]:
-        """the latest page_size ones before the token, the oldest first"""
+        """the latest before the token, the oldest first; at most page_size, perhaps none"""
 
     def __init__(
         self,
@@ -1263,7 +1266,7 @@ class OffsetsCommitted(_message.Message):
     client_id: _builtins.str
     generation: _builtins.int
     removed: _builtins.bool
-    """the offset was deleted: expired, or with its group"""
+    """the offset was deleted: it expired, or went with its topic or group"""
     def __init__(
         self,
         *,
@@ -1352,7 +1355,7 @@ class ResetOffsetsRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     group_id: _builtins.str
     timestamp_ms: _builtins.int
-    """of the first record with this time or a later one"""
+    """of the first record with this time or a later one; the end where there is none"""
     offset: _builtins.int
     shift: _builtins.int
     """by so many offsets, within the log"""

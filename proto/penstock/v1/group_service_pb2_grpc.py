@@ -97,7 +97,8 @@ class GroupServiceServicer(object):
 
     def Join(self, request_iterator, context):
         """A member's stream, for as long as it lives. The first request must be `start`. The coordinator assigns partitions; it
-        ends the stream with an error when the member is removed, or when it coordinates the group no more.
+        ends the stream with an error when the member is removed, when a request makes no sense, or when it coordinates the
+        group no more. How a member behaves, and what it must stop by its own clock: docs/protocol.md, "Consumer groups".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,8 @@ class GroupServiceStub:
     def __new__(cls, channel: _aio.Channel) -> GroupServiceAsyncStub: ...
     Join: _grpc.StreamStreamMultiCallable[_group_service_pb2.JoinRequest, _group_service_pb2.JoinResponse]
     """A member's stream, for as long as it lives. The first request must be `start`. The coordinator assigns partitions; it
-    ends the stream with an error when the member is removed, or when it coordinates the group no more.
+    ends the stream with an error when the member is removed, when a request makes no sense, or when it coordinates the
+    group no more. How a member behaves, and what it must stop by its own clock: docs/protocol.md, "Consumer groups".
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_group_service_pb2.HeartbeatRequest, _group_service_pb2.HeartbeatResponse]
     """A heartbeat outside the stream, for a member whose stream's thread is busy."""
@@ -65,7 +66,8 @@ class GroupServiceAsyncStub(GroupServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Join: _aio.StreamStreamMultiCallable[_group_service_pb2.JoinRequest, _group_service_pb2.JoinResponse]  # type: ignore[assignment]
     """A member's stream, for as long as it lives. The first request must be `start`. The coordinator assigns partitions; it
-    ends the stream with an error when the member is removed, or when it coordinates the group no more.
+    ends the stream with an error when the member is removed, when a request makes no sense, or when it coordinates the
+    group no more. How a member behaves, and what it must stop by its own clock: docs/protocol.md, "Consumer groups".
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_group_service_pb2.HeartbeatRequest, _group_service_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """A heartbeat outside the stream, for a member whose stream's thread is busy."""
@@ -95,7 +97,8 @@ class GroupServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_group_service_pb2.JoinResponse], _abc.AsyncIterator[_group_service_pb2.JoinResponse]]:
         """A member's stream, for as long as it lives. The first request must be `start`. The coordinator assigns partitions; it
-        ends the stream with an error when the member is removed, or when it coordinates the group no more.
+        ends the stream with an error when the member is removed, when a request makes no sense, or when it coordinates the
+        group no more. How a member behaves, and what it must stop by its own clock: docs/protocol.md, "Consumer groups".
         """
 
     @_abc_1.abstractmethod

@@ -189,6 +189,10 @@ def test_a_history_is_a_table_of_what_happened(penstock: Penstock, groups: Group
     assert [event["event"] for event in events] == ["rebalance", "commit", "removal"]
     assert (events[1]["member_id"], events[1]["offset"]) == ("0123456789abcdef", 7)
     assert events[0]["members"][1] == {"member_id": "b", "client_id": "", "partitions": 1}
+    for number in range(5):
+        groups.events["billing"][0].rebalanced.members.add(member_id=f"c{number}", partitions=0)
+    assert "b 1, c0 0, c1 0, c2 0 and 2 more]" in penstock("group", "history", "billing").out
+    assert "c3 0, c4 0]" in penstock("group", "history", "billing", "--format", "tsv").out
     assert penstock("group", "history", "old").out == "nothing is kept of the history of old\n"
 
 
@@ -280,6 +284,12 @@ def test_times_and_durations_are_written_to_be_read() -> None:
     assert [duration_text(ms) for ms in (0, 999, 1000, 59_949, 240_000, 3_600_000 * 36)] == [
         *("0 ms", "999 ms", "1.0 s", "59.9 s", "4.0 min", "1.5 d"),
     ]
+
+
+def test_why_one_cannot_join_is_told_once(penstock: Penstock, groups: Groups, caplog: pytest.LogCaptureFixture) -> None:
+    done = penstock("consume", "orders", "--group", "g")
+    assert (done.code, done.err.count("no living members")) == (1, 1)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 def test_who_cannot_join_is_told_so(penstock: Penstock, groups: Groups) -> None:

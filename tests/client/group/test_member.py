@@ -110,6 +110,18 @@ def test_a_coordinator_that_goes_away_costs_nothing(reason: Reason) -> None:
     assert member.core.open(1_000).start.generation == 1
 
 
+def test_what_a_former_coordinator_answers_is_neither_believed_nor_an_acknowledgement() -> None:
+    member = Member().join(0, generation=4, read={0: 4})
+    member.core.ended(None, 1_000)
+    member.core.open(2_000)
+    member.hear(joined(3), 2_100)
+    member.hear(assignment(3, {0: 2, 1: 3}), 2_100)
+    assert member.held == {0}
+    assert member.core.wants_new_stream
+    member.tick(SESSION_MS)
+    assert member.held == set()
+
+
 def test_a_removed_member_loses_all_and_joins_anew_as_another() -> None:
     member = Member().join(0, generation=4, read={0: 4})
     member.core.ended(make_error(Reason.UNKNOWN_MEMBER, "was silent for 9 s"), 1_000)
