@@ -1,7 +1,7 @@
 """One life of a member: a Consumer in a group, driven until it is told to leave. Every step is told to the runner.
 
-It obeys lines on its connection: `{"order": "leave"}`, `{"order": "stall", "how": block or wait, "seconds": …}`. Where
-the connection ends, so does it, at once.
+It obeys lines on its connection: `{"order": "leave"}`, `{"order": "hurry"}` (handle records as fast as you can),
+`{"order": "stall", "how": block or wait, "seconds": …}`. Where the connection ends, so does it, at once.
 """
 
 import asyncio
@@ -52,6 +52,7 @@ class Member:
         self._plan = plan
         self._voice = voice
         self._leaving = asyncio.Event()
+        self._pace_s = plan.pace_s
         self._stalls: list[tuple[Stall, float]] = []
         self._witness = Witness(plan.group, voice)
 
@@ -96,7 +97,7 @@ class Member:
 
     async def _handle(self) -> None:
         """Take the time that an application would."""
-        await asyncio.sleep(self._plan.pace_s)
+        await asyncio.sleep(self._pace_s)
         while self._stalls:
             how, seconds = self._stalls.pop()
             if how == "block":
@@ -170,5 +171,7 @@ class Member:
     def _order(self, order: Mapping[str, Any]) -> None:
         if order["order"] == "leave":
             self._leaving.set()
+        elif order["order"] == "hurry":
+            self._pace_s = 0.0
         else:
             self._stalls.append((order["how"], order["seconds"]))

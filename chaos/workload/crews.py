@@ -116,6 +116,8 @@ class Crew(Process):
 
     async def _drain(self) -> None:
         """Wait until the group has committed everything; note whether it has, or stands still."""
+        for slot in self._slots:
+            slot.hurry()  # a backlog of a slow handler would be nobody's fault
         ends, pace = self._ends(), Pace(self.recorder.now())
         while pace.goes_on(await ends.unread(), self.recorder.now()):
             await asyncio.sleep(DRAIN_POLL_S)

@@ -53,6 +53,10 @@ class Life:
         """Tell it to leave in order."""
         self._order(order="leave")
 
+    def hurry(self) -> None:
+        """Let it handle records as fast as it can from now on."""
+        self._order(order="hurry")
+
     def stall(self, how: Stall, seconds: float) -> None:
         """Let its handler take so long once."""
         self._order(order="stall", how=how, seconds=seconds)

@@ -70,6 +70,15 @@ def modes_that_prove_ownership(history: list[dict[str, Any]]) -> set[str]:
     return proved
 
 
+async def test_in_the_end_slow_members_make_haste(cluster: DevCluster, tmp_path: Path) -> None:
+    slow = replace(SHORT, group="slow", at_first=2, every_s=None, commits=("process",), paces_s=(1.0,))
+    options = replace(OPTIONS, members=(slow,), prefix="slow-")
+    async with running(cluster, tmp_path, options) as run:
+        await until(lambda: run.workload.progress.acked >= 1_000, run.workload)
+    (drained,) = [entry for entry in run.entries() if entry["f"] == "group_drained"]
+    assert (drained["drained"], drained["unread"]) == (True, [])
+
+
 async def test_where_the_cluster_is_not_whole_nothing_is_asked_of_the_group(
     cluster: DevCluster, tmp_path: Path
 ) -> None:
