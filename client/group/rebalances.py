@@ -73,8 +73,6 @@ class Rebalances:
         self._announced: set[Hold] = set()
         """The application knows of them."""
         self._tasks: dict[asyncio.Task[None], tuple[Hold, ...]] = {}
-        self._telling = asyncio.Lock()
-        """The application hears of one change at a time."""
 
     # -- from the core
 
@@ -211,19 +209,16 @@ class Rebalances:
 
     async def tell_all(self) -> None:
         """Have the application hear of all changes of its partitions."""
-        if not self._for_application:
-            return  # and does not wait for what is told beside
-        async with self._telling:
-            while (change := self.next_change()) is not None:
-                try:
-                    await self.tell(change)
-                except asyncio.CancelledError:
-                    self.put_back(change)
-                    raise
-                except Exception:
-                    await self.finish(change)
-                    raise
+        while (change := self.next_change()) is not None:
+            try:
+                await self.tell(change)
+            except asyncio.CancelledError:
+                self.put_back(change)
+                raise
+            except Exception:
                 await self.finish(change)
+                raise
+            await self.finish(change)
 
     async def tell(self, change: Change) -> None:
         """Call the listener."""
