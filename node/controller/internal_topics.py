@@ -4,7 +4,8 @@ Owns which there are, with what settings. Invariant: as many partitions as they 
 which is part of what is stored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from penstock.internal.v1 import metadata_pb2 as pb
 from penstock.node.config import Limits
@@ -27,8 +28,18 @@ _SETTINGS: Mapping[str, v1.TopicConfig] = {OFFSETS_TOPIC: _OFFSETS}
 """By name; min_insync_replicas is the default for the number of replicas."""
 
 
-def plan_internal(image: MetadataImage, name: str, limits: Limits, topic_id: bytes, seed: int) -> Plan:
-    """Plan an internal topic, or find the one that is there. Raises PenstockError."""
+class Seed(NamedTuple):
+    """What would be drawn by chance."""
+
+    topic_id: bytes
+    placement: int
+
+
+def plan_internal(image: MetadataImage, name: str, limits: Limits, seed: Seed, voters: Collection[int]) -> Plan:
+    """Plan an internal topic, or find the one that is there. `voters`: of consensus, registered or not.
+
+    Raises INVALID_ARGUMENT, and LEADER_NOT_AVAILABLE where the nodes for it are not there yet.
+    """
     settings = _SETTINGS.get(name)
     if settings is None:
         text = f"no internal topic is named {name[:300]!r}; there are {', '.join(sorted(_SETTINGS))}"
@@ -36,9 +47,21 @@ def plan_internal(image: MetadataImage, name: str, limits: Limits, topic_id: byt
     present = image.topic_ids.get(name)
     if present is not None:
         return Plan(None, image.topics[present])
-    assigned = _placed(image, limits.offsets_topic_partitions, seed)
+    _check_nodes(image, name, voters)
+    assigned = _placed(image, limits.offsets_topic_partitions, seed.placement)
     config = topic_config.initial(settings, len(assigned[0]))
-    return _creation(image, TopicInfo(topic_id, name, config, (), internal=True), assigned)
+    return _creation(image, TopicInfo(seed.topic_id, name, config, (), internal=True), assigned)
+
+
+def _check_nodes(image: MetadataImage, name: str, voters: Collection[int]) -> None:
+    """Where the voters were never all there the topic waits for them, or it would have too few replicas for good."""
+    missing = [str(node_id) for node_id in sorted(voters) if node_id not in image.nodes]
+    if missing and len(image.nodes) < REPLICATION_FACTOR:
+        nodes = f"node {missing[0]} has" if len(missing) == 1 else f"nodes {', '.join(missing)} have"
+        text = f"{name} is made as soon as {nodes} been there once: it needs replicas on them"
+        raise PenstockError(Reason.LEADER_NOT_AVAILABLE, text)
+    if not candidates(image):
+        raise PenstockError(Reason.LEADER_NOT_AVAILABLE, f"{name} cannot be made: no node lives that could lead it")
 
 
 def _placed(image: MetadataImage, partitions: int, seed: int) -> list[tuple[int, ...]]:
@@ -46,9 +69,9 @@ def _placed(image: MetadataImage, partitions: int, seed: int) -> list[tuple[int,
 
     Else a topic that is made while a node is down would have too few replicas for good.
     """
-    factor = max(1, min(REPLICATION_FACTOR, len(image.nodes)))
+    factor = min(REPLICATION_FACTOR, len(image.nodes))
     live = candidates(image)
-    placed = place_on(image, partitions, max(1, min(factor, len(live))), seed)
+    placed = place_on(image, partitions, min(factor, len(live)), seed)
     absent = [node_id for node_id in sorted(image.nodes) if node_id not in live]
     missing = factor - len(placed[0])
     return [replicas + _rotated(absent, seed + index)[:missing] for index, replicas in enumerate(placed)]

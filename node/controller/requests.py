@@ -10,7 +10,7 @@ from penstock.internal.v1 import controller_pb2 as pb
 from penstock.internal.v1 import metadata_pb2 as metadata
 from penstock.node.api.convert import topic_message
 from penstock.node.controller.group_changes import commands_for, too_large
-from penstock.node.controller.internal_topics import plan_internal
+from penstock.node.controller.internal_topics import Seed, plan_internal
 from penstock.node.controller.leaders import resignation
 from penstock.node.controller.reassignments import reassignment
 from penstock.node.controller.shell import ControllerShell, Outcome
@@ -206,10 +206,12 @@ class Controller(ControllerShell):
     ) -> pb.EnsureInternalTopicResponse:
         """Create an internal topic where it is not there yet; whoever asks gets the one that is there."""
         self.active()
-        topic_id, seed = self.rng.randbytes(TOPIC_ID_BYTES), self.rng.getrandbits(32)
+        seed = Seed(self.rng.randbytes(TOPIC_ID_BYTES), self.rng.getrandbits(32))
         await self._reach_level(GROUP_LEVEL, timeout_s)
         topic, version = await self._change_topic(
-            lambda image: plan_internal(image, request.name, self.limits, topic_id, seed), timeout_s, overtaken=_MADE
+            lambda image: plan_internal(image, request.name, self.limits, seed, self.raft.voters),
+            timeout_s,
+            overtaken=_MADE,
         )
         return pb.EnsureInternalTopicResponse(topic_id=topic.topic_id, metadata_version=version)
 

@@ -7,7 +7,7 @@ import pytest
 from penstock.internal.v1 import controller_pb2 as pb
 from penstock.internal.v1 import metadata_pb2 as metadata
 from penstock.node.controller.group_changes import commands_for
-from penstock.protocol.reasons import Reason
+from penstock.protocol.reasons import Outcome, Reason
 from penstock.raft.command import GROUP_LEVEL, encode
 from penstock.raft.core import MAX_COMMAND_BYTES
 from penstock.raft.image import OFFSETS_TOPIC, TopicInfo
@@ -88,11 +88,27 @@ async def test_made_by_another_in_between_it_is_found(seat: Seat) -> None:
 @pytest.mark.parametrize(("nodes", "minimum"), [(1, 1), (2, 1), (4, 2)])
 async def test_it_has_as_many_replicas_as_there_are_nodes_at_most_three(nodes: int, minimum: int) -> None:
     seat = Seat()
+    seat.raft.voters = {1: "node1:9092"}
     await seat.rule(nodes=nodes)
     topic = await ensure(seat)
     assert len(topic.partitions) == 16
     assert {len(info.replicas) for info in topic.partitions} == {min(3, nodes)}
     assert topic.config.min_insync_replicas == minimum
+    await seat.controller.stop()
+
+
+async def test_until_the_voters_were_all_there_once_it_waits() -> None:
+    """Else a group that comes while the cluster begins would have one replica of its offsets for good."""
+    seat = Seat()
+    await seat.rule(nodes=1)
+    error = await refusal(ensure(seat))
+    assert (error.reason, error.outcome) == (Reason.LEADER_NOT_AVAILABLE, Outcome.RETRIABLE)
+    assert "nodes 2, 3 have been there once" in error.message
+    await seat.register(2)
+    assert "node 3 has been there once" in (await refusal(ensure(seat))).message
+    assert not seat.view.image.topics
+    await seat.register(3)
+    assert {len(info.replicas) for info in (await ensure(seat)).partitions} == {3}
     await seat.controller.stop()
 
 
@@ -110,7 +126,7 @@ async def test_without_a_live_node_it_is_not_made(seat: Seat) -> None:
     for node_id in (1, 2, 3):
         node_epoch = seat.view.image.nodes[node_id].node_epoch
         await seat.controller.leave(pb.LeaveRequest(node_id=node_id, node_epoch=node_epoch), T)
-    assert (await refusal(ensure(seat))).reason is Reason.INVALID_REPLICATION_FACTOR
+    assert (await refusal(ensure(seat))).reason is Reason.LEADER_NOT_AVAILABLE
     assert not seat.view.image.topics
 
 
