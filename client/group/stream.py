@@ -16,11 +16,14 @@ from penstock.client.group.member import MemberCore
 from penstock.client.retry import Backoff
 from penstock.client.session import ClientSession
 from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
 
 FIND_TIMEOUT_MS = 5_000
 END_TIMEOUT_S = 3.0
 """How long the coordinator may take to end a stream on which the member has left."""
+_WAITED_FOR = frozenset({Reason.INSTANCE_IN_USE, Reason.GROUP_FULL})
+"""Refusals that may last as long as others live."""
 _LOG = logging.getLogger("penstock.client")
 
 
@@ -48,6 +51,8 @@ class JoinStream:
         self._session = session
         self._host = host
         self._wake = asyncio.Event()
+        self._former: Reason | None = None
+        """Why the stream before ended."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -89,11 +94,17 @@ class JoinStream:
         member_id = self._core.member_id
         self._core.ended(error, self._host.now_ms())
         if error is not None:
-            is_told = not self._core.wants_stream  # the application is: it is its next poll's error
-            level = logging.DEBUG if is_told or is_retriable(error) else logging.WARNING
-            _LOG.log(level, "member %s of group %s: %s", member_id, self._core.config.group, error)
+            _LOG.log(self._level(error), "member %s of group %s: %s", member_id, self._core.config.group, error)
+        self._former = None if error is None else error.reason
         self._host.changed()
         return served
+
+    def _level(self, error: PenstockError) -> int:
+        """What the application is told is no warning too; what it waits for, perhaps for long, is one once."""
+        if not self._core.wants_stream:  # it is its next poll's error
+            return logging.DEBUG
+        waits = error.reason in _WAITED_FOR and error.reason is not self._former
+        return logging.WARNING if waits or not is_retriable(error) else logging.DEBUG
 
     async def _serve(self, call: Any) -> tuple[bool, PenstockError | None]:
         """Write and read until one of the two ends, or another stream is wanted."""

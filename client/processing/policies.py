@@ -3,6 +3,7 @@
 `Stop`, `Skip` and `DeadLetter` are ends; `Retry` calls the handler again and then has one of them as its own end.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
@@ -49,6 +50,11 @@ class Skip:
     """The record counts as done. It is logged and counted, and `on_skip` is called on the event loop."""
 
     on_skip: Callable[[Failure], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would be called and never awaited."""
+        if inspect.iscoroutinefunction(self.on_skip):
+            raise _invalid("on_skip is a coroutine function: it is called, and not awaited")
 
 
 @dataclass(frozen=True, slots=True)

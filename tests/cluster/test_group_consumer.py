@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import threading
 import time
 from collections import Counter
@@ -599,3 +600,19 @@ async def test_what_is_not_given_up_after_all_is_as_it_was(boot: str) -> None:
         first.resume(*places)
         assert len(await read(first, 7)) == 7
         assert heard.events == [("assigned", {0, 1})]
+
+
+async def test_who_waits_for_an_instance_that_is_in_use_says_so_once(
+    boot: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, group = await topic(boot, 1), new_group()
+    caplog.set_level(logging.DEBUG, "penstock.client")
+
+    def refusals() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if "instance_id 'one' is in use" in record.getMessage()]
+
+    async with Consumer(boot, group=group, topics=name, instance_id="one") as first:
+        await until(lambda: bool(first.assignment()), first)
+        async with Consumer(boot, group=group, topics=name, instance_id="one"):
+            await happens(lambda: len(refusals()) >= 3)
+    assert [record.levelno for record in refusals()[:3]] == [logging.WARNING, logging.DEBUG, logging.DEBUG]

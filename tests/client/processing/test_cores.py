@@ -1,5 +1,6 @@
 """The pure cores of process(): order per key, commit positions, the window, giving partitions up, policies, headers."""
 
+import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -276,6 +277,7 @@ def test_retries_double_up_to_the_bound_and_then_the_end_comes(end: Stop | Skip 
         lambda: Retry(0),
         lambda: Retry(backoff_ms=10, max_backoff_ms=5),
         lambda: Retry(then=Retry()),  # type: ignore[arg-type]  # what is tested
+        lambda: Skip(on_skip=asyncio.sleep),  # type: ignore[arg-type]  # what is tested
         lambda: ProcessConfig(concurrency=0),
         lambda: ProcessConfig(max_in_flight=0),
         lambda: ProcessConfig(commit_interval_ms=0),
