@@ -1,13 +1,8 @@
 """Consumers in groups on real nodes: sharing, rebalances that interrupt nobody else, commits, fencing, coordinators."""
 
 import asyncio
-import itertools
-import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -15,7 +10,6 @@ from penstock.client import (
     Admin,
     CommitFailedError,
     CommitPoint,
-    CommittedOffset,
     Consumer,
     InvalidRequestError,
     Producer,
@@ -26,89 +20,13 @@ from penstock.client import (
     blocking,
 )
 from penstock.client.devcluster import DevCluster
-from penstock.client.errors import make_error
 from penstock.client.seams import Seams
-from penstock.protocol.reasons import Reason
-from tests.client.conftest import until as happens
-from tests.client.test_docs import IN_GROUPS
-
-_names = itertools.count()
-SHORT_MS = 1_000
-"""A session timeout for tests that let it run out."""
+from tests.cluster.group_consuming import SHORT_MS, Heard, committed, new_group, new_name, produce, read, topic, until
 
 
 @pytest.fixture(scope="module")
 def boot(calm_cluster: DevCluster) -> str:
     return calm_cluster.bootstrap
-
-
-async def topic(boot: str, partitions: int = 2, records: int = 0, name: str | None = None) -> str:
-    made = name or f"topic-{next(_names)}"
-    async with Admin(boot) as admin:
-        await admin.create_topic(made, partitions=partitions)
-    await produce(boot, made, partitions, records)
-    return made
-
-
-async def produce(boot: str, name: str, partitions: int, records: int) -> None:
-    """Put `records` into each partition, numbered."""
-    async with Producer(boot) as producer:
-        for number in range(records):
-            for partition in range(partitions):
-                await producer.send(name, b"%d" % number, partition=partition)
-        await producer.flush()
-
-
-async def committed(consumer: Consumer, place: TopicPartition) -> CommittedOffset:
-    found = (await consumer.committed([place]))[place]
-    assert found is not None
-    return found
-
-
-def new_group() -> str:
-    return f"group-{next(_names)}"
-
-
-async def read(consumer: Consumer, count: int) -> list[Record]:
-    out: list[Record] = []
-    while len(out) < count:
-        out += await consumer.poll(count - len(out))
-    return out
-
-
-async def until(holds: Callable[[], bool], *consumers: Consumer) -> None:
-    """Poll until something holds; records that come are dropped."""
-    while not holds():
-        await asyncio.gather(*(consumer.poll(timeout=0.05) for consumer in consumers))
-
-
-class Heard(RebalanceListener):
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, set[int]]] = []
-        self.threads: set[int] = set()
-
-    def on_assigned(self, partitions: tuple[TopicPartition, ...]) -> None:
-        self._note("assigned", partitions)
-
-    def on_revoked(self, partitions: tuple[TopicPartition, ...]) -> None:
-        self._note("revoked", partitions)
-
-    def on_lost(self, partitions: tuple[TopicPartition, ...]) -> None:
-        self._note("lost", partitions)
-
-    @property
-    def held(self) -> set[int]:
-        """What it has, by what it was told."""
-        held: set[int] = set()
-        for what, partitions in self.events:
-            held = held | partitions if what == "assigned" else held - partitions
-        return held
-
-    def _note(self, what: str, partitions: tuple[TopicPartition, ...]) -> None:
-        self.events.append((what, {partition for _, partition in partitions}))
-        self.threads.add(threading.get_ident())
 
 
 async def test_members_share_and_what_stays_is_not_interrupted(boot: str) -> None:
@@ -290,7 +208,7 @@ async def test_a_static_member_that_comes_back_has_its_partitions_and_nobody_not
 
 
 async def test_subscribing_to_a_missing_topic_is_told(boot: str) -> None:
-    missing = f"topic-{next(_names)}"
+    missing = new_name("topic")
     async with Consumer(boot, group=new_group(), topics=missing) as consumer:
         with pytest.raises(UnknownTopicError, match=missing):
             await until(lambda: False, consumer)
@@ -299,7 +217,7 @@ async def test_subscribing_to_a_missing_topic_is_told(boot: str) -> None:
 
 
 async def test_topics_of_a_pattern_and_added_partitions_are_picked_up_from_their_beginning(boot: str) -> None:
-    stem = f"of-pattern-{next(_names)}"
+    stem = new_name("of-pattern")
     await topic(boot, 1, records=1, name=f"{stem}-a")
     async with Consumer(boot, group=new_group(), pattern=f"{stem}-.*", start="latest") as consumer:
         await until(lambda: len(consumer.assignment()) == 1, consumer)
@@ -372,247 +290,3 @@ async def test_subscribing_anew_changes_what_is_read(boot: str) -> None:
         await consumer.subscribe(two)
         assert (await read(consumer, 1))[0].topic == two
         assert consumer.assignment() == (TopicPartition(two, 0),)
-
-
-class Blocked:
-    """A blocking consumer in a thread of its own, stopped from here."""
-
-    def __init__(self, boot: str, **options: Any) -> None:
-        self.records: list[Record] = []
-        self.heard = Heard()
-        self._consumer = blocking.Consumer(boot, listener=self.heard, **options)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with self._consumer:
-            while not self._stop.is_set():
-                self.records += self._consumer.poll(timeout=0.05)
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
-def test_the_blocking_face_shares_and_hands_over_record_by_record(boot: str) -> None:
-    """What was taken ahead of a revoked partition is not handed out, and nothing is repeated."""
-    name, group = asyncio.run(topic(boot, 2, records=20)), new_group()
-    handled: list[Record] = []
-    heard = Heard()
-    with blocking.Consumer(boot, group=group, topics=name, listener=heard) as consumer:
-        for record in consumer:
-            handled.append(record)
-            if len(handled) == 5:
-                break
-        assert consumer._group is not None
-        assert consumer._inner._group is not None
-        ahead = {TopicPartition(*record[:2]) for record in consumer._group._lookahead}
-        assert ahead
-        assert all(consumer._inner._group.positions.is_in_hand(place) for place in ahead)
-        other = Blocked(boot, group=group, topics=name)
-        while (member := consumer.group_member) is None or member.generation < 2:
-            pass
-        for record in consumer:
-            handled.append(record)
-            if heard.events[-1][0] == "revoked":
-                break
-        by_then = len(handled)
-        while len(handled) + len(other.records) < 40:
-            handled += consumer.poll(timeout=0.05)
-        other.stop()
-    every = sorted((record.partition, record.offset) for record in handled + other.records)
-    assert every == [(partition, offset) for partition in range(2) for offset in range(20)]
-    assert by_then == 6
-    assert [what for what, _ in heard.events[:2]] == ["assigned", "revoked"]
-    assert heard.threads == {threading.get_ident()}
-    assert threading.get_ident() not in other.heard.threads
-    assert len(other.heard.threads) == 1
-
-
-def test_the_blocking_face_gives_out_nothing_of_what_was_lost(boot: str) -> None:
-    name = asyncio.run(topic(boot, 1, records=20))
-    with blocking.Consumer(boot, group=new_group(), topics=name) as consumer:
-        records = iter(consumer)
-        assert next(records).offset == 0
-        assert next(records).offset == 1
-        assert consumer._group is not None
-        assert consumer._group._lookahead
-        consumer._run(_lose(consumer._inner))
-        assert next(records).offset == 0  # of the next membership: nothing was committed
-
-
-async def _lose(consumer: Consumer) -> None:
-    assert consumer._group is not None
-    core = consumer._group._core
-    core._lose_all(make_error(Reason.UNKNOWN_MEMBER, "it is a test"))
-    core.wants_new_stream = True
-    consumer._group.changed()
-
-
-def test_the_blocking_face_commits_and_closes(boot: str) -> None:
-    name, group = asyncio.run(topic(boot, 1, records=5)), new_group()
-    place = TopicPartition(name, 0)
-    with blocking.Consumer(boot, group=group, topics=name) as consumer:
-        for record in consumer:
-            if record.offset == 2:
-                break
-        assert consumer.position(place) == 3
-    with blocking.Consumer(boot, group=group, topics=name, auto_commit=False) as consumer:
-        records: list[Record] = []
-        while not records:
-            records = consumer.poll(max_records=2)
-        assert [record.offset for record in records] == [2, 3]
-        consumer.pause(place)
-        assert consumer.poll(timeout=0.05) == []
-        consumer.resume(place)
-        assert next(iter(consumer)).offset == 4
-        consumer.commit()
-        found = consumer.committed([place])[place]
-        assert found is not None
-        assert found.offset == 5
-
-
-def test_the_examples_of_the_guide_run(boot: str, capsys: pytest.CaptureFixture[str]) -> None:
-    name = asyncio.run(topic(boot, 2, records=20))
-    for example in IN_GROUPS:
-        names: dict[str, Any] = {"BOOTSTRAP": boot}
-        exec(compile(example.replace('"orders"', repr(name)), "client.md", "exec"), names)
-        asyncio.run(names["main"]())
-    out = capsys.readouterr().out
-    assert "CommittedOffset(offset=" in out
-    assert out.count("mine now") == 1
-    assert "another member" not in out
-
-
-async def test_of_what_was_given_up_before_it_was_told_the_listener_hears_nothing(boot: str) -> None:
-    name, group = await topic(boot, 4), new_group()
-    heard = Heard()
-    async with Consumer(boot, group=group, topics=name, listener=heard) as first:
-        await happens(lambda: len(first.assignment()) == 4)  # it does not poll: nothing is told
-        async with Consumer(boot, group=group, topics=name):
-            while len(first.assignment()) == 4:  # noqa: ASYNC110  another task's doing, of which nothing tells
-                await asyncio.sleep(0)
-            assert first._group is not None
-            await first._group.rebalances.tell_all()  # at once: they are not released yet
-            assert heard.events == [("assigned", {partition for _, partition in first.assignment()})]
-
-
-class Knows(Heard):
-    """Asks for positions while it hears of a revocation."""
-
-    def __init__(self, position: Callable[[TopicPartition], int]) -> None:
-        super().__init__()
-        self._position = position
-        self.positions: dict[TopicPartition, int] = {}
-
-    def on_revoked(self, partitions: tuple[TopicPartition, ...]) -> None:
-        super().on_revoked(partitions)
-        self.positions |= {place: self._position(place) for place in partitions}
-
-
-async def test_the_position_of_what_is_given_up_is_known_until_it_is(boot: str) -> None:
-    name, group = await topic(boot, 2, records=10), new_group()
-    knows = Knows(lambda place: first.position(place))  # noqa: PLW0108  it is not there yet
-    async with Consumer(boot, group=group, topics=name, listener=knows, auto_commit=False) as first:
-        given = Counter(record.partition for record in await read(first, 13))
-        async with Consumer(boot, group=group, topics=name) as second:
-            await until(lambda: len(first.assignment()) == 1, second)
-            await first.poll(timeout=0)
-            (revoked,) = {0, 1} - {partition for _, partition in first.assignment()}
-            assert knows.positions == {TopicPartition(name, revoked): given[revoked]}
-
-
-def test_the_blocking_face_commits_what_is_in_hand_when_its_next_poll_gives_a_partition_up(boot: str) -> None:
-    name, group = asyncio.run(topic(boot, 2, records=10)), new_group()
-    with blocking.Consumer(boot, group=group, topics=name) as first:
-        while len(first.poll()) < 20:  # until one poll gives all
-            for place in first.assignment():
-                first.seek(place, 0)
-            first.end_offsets(first.assignment())  # some time passes
-        with blocking.Consumer(boot, group=group, topics=name) as second:
-            while len(first.assignment()) == 2:  # it does not ask: it works
-                second.poll(timeout=0.05)
-            (revoked,) = {0, 1} - {partition for _, partition in first.assignment()}
-            first.poll(timeout=0)
-            while not second.assignment():
-                second.poll(timeout=0.05)
-            place = TopicPartition(name, revoked)
-            found = second.committed([place])[place]
-            assert found is not None
-            assert found.offset == 10  # nothing is repeated
-
-
-def test_what_a_poll_had_read_when_it_was_interrupted_comes_with_the_next_one(boot: str) -> None:
-    name, group = asyncio.run(topic(boot, 1, records=5)), new_group()
-    with blocking.Consumer(boot, group=group, topics=name) as consumer:
-        assert consumer._group is not None
-        run, positions = consumer._group._run, consumer._group._group.positions
-
-        def interrupted(coroutine: Any) -> Any:
-            result = run(coroutine)
-            if positions.is_in_hand(TopicPartition(name, 0)):
-                consumer._group._run = run  # type: ignore[union-attr]  # it is there
-                raise KeyboardInterrupt
-            return result
-
-        consumer._group._run = interrupted
-        with pytest.raises(KeyboardInterrupt):
-            list(iter(consumer.poll, None))  # again and again
-        asyncio.run(produce(boot, name, 1, records=1))
-        records: list[Record] = []
-        while not records:
-            records = consumer.poll()
-        assert records[0].offset == 0
-
-
-def test_the_blocking_face_knows_the_position_of_what_is_given_up(boot: str) -> None:
-    with blocking.Producer(boot) as producer, blocking.Admin(boot) as admin:
-        name, group = f"topic-{next(_names)}", new_group()
-        admin.create_topic(name, partitions=2)
-        for number in range(20):
-            producer.send_nowait(name, b"", partition=number % 2)
-        producer.flush()
-    knows = Knows(lambda place: first.position(place))  # noqa: PLW0108  it is not there yet
-    with blocking.Consumer(boot, group=group, topics=name, listener=knows, auto_commit=False) as first:
-        given = Counter(record.partition for _, record in zip(range(13), first, strict=False))
-        with blocking.Consumer(boot, group=group, topics=name) as second:
-            while len(first.assignment()) == 2:
-                second.poll(timeout=0.05)
-            first.poll(timeout=0)
-            (revoked,) = {0, 1} - {partition for _, partition in first.assignment()}
-            assert knows.positions == {TopicPartition(name, revoked): given[revoked]}
-
-
-async def test_what_is_not_given_up_after_all_is_as_it_was(boot: str) -> None:
-    name, group = await topic(boot, 2, records=10), new_group()
-    places = {TopicPartition(name, partition) for partition in range(2)}
-    heard = Heard()
-    async with Consumer(boot, group=group, topics=name, listener=heard) as first:
-        given = Counter(record.partition for record in await read(first, 13))
-        first.pause(*places)
-        async with Consumer(boot, group=group, topics=name) as second:
-            await until(lambda: len(first.assignment()) == 1, second)
-        await happens(lambda: len(first.assignment()) == 2)
-        assert set(first.paused()) == places
-        assert {place: first.position(place) for place in places} == {place: given[place.partition] for place in places}
-        assert await first.poll(timeout=0.1) == []
-        first.resume(*places)
-        assert len(await read(first, 7)) == 7
-        assert heard.events == [("assigned", {0, 1})]
-
-
-async def test_who_waits_for_an_instance_that_is_in_use_says_so_once(
-    boot: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    name, group = await topic(boot, 1), new_group()
-    caplog.set_level(logging.DEBUG, "penstock.client")
-
-    def refusals() -> list[logging.LogRecord]:
-        return [record for record in caplog.records if "instance_id 'one' is in use" in record.getMessage()]
-
-    async with Consumer(boot, group=group, topics=name, instance_id="one") as first:
-        await until(lambda: bool(first.assignment()), first)
-        async with Consumer(boot, group=group, topics=name, instance_id="one"):
-            await happens(lambda: len(refusals()) >= 3)
-    assert [record.levelno for record in refusals()[:3]] == [logging.WARNING, logging.DEBUG, logging.DEBUG]

@@ -6,11 +6,13 @@ from penstock.node.group.joining import GroupLimits
 from penstock.node.group.membership import Coordinator, GroupCore
 from penstock.node.group.subscription import Catalog
 from penstock.protocol.errors import PenstockError
+from penstock.protocol.reasons import Reason
 from penstock.raft.image import GroupInfo, GroupPartition, MemberInfo
 from tests.node.group.metadata import GROUP, LIMITS, alter, group_of, leadership, metadata, move_leadership, wish
 from tests.raft.metadata_world import World
 
 WALL_MS = 1_700_000_000_000
+SESSION_MS = 10_000
 
 
 class CoreDriver:
@@ -144,3 +146,13 @@ class CoreDriver:
         streams = [output.stream for output in self.outputs if isinstance(output, Assign)]
         self.outputs = [output for output in self.outputs if not isinstance(output, Assign)]
         return streams
+
+
+def reason_of(error: PenstockError | None) -> Reason | None:
+    return None if error is None else error.reason
+
+
+def commit_reasons(
+    driver: CoreDriver, member_id: str, generation: int, *partitions: GroupPartition
+) -> list[Reason | None]:
+    return [reason_of(error) for error in driver.core.check_commit(member_id, generation, partitions)]
