@@ -12,7 +12,7 @@ from tests.client.conftest import ServedCluster
 GUIDE = Path(__file__).parents[2] / "docs" / "client.md"
 ALL_EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
 IN_GROUPS = [example for example in ALL_EXAMPLES if "group=" in example]
-"""These run on real nodes: tests/cluster/test_group_consumer.py."""
+"""These run on real nodes: tests/cluster/test_group_blocking.py."""
 EXAMPLES = [example for example in ALL_EXAMPLES if example not in IN_GROUPS]
 
 
