@@ -45,6 +45,8 @@ class Fetcher:
         """Cursors that have something to give out."""
         self.errors: deque[PenstockError] = deque()
         """For the application, each once."""
+        self.on_cut: Callable[[TopicPartition, int], None] | None = None
+        """Told where reading goes on when the log no longer has what was given out."""
         self._config = config
         self._session = session
         self._deletions_are_normal = deletions_are_normal
@@ -372,6 +374,8 @@ class Fetcher:
         if self._config.on_divergence == "error":
             raise error
         self._move(cursor, min(end_offset, cursor.position))
+        if self.on_cut is not None:
+            self.on_cut(cursor.partition, cursor.position)
         return False
 
     async def _offset(self, cursor: Cursor, position: Literal["earliest", "latest"]) -> int:

@@ -75,6 +75,7 @@ class GroupReader:
         self._starting = Starting(group, client, session)
         parts = Parts(self._core, fetcher, self._commits, self._starting)
         self.positions = parts.positions
+        fetcher.on_cut = self.positions.seek  # or what was committed stays above what comes there now
         self.rebalances = Rebalances(parts, session, self, auto_commit=group.auto_commit)
         self.rebalances.listener = group.listener
         self._wake = asyncio.Event()

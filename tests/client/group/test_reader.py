@@ -17,6 +17,7 @@ from penstock.client.options import ConsumerConfig
 from penstock.client.records import CommitPoint
 from penstock.client.seams import Seams
 from penstock.client.session import ClientSession
+from penstock.protocol.errors import PenstockError
 from penstock.protocol.reasons import Reason
 from penstock.v1 import group_service_pb2 as pb
 from tests.client.conftest import until
@@ -138,3 +139,16 @@ async def test_a_commit_that_finds_no_room_changes_nothing_and_those_of_a_rebala
     await asyncio.sleep(0)
     assert not releasing.done()
     releasing.cancel()
+
+
+async def test_where_the_log_was_cut_what_is_committed_goes_back_too(reader: GroupReader, cluster: Cluster) -> None:
+    """Else whoever has the partition next would skip what was written there since."""
+    cluster.create("orders")
+    await reader._session.metadata.topic("orders", 30_000)
+    fetcher, orders = reader._fetcher, partition(0)
+    fetcher._config = replace(fetcher._config, on_divergence="continue")
+    cursor = fetcher.add(orders, 100)
+    reader.positions.add(orders, 100)
+    fetcher._diverged(cursor, PenstockError(Reason.DIVERGED, "it was cut", {"end_offset": "40"}))
+    assert cursor.position == 40
+    assert reader.positions.asked_past() == {orders: CommitPoint(40)}
