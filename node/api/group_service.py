@@ -139,9 +139,8 @@ class GroupService:
 
     async def _fetch(self, request: pb.FetchOffsetsRequest, coordinator: Coordinator) -> pb.FetchOffsetsResponse:
         self._group(request.group_id)
-        offsets, topics = coordinator.offsets(request.group_id), self._image.topics
         asked = {GroupPartition(item.topic_id, item.partition) for item in request.partitions}
-        chosen = offsets.keys() & asked if asked else offsets.keys()
+        offsets, topics = coordinator.offsets(request.group_id, asked or None), self._image.topics
         return pb.FetchOffsetsResponse(
             offsets=[
                 pb.GroupOffset(
@@ -150,7 +149,7 @@ class GroupService:
                     partition=partition.partition,
                     committed=offsets[partition],
                 )
-                for partition in in_order(chosen, topics)
+                for partition in in_order(offsets, topics)
             ]
         )
 

@@ -11,7 +11,7 @@ anybody can make the group anew; an instance lives for one leader epoch and is c
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -174,10 +174,13 @@ class Coordinator:
         results = await self.commit(request, "" if member is None else member.client_id)
         return pb.CommitOffsetsResponse(results=results)
 
-    def offsets(self, group_id: str) -> dict[GroupPartition, pb.CommittedOffset]:
-        """All that the group has committed, by topic and partition."""
+    def offsets(
+        self, group_id: str, asked: Set[GroupPartition] | None = None
+    ) -> dict[GroupPartition, pb.CommittedOffset]:
+        """What the group has committed, by topic and partition; `asked`: of these only."""
         commits = self._keeper.of_group(group_id)
-        return {partition: committed_message(commits[partition]) for partition in sorted(commits)}
+        chosen = commits.keys() if asked is None else commits.keys() & asked
+        return {partition: committed_message(commits[partition]) for partition in sorted(chosen)}
 
     async def delete(self, group_id: str, *, validate_only: bool) -> int:
         """Delete a group without members, and its offsets; the metadata version without it."""
