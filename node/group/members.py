@@ -49,7 +49,7 @@ class Members:
         self._due = DueTimes()
         self._look = asyncio.Event()
         self._ticked_ms = seat.now_ms()
-        self._waiting: set[asyncio.Event] = set()
+        self._waiting: dict[asyncio.Event, None] = {}
         """Of those who wait for a change, one each."""
         self._proposing = Proposing(seat, self._cores, self.perform)
         self._start(seat.image())
@@ -330,11 +330,11 @@ class Members:
     async def _change(self, timeout_s: float) -> None:
         """Wait for a change, or until the time is over."""
         event = asyncio.Event()  # no one else's: it stays set when the time is over
-        self._waiting.add(event)
+        self._waiting[event] = None
         try:
             await occasion(event, timeout_s)
         finally:
-            self._waiting.discard(event)
+            del self._waiting[event]
 
     def _tell_change(self) -> None:
         for event in self._waiting:
