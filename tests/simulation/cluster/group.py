@@ -36,7 +36,7 @@ class Tenure:
     spot: Spot
     topic: str
     start: int
-    """Where it must begin: what is committed, or the log start."""
+    """Where it was told to begin: what was committed then, or the log start."""
     handed: int
     """Offset after the last record that the application was given."""
     passed: int = 0
@@ -45,6 +45,8 @@ class Tenure:
     """That the member knew when it was told."""
     asked: int = 0
     """What a commit may name at most: what was given out before the application asked for more, or committed itself."""
+    is_continued: bool = False
+    """The member had it before, lost it, and has it again."""
 
 
 class Believer(Protocol):
@@ -68,6 +70,9 @@ class Group:
     """Offsets whose records were given out, to whomever."""
     granted: dict[Spot, tuple[int, str]] = field(default_factory=dict)
     """Generation and member of the latest grant."""
+    beginnings: dict[Spot, set[int]] = field(default_factory=dict)
+    """What was committed at the latest grant, and since: where its owner may begin. After a break it may be told less
+    than what a commit of its own, still under way then, comes to: it reads that again."""
 
     # ---- the cluster's side
 
@@ -87,15 +92,35 @@ class Group:
         members = () if self.info is None else self.info.members.values()
         return next((member.member_id for member in members if GroupPartition(*spot) in member.owned), None)
 
+    def note_grant(self, spot: Spot, generation: int, member_id: str) -> None:
+        """The partition was granted to a member."""
+        self.granted[spot] = generation, member_id
+        self.beginnings[spot] = {self.begin(spot)}
+
+    def note_commit(self, spot: Spot, commit: Committed | None) -> None:
+        """A commit is below the high watermark now; None: it was deleted."""
+        if commit is None:
+            self.commits.pop(spot, None)
+        else:
+            self.commits[spot] = commit
+        self.beginnings.setdefault(spot, set()).add(self.begin(spot))
+
+    def begin(self, spot: Spot) -> int:
+        """Give where an owner begins now."""
+        committed = self.commits.get(spot)
+        return 0 if committed is None else committed.offset
+
     # ---- told by members
 
-    def assigned(self, member_id: str, spot: Spot, topic: str) -> Tenure:
-        """A member was told that it has a partition."""
-        committed = self.commits.get(spot)
-        start = 0 if committed is None else committed.offset
+    def assigned(self, member_id: str, spot: Spot, topic: str, start: int) -> Tenure:
+        """A member was told that it has a partition, and to begin there."""
+        if spot.topic_id in self.world.checks.image.topics and start not in self.beginnings.get(spot, ()):
+            text = f"{member_id} was told to begin in {spot} at {start}, committed is {self.commits.get(spot)}"
+            self.world.fail(Violation(f"BeginsAtTheCommit: {text}"))
         former = self.tenures.get((member_id, spot))
         asked = start if former is None else max(start, former.asked)  # what is under way of that one may yet come
         tenure = self.tenures[member_id, spot] = Tenure(member_id, spot, topic, start, start, asked=asked)
+        tenure.is_continued = former is not None
         self.handed.setdefault(spot, set())
         self.world.checks.count("group: assigned")
         return tenure

@@ -69,7 +69,7 @@ class GrantsAreOnce(Invariant):
         if not inherited and not latest < granted <= now.generation:
             text = f"{spot} is granted to {member_id} in {granted} of {now.generation}, "
             self.breach(text + f"it was to {holder} in {latest}")
-        group.granted[spot] = granted, member_id
+        group.note_grant(spot, granted, member_id)
         self.checks.count("group: grants")
 
 
@@ -100,15 +100,21 @@ class CommitsNeverGoBack(Invariant):
             if commit is None:
                 if spot.topic_id in self.checks.image.topics:
                     self.breach(f"the commit of {spot} is deleted, it was {known}")
-                group.commits.pop(spot, None)
+                group.note_commit(spot, None)
                 continue
-            if known is not None and commit.offset < known.offset:
+            if known is not None and commit.offset < known.offset and not self._begins_again(spot, known, commit):
                 self.breach(f"{spot} went from {known} to {commit}")
             same = known is not None and commit.member_id == known.member_id
             if known is not None and same and 0 < commit.sequence < known.sequence:
                 self.breach(f"{spot} went from {known} to {commit}")
-            group.commits[spot] = commit
+            group.note_commit(spot, commit)
             self.checks.count("group: commits")
+
+    def _begins_again(self, spot: Spot, known: Committed, commit: Committed) -> bool:
+        """Whether the same member reads again what a late commit of its own was of."""
+        tenure = group_of(self.checks).tenures.get((commit.member_id, spot))
+        again = tenure is not None and tenure.is_continued and tenure.start <= commit.offset
+        return again and commit.member_id == known.member_id
 
 
 class NothingIsSkipped(Invariant):

@@ -222,7 +222,8 @@ class MemberClient(ClientProcess):
         for partition in partitions:
             hold = core.holds.find(partition)
             assert hold is not None
-            tenure = self._group.assigned(core.member_id, Spot(*hold.key), partition.topic)
+            start = 0 if hold.committed is None else hold.committed.offset
+            tenure = self._group.assigned(core.member_id, Spot(*hold.key), partition.topic, start)
             tenure.generation = core.generation
             reading = Reading(self.name, tenure.spot, partition.topic, tenure.start)
             self.history.readings.append(reading)

@@ -79,7 +79,7 @@ class Shown:
 
     def given(self, member_id: str, offset: int) -> Tenure:
         """A member is assigned SPOT, is given a record, and asks for more."""
-        tenure = self.group.assigned(member_id, SPOT, "orders")
+        tenure = self.group.assigned(member_id, SPOT, "orders", self.group.begin(SPOT))
         self.group.given(tenure, offset)
         tenure.asked = tenure.handed
         return tenure
@@ -231,7 +231,22 @@ def test_an_owner_begins_where_the_former_one_committed(shown: Shown) -> None:
     shown.given("a", 6)
     shown.committed(5, "a", 1)
     shown.owned(2, {"b": 2})
-    assert shown.group.assigned("b", SPOT, "orders").start == 5
+    shown.group.assigned("b", SPOT, "orders", 5)
+    assert shown.breach() == ""
+    shown.group.assigned("b", SPOT, "orders", 0)
+    assert shown.breach() == "BeginsAtTheCommit"
+
+
+def test_after_a_break_an_owner_may_begin_below_a_late_commit_of_its_own(shown: Shown) -> None:
+    shown.owned(1, {"a": 1})
+    shown.given("a", 6)
+    shown.committed(5, "a", 1)
+    shown.group.assigned("a", SPOT, "orders", 0)
+    shown.committed(3, "a", 1, sequence=2)
+    assert shown.breach() == ""
+    shown.group.assigned("a", SPOT, "orders", 3)
+    shown.committed(2, "a", 1, sequence=3)
+    assert shown.breach() == "CommitsNeverGoBack"
 
 
 @pytest.mark.parametrize(("given", "committed", "error"), [(1, 2, "GroupIsGivenAll"), (2, 1, "AllIsCommitted")])
