@@ -132,18 +132,19 @@ class FinalReading:
             self._common.recorder.note("runner", "end_of_log", topic=topic, partition=partition, offset=end)
 
     async def _find_ends(self, ends: dict[TopicPartition, int], short_patience_s: float) -> None:
-        """Ask for all ends, until none is below what is acknowledged, or patience with those has ended."""
-        until_s = self._common.recorder.now() + short_patience_s
+        """Ask for all ends, until none is below what is acknowledged, or they were asked for twice and for so long."""
+        until_s, times = self._common.recorder.now() + short_patience_s, 0
         async with Admin(self._asker.access.bootstrap, timeout_ms=ASK_TIMEOUT_MS) as admin:
             while True:
-                for topic in self._unknown_topics(ends, short=self._common.recorder.now() < until_s):
+                for topic in self._unknown_topics(ends, short=times < 2 or self._common.recorder.now() < until_s):
                     try:
                         found = await ask_ends(self._asker, admin, topic, "read_uncommitted")
                     except PenstockError as error:
                         self._last_error = str(error)
                     else:
                         ends.update({TopicPartition(topic, index): end for index, end in found.items()})
-                if not self._unknown_topics(ends, short=self._common.recorder.now() < until_s):
+                times += 1
+                if not self._unknown_topics(ends, short=times < 2 or self._common.recorder.now() < until_s):
                     return
                 await asyncio.sleep(RETRY_S)
 

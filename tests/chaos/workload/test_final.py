@@ -45,7 +45,7 @@ async def test_every_partition_is_read_in_both_isolations_to_the_end(cluster: De
 async def test_an_end_below_what_is_acknowledged_is_taken_at_last(
     cluster: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finals, "SHORT_PATIENCE_S", 0.5)
+    monkeypatch.setattr(finals, "SHORT_PATIENCE_S", 0.0)
     path = tmp_path / "history.jsonl"
     with Recorder(path) as recorder:
         common = Common(recorder, WorkloadOptions(), 1)
