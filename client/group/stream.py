@@ -51,8 +51,8 @@ class JoinStream:
         self._session = session
         self._host = host
         self._wake = asyncio.Event()
-        self._former: Reason | None = None
-        """Why the stream before ended."""
+        self._waits_for: Reason | None = None
+        """That this is over; the log has it."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -95,7 +95,10 @@ class JoinStream:
         self._core.ended(error, self._host.now_ms())
         if error is not None:
             _LOG.log(self._level(error), "member %s of group %s: %s", member_id, self._core.config.group, error)
-        self._former = None if error is None else error.reason
+            if error.reason in _WAITED_FOR:
+                self._waits_for = error.reason
+        if served:
+            self._waits_for = None
         self._host.changed()
         return served
 
@@ -103,7 +106,7 @@ class JoinStream:
         """What the application is told is no warning too; what it waits for, perhaps for long, is one once."""
         if not self._core.wants_stream:  # it is its next poll's error
             return logging.DEBUG
-        waits = error.reason in _WAITED_FOR and error.reason is not self._former
+        waits = error.reason in _WAITED_FOR and error.reason is not self._waits_for
         return logging.WARNING if waits or not is_retriable(error) else logging.DEBUG
 
     async def _serve(self, call: Any) -> tuple[bool, PenstockError | None]:
