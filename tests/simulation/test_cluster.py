@@ -16,8 +16,8 @@ from tests.simulation.cluster.mutants import MUTANTS, Mutant, caught
 from tests.simulation.cluster.plan import options_of
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 100
-CHUNK = 25
+SEEDS = 150
+CHUNK = 30
 REPLAYED = range(1_000, 1_006)
 QUICK = ("HW not frozen", "ack before durable", "own end counted")
 
