@@ -109,11 +109,13 @@ class Positions:
         return partition in self._in_hand or (place is not None and place.ahead)
 
     def position(self, partition: TopicPartition) -> int | None:
-        """Give the offset after what was handed out; of what is withheld, after what is committed."""
+        """Give the offset after what was handed out; of what is withheld, after what is committed, or its beginning."""
         place = self._places.get(partition)
         if place is None:
             return None
-        return place.settled if place.withheld else place.position.offset
+        if place.withheld:
+            return place.began.offset if place.settled is None else place.settled
+        return place.position.offset
 
     def asked_past(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, CommitPoint]:
         """Give what may be committed without a word of the application, and is not yet."""

@@ -125,6 +125,15 @@ def test_of_what_is_withheld_only_what_is_committed_counts() -> None:
     assert positions.position(P0) == 5
 
 
+def test_of_what_is_withheld_and_not_committed_the_position_is_where_it_began() -> None:
+    """Whoever writes it down would skip what no handler has done."""
+    positions = Positions()
+    positions.add(P0, 40, is_settled=False)
+    positions.hand_out(P0, 100, 1)
+    positions.withhold(P0)
+    assert positions.position(P0) == 40
+
+
 def test_a_seek_moves_both() -> None:
     positions = Positions()
     positions.add(P0, 0)

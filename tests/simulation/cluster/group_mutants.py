@@ -131,7 +131,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "member: commits what is in hand",
         "commits",
         "auto-commit does not wait until it is asked past",
-        RARE,
+        MANY,
         (Positions, "asked_past", members.all_that_was_given),
     ),
     _mutant(
